@@ -1,0 +1,63 @@
+"""Files that are either whole or absent.
+
+Owns the way in which anything is written: a temporary neighbour, fsync, rename, fsync of the
+folder. Refuses to know what is inside a file.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nearfield.errors import disk_errors
+
+TEMPORARY_MARK = ".partial-"
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it becomes `target`, else it is removed.
+
+    The block writes the whole file and closes it. After the block the file is fsynced and renamed
+    over `target`, and the folder is fsynced. Raises `DiskFull` when there is no room.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}")
+    try:
+        with disk_errors(target):
+            yield temporary
+            fsync_path(temporary)
+            temporary.replace(target)
+            fsync_path(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write `content` to `target` atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file or a folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file; reads it once, in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what interrupted writers left in `folder`; call only under the folder's lock."""
+    for path in folder.glob(f".*{TEMPORARY_MARK}*"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""The manifest: the small JSON file that is written last and says that an artefact is whole.
+
+Owns its format, the fingerprint of a configuration, and the check of files against it.
+A reader calls `read_manifest` before it touches the first byte.
+"""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nearfield.errors import DamagedArtefact, MissingFile
+from nearfield.files import sha256_of, write_bytes
+
+LIBRARIES = ("nearfield", "numpy", "faiss-cpu", "h5py", "dask", "pyarrow")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and hex SHA-256 of one file, relative to its manifest."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artefact is, what it was made from, and the checksums of its files.
+
+    `fingerprint` identifies the configuration and all inputs: equal fingerprints mean that the
+    artefact need not be made again.
+    """
+
+    kind: str
+    fingerprint: str
+    format_version: int
+    files: Mapping[str, FileEntry]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+
+
+def fingerprint(**configuration: Any) -> str:
+    """16 hex digits that change whenever any of the JSON-representable values does."""
+    canonical = json.dumps(configuration, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def write_manifest(
+    path: Path,
+    *,
+    kind: str,
+    fingerprint: str,
+    format_version: int,
+    files: Sequence[str],
+    facts: Mapping[str, Any],
+) -> Manifest:
+    """Checksum `files` (names relative to `path`'s folder) and write the manifest, atomically.
+
+    Returns what was written. Cost: one read of every file.
+    """
+    folder = path.parent
+    manifest = Manifest(
+        kind=kind,
+        fingerprint=fingerprint,
+        format_version=format_version,
+        files={
+            name: FileEntry((folder / name).stat().st_size, sha256_of(folder / name))
+            for name in files
+        },
+        facts=dict(facts),
+        versions=library_versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    write_bytes(path, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    return manifest
+
+
+def read_manifest(path: Path, *, kind: str, verify: bool = True) -> Manifest:
+    """Read a manifest and check its files: existence and size always, SHA-256 if `verify`.
+
+    Raises `MissingFile` when there is no manifest (the artefact was never finished) and
+    `DamagedArtefact` when it is unreadable, of another kind, or a file doesn't match.
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+        files = {name: FileEntry(**entry) for name, entry in raw.pop("files").items()}
+        manifest = Manifest(files=files, **raw)
+    except FileNotFoundError as error:
+        raise MissingFile(
+            f"expected a finished {kind} with a manifest at {path}, but there is none. "
+            "Check the path; if a command was interrupted, run it again"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedArtefact(f"the manifest {path} can't be read ({error}); make it anew") from error
+    if manifest.kind != kind:
+        raise DamagedArtefact(f"expected a {kind} at {path.parent}, found a {manifest.kind}")
+    for name, entry in manifest.files.items():
+        check_file(path.parent / name, entry, verify=verify)
+    return manifest
+
+
+def check_file(path: Path, entry: FileEntry, *, verify: bool = True) -> None:
+    """Raise `DamagedArtefact` unless the file has the recorded size (and checksum)."""
+    if not path.is_file():
+        raise DamagedArtefact(f"{path} is named by its manifest but missing; make it anew")
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise DamagedArtefact(
+            f"{path} has {size:,} bytes where its manifest says {entry.bytes:,}: "
+            "it was truncated or changed; make it anew"
+        )
+    if verify and sha256_of(path) != entry.sha256:
+        raise DamagedArtefact(f"{path} doesn't match its checksum: it was changed; make it anew")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape a result."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,123 @@
+"""The neighbour table: rows, neighbours, distances; and the part file that one task writes of it.
+
+Owns the part file's format (HDF5, docs/formats.md) and its invariants. A part is written once,
+reopened and checked before it gets its name; its manifest comes last.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from nearfield.errors import DamagedArtefact, DiskFull, NearfieldError
+from nearfield.files import atomic_path
+from nearfield.manifest import Manifest, read_manifest, write_manifest
+from nearfield.space import Float32s, Int32s
+
+PART_KIND = "neighbour part"
+PART_FORMAT_VERSION = 1
+EMPTY = -1
+"""Stands in `neighbours` where fewer than k candidates were found (parts only, never the matrix)."""
+
+
+@dataclass(frozen=True)
+class NeighbourTable:
+    """Neighbour lists of some rows.
+
+    rows: int32 [m], ascending. neighbours: int32 [m, k], row numbers, never the row itself, none
+    twice. distances: float32 [m, k]. Each list is sorted by (distance, neighbour); unused places
+    at its end hold `EMPTY` and infinity.
+    """
+
+    rows: Int32s
+    neighbours: Int32s
+    distances: Float32s
+
+    @property
+    def k(self) -> int:
+        """Places per list."""
+        return int(self.neighbours.shape[1])
+
+
+def write_part(path: Path, table: NeighbourTable, *, fingerprint: str) -> Manifest:
+    """Write `table` to the HDF5 file `path` and its manifest beside it (`.json`).
+
+    Raises `DiskFull`. Cost: one write and one read of the table.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            _write(temporary, table)
+        except (OSError, RuntimeError) as error:
+            # HDF5 reports a full disk as its own error, and often only when the file is closed
+            if _disk_is_full(path.parent):
+                raise DiskFull(f"no room left for {path}: free space, then run again") from error
+            raise
+        written = _read(temporary)
+        if not all(
+            np.array_equal(getattr(table, name), getattr(written, name))
+            for name in ("rows", "neighbours", "distances")
+        ):
+            raise DamagedArtefact(f"{path} didn't read back as it was written: check the disk")
+    return write_manifest(
+        path.with_suffix(".json"),
+        kind=PART_KIND,
+        fingerprint=fingerprint,
+        format_version=PART_FORMAT_VERSION,
+        files=[path.name],
+        facts={"rows": len(table.rows), "k": table.k},
+    )
+
+
+def read_part(path: Path) -> NeighbourTable:
+    """Read a part after checking it against its manifest. Raises `DamagedArtefact`."""
+    read_manifest(path.with_suffix(".json"), kind=PART_KIND)
+    return _read(path)
+
+
+def part_is_finished(path: Path, *, fingerprint: str) -> bool:
+    """Whether a whole part of that fingerprint is there already, so that a resumed run keeps it."""
+    try:
+        manifest = read_manifest(path.with_suffix(".json"), kind=PART_KIND)
+    except NearfieldError:
+        return False
+    return manifest.fingerprint == fingerprint
+
+
+def new_dataset(
+    parent: h5py.File, name: str, shape: tuple[int, ...], dtype: str, fill: float
+) -> h5py.Dataset:
+    """A dataset as all our HDF5 files have it: whole rows per chunk, fletcher32, a fill value."""
+    chunk_rows = min(shape[0], 1024)
+    chunks = (chunk_rows, *shape[1:]) if chunk_rows and all(shape) else None
+    return parent.create_dataset(
+        name, shape, dtype, chunks=chunks, fletcher32=chunks is not None, fillvalue=fill
+    )
+
+
+def _write(path: Path, table: NeighbourTable) -> None:
+    with h5py.File(path, "x", libver="latest") as file:
+        for name, values, fill in (
+            ("rows", table.rows, EMPTY),
+            ("neighbours", table.neighbours, EMPTY),
+            ("distances", table.distances, np.inf),
+        ):
+            new_dataset(file, name, values.shape, values.dtype.str, fill)[...] = values
+
+
+def _read(path: Path) -> NeighbourTable:
+    with h5py.File(path, "r") as file:
+        return NeighbourTable(*(file[name][...] for name in ("rows", "neighbours", "distances")))
+
+
+def _disk_is_full(folder: Path) -> bool:
+    import os
+
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < 1 << 20
+
+
+def total_rows(tables: Iterable[NeighbourTable]) -> int:
+    """Rows of several tables together."""
+    return sum(len(table.rows) for table in tables)

@@ -1,0 +1,139 @@
+"""A run: one execution with one frozen configuration, and the names of the things in its directory.
+
+    RUN/run.json           the frozen configuration, written first
+    RUN/shards/  parts/    intermediate, removed when the matrix is finished
+    RUN/matrix.h5          the matrix; matrix.json is its manifest and comes last
+    RUN/verification.json  what `nearfield verify` found
+    RUN/steps.jsonl        one line per finished step: name, seconds, what it did
+    RUN/postgres/          data of the embedded Postgres, if it is used
+
+Refuses to know how any of it is made.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nearfield.errors import DamagedArtefact, MissingFile, UsageError
+from nearfield.files import write_bytes
+from nearfield.manifest import Manifest, fingerprint, read_manifest
+from nearfield.space import SpaceName
+
+MATRIX_KIND = "matrix"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result. `k` is as asked; the matrix has min(k, n - 1) columns."""
+
+    vectors: str
+    vectors_fingerprint: str
+    n: int
+    d: int
+    space: SpaceName
+    k: int
+    recall: float
+    method: str
+    seed: int
+
+    @property
+    def columns(self) -> int:
+        """Neighbours per recording in the matrix: min(k, n - 1)."""
+        return min(self.k, self.n - 1)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the result; where the vector set lies doesn't enter."""
+        decisive = {key: value for key, value in asdict(self).items() if key != "vectors"}
+        return fingerprint(**decisive)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run directory."""
+
+    path: Path
+    config: RunConfig
+
+    @property
+    def matrix(self) -> Path:
+        """The HDF5 file with the matrix."""
+        return self.path / "matrix.h5"
+
+    @property
+    def verification(self) -> Path:
+        """The report of the last verification."""
+        return self.path / "verification.json"
+
+    @property
+    def postgres(self) -> Path:
+        """Data directory of the embedded Postgres."""
+        return self.path / "postgres"
+
+    def finished_matrix(self, *, verify: bool = True) -> Manifest:
+        """The matrix' manifest; `MissingFile` if unfinished, `DamagedArtefact` if changed."""
+        return read_manifest(self.path / "matrix.json", kind=MATRIX_KIND, verify=verify)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The finished steps in order of their end: name, seconds, and what each reported."""
+        try:
+            lines = (self.path / "steps.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines]
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time the block as a step; what it puts into the yielded dict is kept with it."""
+        facts: dict[str, Any] = {}
+        started = time.monotonic()
+        yield facts
+        entry = {"step": name, "seconds": round(time.monotonic() - started, 3), **facts}
+        with (self.path / "steps.jsonl").open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+
+def create_run(path: Path, config: RunConfig) -> Run:
+    """Make the run directory, or open it if it was made with the same configuration.
+
+    Raises `UsageError` when the directory holds a run with another configuration, or other files.
+    """
+    if (path / "run.json").exists():
+        run = open_run(path)
+        if run.config.fingerprint != config.fingerprint:
+            raise UsageError(
+                f"{path} holds a run with another configuration ({_difference(run.config, config)})."
+                " Choose another directory, or remove this one"
+            )
+        return run
+    others = [entry.name for entry in path.glob("*")] if path.exists() else []
+    if others:
+        raise UsageError(f"{path} holds files that aren't a run (such as {others[0]}): choose another")
+    write_bytes(path / "run.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
+    return Run(path, config)
+
+
+def open_run(path: Path) -> Run:
+    """Open a run directory. Raises `MissingFile` when it isn't one."""
+    try:
+        return Run(path, RunConfig(**json.loads((path / "run.json").read_bytes())))
+    except FileNotFoundError as error:
+        raise MissingFile(
+            f"expected a run directory at {path}, found no run.json there. "
+            "Make a run with: nearfield build VECTORS --out RUN"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise DamagedArtefact(f"{path}/run.json can't be read ({error})") from error
+
+
+def _difference(old: RunConfig, new: RunConfig) -> str:
+    before, after = asdict(old), asdict(new)
+    return ", ".join(
+        f"{name} {before[name]} there, {after[name]} asked"
+        for name in before
+        if before[name] != after[name] and name != "vectors"
+    )

@@ -1,0 +1,192 @@
+"""The vector set: float32 [n, d] plus recording ids, labels, space and statistics, as a directory.
+
+Owns the directory's format (docs/formats.md): `vectors.npy`, `recordings.parquet`, `space.json`,
+`manifest.json`. Refuses to know where the numbers came from: that is ingest's business.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nearfield.errors import InputRejected, MissingFile
+from nearfield.files import atomic_path, write_bytes
+from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
+from nearfield.space import Block, Float32s, SpaceName, space_named
+
+KIND = "vector set"
+FORMAT_VERSION = 1
+ID_COLUMN = "recording_id"
+FILES = ("vectors.npy", "recordings.parquet", "space.json")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the columns of the vectors are to be read.
+
+    `statistics` are what the transform was fitted to (means, deviations, categories, ...), kept so
+    that later recordings are transformed alike. JSON-representable throughout.
+    """
+
+    space: SpaceName = "l2"
+    blocks: tuple[Block, ...] = ()
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VectorSet:
+    """An opened vector set. `vectors` is a read-only memory map: workers share its pages."""
+
+    path: Path
+    vectors: Float32s
+    geometry: Geometry
+    manifest: Manifest
+
+    @property
+    def n(self) -> int:
+        """Number of recordings."""
+        return int(self.vectors.shape[0])
+
+    @property
+    def d(self) -> int:
+        """Numbers per recording."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the content: vectors, ids, labels and geometry."""
+        return self.manifest.fingerprint
+
+    @cached_property
+    def recordings(self) -> pa.Table:
+        """One row per recording in row order: `recording_id`, then the label columns."""
+        return pq.read_table(self.path / "recordings.parquet")
+
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        """Recording ids in row order: strings or int64."""
+        return self.recordings[ID_COLUMN]
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the label columns."""
+        return [name for name in self.recordings.column_names if name != ID_COLUMN]
+
+    def row_of(self, recording_id: str) -> int | None:
+        """Row of a recording id given as text, or None. Cost: one scan of the ids."""
+        row = int(pc.index(self.ids.cast(pa.string()), recording_id).as_py())
+        return None if row < 0 else row
+
+
+def write_vector_set(
+    path: Path,
+    vectors: Float32s,
+    recordings: pa.Table,
+    geometry: Geometry,
+    facts: Mapping[str, Any] | None = None,
+) -> VectorSet:
+    """Write a vector set to the directory `path` and open it.
+
+    vectors: float32 [n, d], C order, finite (checked). recordings: n rows in the same order, with
+    a unique, non-null `recording_id` (string or int64) and any label columns. `facts` go into the
+    manifest (counts, sources, policies). Raises `InputRejected`. Cost O(n d), one block at a time.
+    """
+    check_finite(vectors)
+    check_ids(recordings, expected=len(vectors))
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "manifest.json").unlink(missing_ok=True)
+    with atomic_path(path / "vectors.npy") as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
+        )
+        for block in row_blocks(vectors):
+            stream.write(np.ascontiguousarray(block, dtype="<f4").data)
+    with atomic_path(path / "recordings.parquet") as temporary:
+        pq.write_table(recordings, temporary, compression="zstd")
+    write_bytes(path / "space.json", (json.dumps(asdict(geometry), indent=2) + "\n").encode())
+    manifest = write_manifest(
+        path / "manifest.json",
+        kind=KIND,
+        fingerprint=_content_fingerprint(path),
+        format_version=FORMAT_VERSION,
+        files=FILES,
+        facts={"n": len(vectors), "d": int(vectors.shape[1]), "dtype": "float32", **(facts or {})},
+    )
+    return _opened(path, manifest)
+
+
+def open_vector_set(path: Path, *, verify: bool = True) -> VectorSet:
+    """Open the vector set at `path`; `verify` compares every checksum (one read of the files).
+
+    Raises `MissingFile` when there is none and `DamagedArtefact` when it doesn't match.
+    """
+    if not path.is_dir():
+        raise MissingFile(
+            f"expected a vector set directory at {path}; "
+            f"there is {'a file' if path.exists() else 'nothing'}. "
+            "Make one with: nearfield ingest SOURCE... --out VECTORS"
+        )
+    return _opened(path, read_manifest(path / "manifest.json", kind=KIND, verify=verify))
+
+
+def check_finite(vectors: Float32s) -> None:
+    """Raise `InputRejected` unless vectors are float32 [n >= 1, d >= 1] and finite throughout."""
+    if vectors.ndim != 2 or vectors.dtype != np.float32 or 0 in vectors.shape:
+        raise InputRejected(
+            f"expected vectors float32 [n >= 1, d >= 1]; got {vectors.dtype} {vectors.shape}"
+        )
+    first = 0
+    for block in row_blocks(vectors):
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            row = first + int(np.argmin(finite))
+            raise InputRejected(f"expected finite vectors; row {row} has a NaN or an infinity")
+        first += len(block)
+
+
+def check_ids(recordings: pa.Table, *, expected: int) -> None:
+    """Raise `InputRejected` unless there are `expected` unique, non-null recording ids."""
+    ids = recordings[ID_COLUMN]
+    if len(ids) != expected:
+        raise InputRejected(f"expected {expected:,} recording ids, one per vector; got {len(ids):,}")
+    if ids.null_count:
+        raise InputRejected(f"{ids.null_count:,} recordings have no id")
+    if pc.count_distinct(ids).as_py() != expected:
+        counted = pc.value_counts(ids.combine_chunks())
+        repeated = counted.filter(pc.greater(counted.field("counts"), 1))
+        raise InputRejected(
+            f"expected unique recording ids; {len(repeated):,} of them come more than once "
+            f"(first: {repeated.field('values')[0].as_py()!r}). Remove the repeats"
+        )
+
+
+def row_blocks(vectors: Float32s, block_bytes: int = 64 << 20) -> Iterable[Float32s]:
+    """Consecutive blocks of rows of at most `block_bytes` (at least one row each)."""
+    rows = max(1, block_bytes // max(1, vectors.shape[1] * vectors.itemsize))
+    return (vectors[start : start + rows] for start in range(0, len(vectors), rows))
+
+
+def _content_fingerprint(path: Path) -> str:
+    from nearfield.files import sha256_of
+
+    return fingerprint(**{name: sha256_of(path / name) for name in FILES})
+
+
+def _opened(path: Path, manifest: Manifest) -> VectorSet:
+    raw = json.loads((path / "space.json").read_bytes())
+    geometry = Geometry(
+        space=space_named(raw["space"]),
+        blocks=tuple(Block(**block) for block in raw["blocks"]),
+        statistics=raw["statistics"],
+    )
+    vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    if vectors.dtype != np.float32 or vectors.shape != (manifest.facts["n"], manifest.facts["d"]):
+        raise InputRejected(f"{path}/vectors.npy is {vectors.dtype} {vectors.shape}, not as stated")
+    return VectorSet(path=path, vectors=vectors, geometry=geometry, manifest=manifest)
