@@ -97,7 +97,9 @@ def read_manifest(path: Path, *, kind: str, verify: bool = True) -> Manifest:
             "Check the path; if a command was interrupted, run it again"
         ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedArtefact(f"the manifest {path} can't be read ({error}); make it anew") from error
+        raise DamagedArtefact(
+            f"the manifest {path} can't be read ({error}); make it anew"
+        ) from error
     if manifest.kind != kind:
         raise DamagedArtefact(f"expected a {kind} at {path.parent}, found a {manifest.kind}")
     for name, entry in manifest.files.items():

@@ -4,6 +4,7 @@ Owns the part file's format (HDF5, docs/formats.md) and its invariants. A part i
 reopened and checked before it gets its name; its manifest comes last.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from nearfield.space import Float32s, Int32s
 PART_KIND = "neighbour part"
 PART_FORMAT_VERSION = 1
 EMPTY = -1
-"""Stands in `neighbours` where fewer than k candidates were found (parts only, never the matrix)."""
+"""Stands where fewer than k candidates were found: in parts only, never in the matrix."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,6 @@ def _read(path: Path) -> NeighbourTable:
 
 
 def _disk_is_full(folder: Path) -> bool:
-    import os
-
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize < 1 << 20
 

@@ -106,13 +106,13 @@ def create_run(path: Path, config: RunConfig) -> Run:
         run = open_run(path)
         if run.config.fingerprint != config.fingerprint:
             raise UsageError(
-                f"{path} holds a run with another configuration ({_difference(run.config, config)})."
+                f"{path} holds another run ({_difference(run.config, config)})."
                 " Choose another directory, or remove this one"
             )
         return run
     others = [entry.name for entry in path.glob("*")] if path.exists() else []
     if others:
-        raise UsageError(f"{path} holds files that aren't a run (such as {others[0]}): choose another")
+        raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
     write_bytes(path / "run.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
     return Run(path, config)
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nearfield.errors import InputRejected, MissingFile
-from nearfield.files import atomic_path, write_bytes
+from nearfield.files import atomic_path, sha256_of, write_bytes
 from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
 from nearfield.space import Block, Float32s, SpaceName, space_named
 
@@ -155,7 +155,7 @@ def check_ids(recordings: pa.Table, *, expected: int) -> None:
     """Raise `InputRejected` unless there are `expected` unique, non-null recording ids."""
     ids = recordings[ID_COLUMN]
     if len(ids) != expected:
-        raise InputRejected(f"expected {expected:,} recording ids, one per vector; got {len(ids):,}")
+        raise InputRejected(f"expected {expected:,} ids, one per vector; got {len(ids):,}")
     if ids.null_count:
         raise InputRejected(f"{ids.null_count:,} recordings have no id")
     if pc.count_distinct(ids).as_py() != expected:
@@ -174,8 +174,6 @@ def row_blocks(vectors: Float32s, block_bytes: int = 64 << 20) -> Iterable[Float
 
 
 def _content_fingerprint(path: Path) -> str:
-    from nearfield.files import sha256_of
-
     return fingerprint(**{name: sha256_of(path / name) for name in FILES})
 
 
