@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Which library, with which parameters: methods behind one contract, and their measurement."""

@@ -1,1 +1,18 @@
-"""Placeholder."""
+"""The methods by name. Owns the list; each library has a file of its own beside this one."""
+
+from benchmark.methods.base import Index, Method, neighbours_of_all
+from benchmark.methods.faiss_hnsw import FaissHnsw
+from benchmark.methods.faiss_ivf import FaissIvf
+from nearfield.errors import UsageError
+
+__all__ = ["METHODS", "Index", "Method", "method_named", "neighbours_of_all"]
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (FaissHnsw, FaissIvf)}
+
+
+def method_named(name: str) -> Method:
+    """The method of that name with its default parameters; raises `UsageError` for any other."""
+    try:
+        return METHODS[name]()
+    except KeyError:
+        raise UsageError(f"expected a method out of {', '.join(METHODS)}; got {name!r}") from None

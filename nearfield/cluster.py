@@ -1,0 +1,135 @@
+"""The Dask cluster that heavy steps run on: a local one by default, any scheduler by address.
+
+Owns how tasks are submitted (retries, progress, failures listed by name) and how many native
+threads a task may use. The cluster is disposable: what matters lies in files.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dask.config
+from distributed import Client, LocalCluster, as_completed
+
+from nearfield.errors import Infrastructure, ShardFailed, UsageError
+from nearfield.progress import progress
+
+RETRIES = 1
+CONNECT_TIMEOUT_S = 30
+LOCAL_SETTINGS = {
+    # only the driver handles Ctrl-C: it then closes the workers in order
+    "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    "distributed.nanny.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    # native calls hold the interpreter for long: silence isn't death
+    "distributed.scheduler.worker-ttl": "30 minutes",
+    "distributed.admin.log-format": "%(message)s",
+    "distributed.comm.retry.count": 2,
+}
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """`scheduler` address, or `workers` local processes (default: one per core)."""
+
+    workers: int | None = None
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of work: `function(*arguments, threads=...)`, pure, named for its messages."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def connected(options: ClusterOptions) -> Iterator[Client]:
+    """A client of the asked cluster; a local one is stopped at the end.
+
+    Raises `UsageError` for nonsense and `Infrastructure` when the scheduler can't be reached.
+    """
+    if options.scheduler is not None:
+        if options.workers is not None:
+            raise UsageError("expected either --workers or --scheduler, got both")
+        yield from _remote(options.scheduler)
+        return
+    workers = available_cores() if options.workers is None else options.workers
+    if workers < 1:
+        raise UsageError(f"expected at least one worker, got {workers}")
+    with (
+        dask.config.set(LOCAL_SETTINGS),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs="ERROR",
+        ) as local,
+        Client(local) as client,
+    ):
+        yield client
+
+
+def _remote(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address, timeout=CONNECT_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise Infrastructure(
+            f"expected a Dask scheduler at {address}; it can't be reached ({error}). "
+            "Start one, or leave --scheduler away to use this machine"
+        ) from error
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise Infrastructure(f"the scheduler at {address} has no workers: start some")
+        yield client
+
+
+def run_tasks(
+    client: Client, title: str, tasks: Sequence[Task], on_result: Callable[[Any], None]
+) -> None:
+    """Run all tasks; call `on_result` with each result as it arrives.
+
+    Native threads are shared out: a task gets more when there are fewer tasks than cores. One
+    failed task doesn't stop the others: all run, then `ShardFailed` lists the failed ones.
+    """
+    if not tasks:
+        return
+    threads = _threads_per_task(client, len(tasks))
+    failed: list[str] = []
+    futures = {
+        client.submit(
+            task.function, *task.arguments, threads=threads, retries=RETRIES, pure=False
+        ): task
+        for task in tasks
+    }
+    with progress(title, len(tasks), "tasks") as advance:
+        for future in as_completed(futures):
+            if future.status == "finished":
+                on_result(future.result())
+            else:
+                failed.append(f"{futures[future].name}: {future.exception()}")
+            future.release()
+            advance(1)
+    if failed:
+        raise ShardFailed(
+            f"{len(failed)} of {len(tasks)} tasks failed after {RETRIES + 1} tries:\n  "
+            + "\n  ".join(failed)
+            + "\nWhat was finished is kept: run the same command again to try the rest"
+        )
+
+
+def _threads_per_task(client: Client, tasks: int) -> int:
+    """All cores of the cluster, shared out among the tasks that will run at once."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    one_per_host = {worker["host"]: address for address, worker in workers.items()}
+    cores = client.run(available_cores, workers=list(one_per_host.values()))
+    return max(1, int(sum(cores.values())) // min(len(workers), tasks))
