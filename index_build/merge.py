@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from nearfield.distances import sort_lists
 from nearfield.neighbours import EMPTY, NeighbourTable
 from nearfield.space import Float32s, Int32s
 
@@ -32,12 +33,11 @@ def merge_parts(parts: Iterable[NeighbourTable], first: int, stop: int, k: int) 
 
 def merged(neighbours: Int32s, distances: Float32s, k: int) -> tuple[Int32s, Float32s]:
     """Lists [m, c] -> [m, k]: repeats removed, sorted by (distance, neighbour), the best k kept."""
-    order = np.lexsort((neighbours, distances), axis=1)
+    order = np.lexsort((distances, neighbours), axis=1)
     neighbours = np.take_along_axis(neighbours, order, 1)
     distances = np.take_along_axis(distances, order, 1)
-    # the same pair has the same distance in every part, so repeats stand side by side
     repeated = np.zeros(neighbours.shape, bool)
-    repeated[:, 1:] = (neighbours[:, 1:] == neighbours[:, :-1]) & (neighbours[:, 1:] != EMPTY)
-    distances[repeated], neighbours[repeated] = np.inf, EMPTY
-    order = np.argsort(repeated, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(neighbours, order, 1), np.take_along_axis(distances, order, 1)
+    repeated[:, 1:] = neighbours[:, 1:] == neighbours[:, :-1]
+    neighbours[repeated], distances[repeated] = EMPTY, np.inf
+    neighbours, distances = sort_lists(neighbours, distances)
+    return neighbours[:, :k], distances[:, :k]

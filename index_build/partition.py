@@ -60,7 +60,7 @@ def cell_members(vectors: Float32s, centres: Float32s, ratio: float) -> list[Int
 def overlap_for(
     coverage: float, centres: Float32s, sample: Float32s, neighbours: Sequence[Float32s]
 ) -> tuple[float, float]:
-    """The smallest ratio that keeps `coverage` of true neighbours in a common cell, and what it keeps.
+    """The smallest ratio that keeps `coverage` of neighbours in a common cell; and what it keeps.
 
     sample: float32 [m, d]; neighbours: for each of them its true neighbours' vectors [k, d].
     Cost O(m k cells d).

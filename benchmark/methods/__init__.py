@@ -1,11 +1,11 @@
 """The methods by name. Owns the list; each library has a file of its own beside this one."""
 
-from benchmark.methods.base import Index, Method, neighbours_of_all
+from benchmark.methods.base import Asked, Index, Method, neighbours_of_all
 from benchmark.methods.faiss_hnsw import FaissHnsw
 from benchmark.methods.faiss_ivf import FaissIvf
 from nearfield.errors import UsageError
 
-__all__ = ["METHODS", "Index", "Method", "method_named", "neighbours_of_all"]
+__all__ = ["METHODS", "Asked", "Index", "Method", "method_named", "neighbours_of_all"]
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (FaissHnsw, FaissIvf)}
 

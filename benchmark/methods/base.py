@@ -6,6 +6,7 @@ recomputing distances. A library's file owns its parameters and nothing else.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -13,11 +14,23 @@ import numpy as np
 from nearfield.distances import list_distances, sort_lists
 from nearfield.errors import InputRejected
 from nearfield.exact import exact_search
+from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, SpaceName
 
 SAMPLE = 200
 """Rows on which the recall of an effort is measured."""
 BATCH = 16_384
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a method: k neighbours in a space at a recall, with threads and a seed."""
+
+    k: int
+    space: SpaceName
+    recall: float
+    threads: int
+    seed: int
 
 
 class Index(ABC):
@@ -43,57 +56,49 @@ class Method(ABC):
         """Index prepared vectors float32 [n >= 1, d], C order, finite."""
 
 
-def neighbours_of_all(
-    method: Method,
-    vectors: Float32s,
-    k: int,
-    *,
-    space: SpaceName,
-    recall: float,
-    threads: int,
-    seed: int,
-) -> tuple[Int32s, Float32s]:
+def neighbours_of_all(method: Method, vectors: Float32s, asked: Asked) -> tuple[Int32s, Float32s]:
     """Neighbours int32 and distances float32 [n, min(k, n - 1)] of every row by querying with it.
 
     vectors: prepared, float32 [n, d]. The effort is the cheapest whose recall on a seeded sample
-    reaches `recall`, else the greatest. A row is never its own neighbour; lists are sorted by
+    reaches `asked.recall`, else the greatest. A row is never its own neighbour; lists are sorted by
     (distance, row) and -1 / infinity fill places that the library left empty. Raises
     `InputRejected` for a space that the method lacks. Cost: one build, n queries of k + 1.
     """
-    if space not in method.spaces:
-        raise InputRejected(f"{method.name} has no space {space}; it has {sorted(method.spaces)}")
-    index = method.build(vectors, space, threads=threads, seed=seed)
-    columns = min(k, len(vectors) - 1)
-    effort = _cheapest_effort(index, vectors, columns, space=space, recall=recall, seed=seed)
+    if asked.space not in method.spaces:
+        raise InputRejected(
+            f"{method.name} has no space {asked.space}; it has {', '.join(sorted(method.spaces))}"
+        )
+    index = method.build(vectors, asked.space, threads=asked.threads, seed=asked.seed)
+    columns = min(asked.k, len(vectors) - 1)
+    effort = _cheapest_effort(index, vectors, asked)
     neighbours = np.empty((len(vectors), columns), np.int32)
     distances = np.empty((len(vectors), columns), np.float32)
     for start in range(0, len(vectors), BATCH):
         rows = np.arange(start, min(start + BATCH, len(vectors)), dtype=np.int32)
         part = slice(start, start + len(rows))
-        neighbours[part], distances[part] = _lists(index, vectors, rows, columns, effort, space)
+        neighbours[part], distances[part] = _lists(index, vectors, rows, asked, effort)
     return neighbours, distances
 
 
 def _lists(
-    index: Index, vectors: Float32s, rows: Int32s, columns: int, effort: int, space: SpaceName
+    index: Index, vectors: Float32s, rows: Int32s, asked: Asked, effort: int
 ) -> tuple[Int32s, Float32s]:
+    columns = min(asked.k, len(vectors) - 1)
     queries = np.ascontiguousarray(vectors[rows])
-    found = index.search(queries, min(columns + 1, len(vectors)), effort)
-    found[found == rows[:, None]] = -1
-    neighbours, distances = sort_lists(found, list_distances(queries, vectors, found, space))
+    found = index.search(queries, columns + 1, effort)
+    found[found == rows[:, None]] = EMPTY
+    neighbours, distances = sort_lists(found, list_distances(queries, vectors, found, asked.space))
     return neighbours[:, :columns], distances[:, :columns]
 
 
-def _cheapest_effort(
-    index: Index, vectors: Float32s, k: int, *, space: SpaceName, recall: float, seed: int
-) -> int:
+def _cheapest_effort(index: Index, vectors: Float32s, asked: Asked) -> int:
     n = len(vectors)
-    rows = np.sort(np.random.default_rng(seed).choice(n, min(SAMPLE, n), replace=False))
-    rows = rows.astype(np.int32)
-    _, truth = exact_search(vectors[rows], vectors, k, space=space, own_rows=rows)
-    for effort in index.efforts(k):
-        _, found = _lists(index, vectors, rows, k, effort, space)
-        if tie_aware_recall(found, truth) >= recall:
+    chosen = np.random.default_rng(asked.seed).choice(n, min(SAMPLE, n), replace=False)
+    rows = np.sort(chosen).astype(np.int32)
+    _, truth = exact_search(vectors[rows], vectors, asked.k, space=asked.space, own_rows=rows)
+    for effort in index.efforts(asked.k):
+        _, found = _lists(index, vectors, rows, asked, effort)
+        if tie_aware_recall(found, truth) >= asked.recall:
             break
     return effort
 

@@ -1,0 +1,131 @@
+"""Equal vectors: collapsed to one before the join, expanded after it.
+
+A graph index degenerates, and a join squares its work, when thousands of points coincide.
+Owns the exact rule: an expanded list is what the k smallest (distance, row) of all rows would be,
+given that the lists of the distinct vectors are.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from nearfield.space import Float32s, Int32s
+from nearfield.vectorset import row_blocks
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """Groups of equal vectors, numbered in the order of their lowest row.
+
+    representatives: int32 [groups], the lowest row of each group, ascending. group_of: int32 [n].
+    members: int32 [n], all rows, group by group, ascending within each; starts: int64 [groups + 1].
+    """
+
+    representatives: Int32s
+    group_of: Int32s
+    members: Int32s
+    starts: NDArray[np.int64]
+
+    @property
+    def any_equal(self) -> bool:
+        """Whether some group has more than one member."""
+        return len(self.representatives) < len(self.group_of)
+
+
+def collapse(vectors: Float32s) -> Collapsed:
+    """Find equal rows of vectors float32 [n, d] (0.0 equals -0.0).
+
+    Rows are compared by a 64-bit hash and then by value; two different vectors with one hash stay
+    apart. Cost O(n d + n log n); memory O(n) and one block.
+    """
+    hashes = _hashes(vectors)
+    _, lowest, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    lowest_of = lowest[inverse]
+    rows = np.flatnonzero(lowest_of != np.arange(len(vectors)))
+    for part in np.array_split(rows, max(1, len(rows) // 65_536)):
+        collided = part[(vectors[part] != vectors[lowest_of[part]]).any(axis=1)]
+        lowest_of[collided] = collided
+    representatives, group_of = np.unique(lowest_of, return_inverse=True)
+    members = np.argsort(group_of, kind="stable")
+    sizes = np.bincount(group_of, minlength=len(representatives))
+    return Collapsed(
+        representatives.astype(np.int32),
+        group_of.astype(np.int32),
+        members.astype(np.int32),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+    )
+
+
+def expand(
+    collapsed: Collapsed, rows: Int32s, neighbours: Int32s, distances: Float32s, k: int
+) -> tuple[Int32s, Float32s]:
+    """Lists of original rows from the lists of their groups.
+
+    rows: int32 [m]. neighbours, distances: [m, c], the list of each row's *group*, in group
+    numbers; c >= min(k, groups - 1). Returns int32 and float32 [m, min(k, n - 1)].
+    """
+    columns = min(k, len(collapsed.group_of) - 1)
+    if not collapsed.any_equal:
+        return neighbours[:, :columns], distances[:, :columns]
+    out_rows = np.empty((len(rows), columns), np.int32)
+    out_distances = np.empty((len(rows), columns), np.float32)
+    _expand(
+        rows, collapsed.group_of[rows], neighbours, distances,
+        collapsed.members, collapsed.starts, out_rows, out_distances,
+    )  # fmt: skip
+    return out_rows, out_distances
+
+
+def _hashes(vectors: Float32s) -> NDArray[np.uint64]:
+    weights = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1], dtype=np.uint64)
+    # adding 0 turns -0.0 into 0.0
+    blocks = ((block + np.float32(0)).view(np.uint32) for block in row_blocks(vectors, 8 << 20))
+    return np.concatenate([_mixed(block, weights) for block in blocks])
+
+
+@numba.njit(cache=True)
+def _mixed(words: NDArray[np.uint32], weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    hashes = np.empty(len(words), np.uint64)
+    for i in range(len(words)):
+        total = np.uint64(0)
+        for j in range(len(weights)):
+            total = (total ^ np.uint64(words[i, j])) * (weights[j] | np.uint64(1))
+            total ^= total >> np.uint64(29)
+        hashes[i] = total
+    return hashes
+
+
+@numba.njit(parallel=True, cache=True)
+def _expand(
+    rows: Int32s,
+    groups: Int32s,
+    neighbours: Int32s,
+    distances: Float32s,
+    members: Int32s,
+    starts: NDArray[np.int64],
+    out_rows: Int32s,
+    out_distances: Float32s,
+) -> None:
+    columns = out_rows.shape[1]
+    for i in numba.prange(len(rows)):
+        # at most columns + 1 members of a group can matter: its lowest rows
+        found_rows = np.empty((columns + 1) * (neighbours.shape[1] + 1), np.int32)
+        found_distances = np.empty(len(found_rows), np.float32)
+        count = 0
+        for j in range(-1, neighbours.shape[1]):
+            group = groups[i] if j < 0 else neighbours[i, j]
+            distance = np.float32(0) if j < 0 else distances[i, j]
+            if group < 0 or (count >= columns and distance > found_distances[count - 1]):
+                break
+            for place in range(starts[group], min(starts[group + 1], starts[group] + columns + 1)):
+                if members[place] != rows[i]:
+                    found_rows[count] = members[place]
+                    found_distances[count] = distance
+                    count += 1
+        by_row = np.argsort(found_rows[:count], kind="mergesort")
+        order = by_row[np.argsort(found_distances[:count][by_row], kind="mergesort")]
+        for j in range(columns):
+            out_rows[i, j] = found_rows[order[j]]
+            out_distances[i, j] = found_distances[order[j]]
