@@ -98,7 +98,7 @@ def _mixed(words: NDArray[np.uint32], weights: NDArray[np.uint64]) -> NDArray[np
 
 
 @numba.njit(parallel=True, cache=True)
-def _expand(
+def _expand(  # noqa: PLR0913, PLR0917  (a compiled kernel takes arrays, not objects)
     rows: Int32s,
     groups: Int32s,
     neighbours: Int32s,

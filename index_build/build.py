@@ -1,0 +1,266 @@
+"""The build: from a vector set to the neighbour lists of every recording, on a Dask cluster.
+
+Owns the order of the stages and what is kept when a run is resumed. Holds no numerics; the
+final file is written by `dumps` from `Built.blocks`.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from distributed import Client
+
+from benchmark.methods.base import tie_aware_recall
+from index_build.duplicates import expand
+from index_build.inputs import JoinInput, join_input
+from index_build.partition import cell_centres, cell_members, overlap_for
+from index_build.plan import ATTEMPTS, MERGE_ROWS, Plan, plan_for, share_of_loss
+from index_build.shards import (
+    PartTask,
+    exact_part,
+    merged_part,
+    shard_part,
+    write_shard,
+)
+from nearfield.cluster import Task, run_tasks
+from nearfield.errors import InputRejected, MissingFile, NearfieldError, UsageError
+from nearfield.exact import exact_search
+from nearfield.manifest import fingerprint, read_manifest, write_manifest
+from nearfield.neighbours import NeighbourTable, part_is_finished, read_part
+from nearfield.run import Run, RunConfig
+from nearfield.space import Float32s, Int32s
+from nearfield.vectorset import VectorSet
+
+PARTITION_KIND = "partition"
+SAMPLE = 500
+"""Rows whose exact neighbours decide the overlap and estimate the recall."""
+EXPAND_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished set of parts. `kept` of the `parts` were there from an interrupted run."""
+
+    plan: Plan
+    inputs: JoinInput
+    final: tuple[Path, ...]
+    parts: int
+    kept: int
+    attempts: int
+    recall_estimate: float
+    k: int
+
+    def blocks(self) -> Iterator[tuple[int, Int32s, Float32s]]:
+        """(first row, neighbours [m, k], distances [m, k]) of all recordings, without gaps.
+
+        Memory: one part, and with equal vectors also the lists of the distinct ones.
+        """
+        collapsed = self.inputs.collapsed
+        if not collapsed.any_equal:
+            for table in map(read_part, self.final):
+                yield int(table.rows[0]), table.neighbours, table.distances
+            return
+        neighbours, distances = self._distinct_lists()
+        n = len(collapsed.group_of)
+        for first in range(0, n, EXPAND_ROWS):
+            rows = np.arange(first, min(n, first + EXPAND_ROWS), dtype=np.int32)
+            groups = collapsed.group_of[rows]
+            lists = expand(collapsed, rows, neighbours[groups], distances[groups], self.k)
+            yield first, *lists
+
+    def _distinct_lists(self) -> tuple[Int32s, Float32s]:
+        columns = min(self.k, self.plan.n - 1)
+        neighbours = np.empty((self.plan.n, columns), np.int32)
+        distances = np.empty((self.plan.n, columns), np.float32)
+        for table in map(read_part, self.final):
+            neighbours[table.rows], distances[table.rows] = table.neighbours, table.distances
+        return neighbours, distances
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuse what can't give a matrix: raises `UsageError` or `InputRejected`."""
+    if config.k < 1:
+        raise UsageError(f"expected k of at least 1, got {config.k}")
+    if not 0 < config.recall <= 1:
+        raise UsageError(f"expected a recall above 0 and at most 1, got {config.recall}")
+    if config.n < 2:
+        raise InputRejected(
+            f"a matrix needs at least 2 recordings; {config.vectors} has {config.n}"
+        )
+
+
+def build_lists(run: Run, vector_set: VectorSet, client: Client) -> Built:
+    """Compute (or resume) the parts of a run; call under the run's lock.
+
+    Raises `ShardFailed` when tasks fail after their retries; finished parts are kept.
+    """
+    with run.step("collapse") as facts:
+        inputs = join_input(vector_set, run.path / "shards")
+        plan = plan_for(run.config, len(inputs.vectors))
+        facts |= {"recordings": vector_set.n, "distinct": plan.n, "method": plan.method}
+    build = _Build(run, plan, inputs, client)
+    if plan.exact:
+        return build.exact()
+    return build.sharded()
+
+
+def remove_intermediate(run: Run) -> None:
+    """Remove shards and parts; call once the matrix' manifest is written."""
+    for name in ("shards", "parts"):
+        shutil.rmtree(run.path / name, ignore_errors=True)
+
+
+class _Build:
+    """The stages of one build; counts the parts that it kept."""
+
+    def __init__(self, run: Run, plan: Plan, inputs: JoinInput, client: Client) -> None:
+        self.run, self.plan, self.inputs, self.client = run, plan, inputs, client
+        self.k = min(run.config.k, plan.n - 1)
+        self.parts = self.kept = 0
+
+    def exact(self) -> Built:
+        vectors = str(self.inputs.path)
+        tasks = [
+            Task(
+                f"rows from {self.plan.block(part)[0]:,}",
+                exact_part,
+                (vectors, self.plan.block(part), self._part_task(f"exact-{part:05d}", 1.0)),
+            )
+            for part in range(self.plan.parts)
+        ]
+        return self._built(self._make("join", tasks), attempts=1, estimate=1.0)
+
+    def sharded(self) -> Built:
+        rows, truth, near = self._truth()
+        for attempt in range(ATTEMPTS):
+            final = self._attempt(attempt, rows, near)
+            estimate = tie_aware_recall(self._distances_of(final, rows), truth)
+            if estimate >= self.run.config.recall:
+                break
+        return self._built(final, attempts=attempt + 1, estimate=estimate)
+
+    def _truth(self) -> tuple[Int32s, Float32s, Int32s]:
+        vectors, seed = self.inputs.vectors, self.run.config.seed
+        with self.run.step("sample") as facts:
+            chosen = np.random.default_rng(seed).choice(self.plan.n, SAMPLE, replace=False)
+            rows = np.sort(chosen).astype(np.int32)
+            near, truth = exact_search(
+                vectors[rows], vectors, self.k, space=self.run.config.space, own_rows=rows
+            )
+            facts["rows"] = len(rows)
+        return rows, truth, near
+
+    def _attempt(self, attempt: int, sample: Int32s, near: Int32s) -> list[Path]:
+        asked = share_of_loss(self.run.config.recall, attempt)
+        shards = self._partition(attempt, asked, sample, near)
+        tasks = [
+            Task(
+                f"shard {shard.name}",
+                shard_part,
+                (str(shard), self.plan.method, self._part_task(f"{attempt}-{shard.name}", asked)),
+            )
+            for shard in shards
+        ]
+        partial = self._make("join", tasks)
+        if len(partial) == 1:
+            return partial
+        blocks = [
+            (first, min(self.plan.n, first + MERGE_ROWS))
+            for first in range(0, self.plan.n, MERGE_ROWS)
+        ]
+        names, vectors = [str(part) for part in partial], str(self.inputs.path)
+        merges = [
+            Task(
+                f"merge of rows from {block[0]:,}",
+                merged_part,
+                (names, vectors, block, self._part_task(f"{attempt}-merged-{block[0]:010d}", 1.0)),
+            )
+            for block in blocks
+        ]
+        return self._make("merge", merges)
+
+    def _partition(self, attempt: int, coverage: float, sample: Int32s, near: Int32s) -> list[Path]:
+        """Directories of the shards of one attempt, made anew unless all are there already."""
+        directory = self.run.path / "shards" / f"{attempt}"
+        mark = fingerprint(run=self.run.config.fingerprint, attempt=attempt, coverage=coverage)
+        with self.run.step("partition") as facts:
+            count = _finished_shards(directory, mark)
+            facts["kept"] = count is not None
+            if count is None:
+                vectors, seed = self.inputs.vectors, self.run.config.seed
+                centres = cell_centres(vectors, self.plan.parts, seed=seed)
+                ratio, kept = overlap_for(
+                    coverage, centres, vectors[sample], [vectors[rows] for rows in near]
+                )
+                cells = [rows for rows in cell_members(vectors, centres, ratio) if len(rows)]
+                for number, rows in enumerate(cells):
+                    target = directory / f"{number:05d}"
+                    write_shard(target, rows, vectors[rows], fingerprint=mark)
+                copies = sum(map(len, cells)) / self.plan.n
+                facts |= {"ratio": ratio, "coverage": kept, "copies": round(copies, 3)}
+                count = len(cells)
+                write_manifest(
+                    directory / "manifest.json",
+                    kind=PARTITION_KIND,
+                    fingerprint=mark,
+                    format_version=1,
+                    files=[],
+                    facts={"shards": count, **facts},
+                )
+            facts["shards"] = count
+        return [directory / f"{number:05d}" for number in range(count)]
+
+    def _part_task(self, name: str, recall: float) -> PartTask:
+        part = f"{name}.h5"
+        config = self.run.config
+        mark = fingerprint(run=config.fingerprint, part=part, parts=self.plan.parts)
+        target = str(self.run.path / "parts" / part)
+        return PartTask(target, mark, self.k, config.space, recall, config.seed)
+
+    def _make(self, stage: str, tasks: list[Task]) -> list[Path]:
+        """Run the tasks whose part isn't there yet; the paths of all parts, in task order."""
+        wanted = {task: task.arguments[-1] for task in tasks}
+        todo = [
+            task
+            for task, part in wanted.items()
+            if not part_is_finished(Path(part.part), fingerprint=part.fingerprint)
+        ]
+        self.parts += len(tasks)
+        self.kept += len(tasks) - len(todo)
+        with self.run.step(stage) as facts:
+            facts |= {"tasks": len(tasks), "kept": len(tasks) - len(todo)}
+            run_tasks(self.client, stage, todo, lambda _part: None)
+        return [Path(part.part) for part in wanted.values()]
+
+    def _distances_of(self, final: list[Path], rows: Int32s) -> Float32s:
+        found = np.empty((len(rows), self.k), np.float32)
+        for table in map(read_part, final):
+            inside = np.flatnonzero((rows >= table.rows[0]) & (rows <= table.rows[-1]))
+            found[inside] = _of_rows(table, rows[inside])
+        return found
+
+    def _built(self, final: list[Path], *, attempts: int, estimate: float) -> Built:
+        return Built(
+            plan=self.plan,
+            inputs=self.inputs,
+            final=tuple(final),
+            parts=self.parts,
+            kept=self.kept,
+            attempts=attempts,
+            recall_estimate=estimate,
+            k=self.run.config.k,
+        )
+
+
+def _of_rows(table: NeighbourTable, rows: Int32s) -> Float32s:
+    return table.distances[np.searchsorted(table.rows, rows)]
+
+
+def _finished_shards(directory: Path, mark: str) -> int | None:
+    try:
+        manifest = read_manifest(directory / "manifest.json", kind=PARTITION_KIND)
+    except (MissingFile, NearfieldError):
+        return None
+    return int(manifest.facts["shards"]) if manifest.fingerprint == mark else None

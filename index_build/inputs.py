@@ -1,0 +1,61 @@
+"""What the join works on: the distinct, prepared vectors, in a file that workers can map.
+
+Owns `RUN/shards/distinct.npy`, written only when it differs from the vector set's own file.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from index_build.duplicates import Collapsed, collapse
+from nearfield.files import atomic_path
+from nearfield.space import Float32s, prepared
+from nearfield.vectorset import VectorSet, row_blocks
+
+
+@dataclass(frozen=True)
+class JoinInput:
+    """`vectors` float32 [u, d] is the mapped content of the file `path`; `collapsed` leads back."""
+
+    path: Path
+    vectors: Float32s
+    collapsed: Collapsed
+
+
+def join_input(vector_set: VectorSet, directory: Path) -> JoinInput:
+    """Collapse equal vectors, prepare them for their space, and leave them in a mappable file.
+
+    Equality is judged on the prepared vectors. Cost O(n d + n log n); memory O(n) and one block,
+    the file is paged in and out.
+    """
+    space = vector_set.geometry.space
+    path = vector_set.path / "vectors.npy"
+    vectors = vector_set.vectors
+    if space == "cosine":
+        path = directory / "unit.npy"
+        _write_rows(path, vectors.shape, (prepared(block, space) for block in row_blocks(vectors)))
+        vectors = _mapped(path)
+    collapsed = collapse(vectors)
+    if collapsed.any_equal:
+        chosen = collapsed.representatives
+        path = directory / "distinct.npy"
+        blocks = (vectors[part] for part in np.array_split(chosen, 1 + len(chosen) // 65_536))
+        _write_rows(path, (len(chosen), vectors.shape[1]), blocks)
+        vectors = _mapped(path)
+    return JoinInput(path, vectors, collapsed)
+
+
+def _mapped(path: Path) -> Float32s:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[Float32s]) -> None:
+    with atomic_path(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        first = 0
+        for block in blocks:
+            out[first : first + len(block)] = block
+            first += len(block)
+        out.flush()

@@ -1,0 +1,152 @@
+"""Shards on disk and the tasks that run on workers: pure functions of paths and parameters.
+
+Owns `RUN/shards/NNNNN/` (rows and vectors of one shard, so that a task reads nothing else) and
+the tasks that turn a shard or a block of rows into a part file. Each returns the part's name.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import faiss
+import numba
+import numpy as np
+
+from benchmark.methods import Asked, method_named, neighbours_of_all
+from index_build.merge import merge_parts
+from nearfield.errors import ShardFailed
+from nearfield.exact import exact_search
+from nearfield.files import atomic_path
+from nearfield.manifest import read_manifest, write_manifest
+from nearfield.neighbours import EMPTY, NeighbourTable, read_part, write_part
+from nearfield.space import Float32s, Int32s, SpaceName
+
+SHARD_KIND = "shard"
+SHARD_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """What every task needs to know: where its part goes, and what it answers."""
+
+    part: str
+    fingerprint: str
+    k: int
+    space: SpaceName
+    recall: float
+    seed: int
+
+
+def write_shard(directory: Path, rows: Int32s, vectors: Float32s, *, fingerprint: str) -> None:
+    """Write a shard's rows int32 [m] and vectors float32 [m, d]; the manifest comes last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, values in (("rows.npy", rows), ("vectors.npy", vectors)):
+        with atomic_path(directory / name) as temporary, temporary.open("wb") as stream:
+            np.save(stream, values)
+    write_manifest(
+        directory / "manifest.json",
+        kind=SHARD_KIND,
+        fingerprint=fingerprint,
+        format_version=SHARD_FORMAT_VERSION,
+        files=["rows.npy", "vectors.npy"],
+        facts={"rows": len(rows)},
+    )
+
+
+def read_shard(directory: Path) -> tuple[Int32s, Float32s]:
+    """Rows and mapped vectors of a shard, checked against its manifest."""
+    read_manifest(directory / "manifest.json", kind=SHARD_KIND)
+    rows, vectors = (
+        np.load(directory / name, mmap_mode="r", allow_pickle=False)
+        for name in ("rows.npy", "vectors.npy")
+    )
+    return np.asarray(rows), vectors
+
+
+def exact_part(vectors: str, block: tuple[int, int], task: PartTask, *, threads: int) -> str:
+    """Task: exact lists of the rows `block` against all of the file `vectors`."""
+    use_threads(threads)
+    everything = np.load(vectors, mmap_mode="r", allow_pickle=False)
+    rows = np.arange(*block, dtype=np.int32)
+    neighbours, distances = exact_search(
+        everything[slice(*block)], everything, task.k, space=task.space, own_rows=rows
+    )
+    _write(NeighbourTable(rows, neighbours, distances), task)
+    return task.part
+
+
+def shard_part(directory: str, method: str, task: PartTask, *, threads: int) -> str:
+    """Task: lists of a shard's rows among themselves, computed in a child process.
+
+    A native crash in the library ends the child, not the worker; the error names the shard.
+    """
+    arguments = {"directory": directory, "method": method, "threads": threads, **asdict(task)}
+    done = subprocess.run(
+        [sys.executable, "-m", "index_build.shards", json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        cause = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        if done.returncode < 0:
+            cause = [f"killed by {signal.Signals(-done.returncode).name}"]
+        raise ShardFailed(f"{method} on {directory}: {cause[0]}")
+    return task.part
+
+
+def merged_part(
+    parts: Sequence[str], vectors: str, block: tuple[int, int], task: PartTask, *, threads: int
+) -> str:
+    """Task: the final lists of the rows `block` out of all parts that name them.
+
+    A row whose shards were too small to give k neighbours is searched in all of `vectors`.
+    """
+    use_threads(threads)
+    everything = np.load(vectors, mmap_mode="r", allow_pickle=False)
+    table = merge_parts((read_part(Path(part)) for part in parts), *block, task.k)
+    short = np.flatnonzero((table.neighbours == EMPTY).any(axis=1))
+    if len(short):
+        table.neighbours[short], table.distances[short] = exact_search(
+            everything[table.rows[short]],
+            everything,
+            task.k,
+            space=task.space,
+            own_rows=table.rows[short],
+        )
+    _write(table, task)
+    return task.part
+
+
+def use_threads(threads: int) -> None:
+    """Set the threads of the native libraries: a Dask nanny leaves them at one."""
+    faiss.omp_set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+def _write(table: NeighbourTable, task: PartTask) -> None:
+    write_part(Path(task.part), table, fingerprint=task.fingerprint)
+
+
+def _join(directory: str, method: str, threads: int, task: PartTask) -> None:
+    use_threads(threads)
+    rows, vectors = read_shard(Path(directory))
+    asked = Asked(task.k, task.space, task.recall, threads, task.seed)
+    local, distances = neighbours_of_all(method_named(method), np.ascontiguousarray(vectors), asked)
+    neighbours = np.where(local == EMPTY, np.int32(EMPTY), rows[local])
+    # rows ascend, so local order within equal distances is the order of the rows
+    _write(NeighbourTable(rows, neighbours, distances), task)
+
+
+def _main(text: str) -> None:
+    arguments = json.loads(text)
+    place = {name: arguments.pop(name) for name in ("directory", "method", "threads")}
+    _join(**place, task=PartTask(**arguments))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

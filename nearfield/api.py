@@ -1,0 +1,254 @@
+"""The stages as Python functions: what the command line calls, and what a program would import.
+
+The composition root: the only place, with `nearfield.cli`, that knows all rooms. It joins them
+through the files in the run directory and holds no logic of any stage.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dumps.matrix import write_matrix
+from dumps.postgres.load import LoadReport, load_run
+from dumps.postgres.query import Neighbour, similar
+from dumps.postgres.server import database as open_database
+from dumps.postgres.server import find_embedded
+from dumps.verify import Verification, verify_run
+
+from index_build.build import build_lists, check_config, remove_intermediate
+from index_build.estimate import BuildEstimate, estimate_build
+from nearfield.cluster import ClusterOptions, connected
+from nearfield.errors import DamagedArtefact, MissingFile
+from nearfield.ingest import IngestReport, ingest
+from nearfield.lock import locked
+from nearfield.run import Run, RunConfig, create_run, open_run
+from nearfield.vectorset import VectorSet, open_vector_set
+
+__all__ = [
+    "BuildReport",
+    "IngestReport",
+    "LoadReport",
+    "Neighbour",
+    "RunStatus",
+    "Verification",
+    "build",
+    "estimate",
+    "ingest",
+    "load",
+    "query",
+    "status",
+    "verify",
+]
+
+SEED = 0
+DSN_VARIABLE = "NEARFIELD_DSN"
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did. `kept` of `parts` were there from an interrupted run; `made` False: all."""
+
+    run: Path
+    matrix: Path
+    n: int
+    k: int
+    method: str
+    reason: str
+    recall_estimate: float
+    parts: int
+    kept: int
+    made: bool
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is. `stage` is one of: unfinished, built, failed verification, verified."""
+
+    run: Path
+    stage: str
+    config: Mapping[str, Any]
+    steps: tuple[Mapping[str, Any], ...]
+    verification: Mapping[str, Any] | None
+    advice: str
+
+
+def build(
+    vectors: Path | str,
+    out: Path | str,
+    *,
+    k: int = 100,
+    recall: float = 0.95,
+    method: str = "auto",
+    cluster: ClusterOptions | None = None,
+) -> BuildReport:
+    """Build the matrix of the vector set `vectors` in the run directory `out`, or resume it.
+
+    Writes `out/matrix.h5` with min(k, n - 1) neighbours per recording. Raises `UsageError`,
+    `InputRejected`, `ShardFailed` (resumable), `DiskFull`, `RunLocked`.
+    """
+    vector_set = open_vector_set(Path(vectors))
+    config = _config(vector_set, k=k, recall=recall, method=method)
+    check_config(config)
+    with locked(Path(out)):
+        run = create_run(Path(out), config)
+        finished = _finished(run)
+        if finished is not None:
+            return finished
+        with connected(cluster or ClusterOptions()) as client:
+            built = build_lists(run, vector_set, client)
+        attributes = {
+            "method": built.plan.method,
+            "method_reason": built.plan.reason,
+            "recall_estimate": built.recall_estimate,
+            "parts": built.parts,
+            "kept": built.kept,
+        }
+        with run.step("write matrix"):
+            write_matrix(run, built.blocks(), vector_set.ids, attributes=attributes)
+        remove_intermediate(run)
+        return _report(run, attributes, made=True)
+
+
+def estimate(
+    vectors: Path | str, *, k: int = 100, recall: float = 0.95, method: str = "auto"
+) -> BuildEstimate:
+    """What `build` would do and cost: method, parts, seconds, memory and disk in bytes."""
+    vector_set = open_vector_set(Path(vectors))
+    config = _config(vector_set, k=k, recall=recall, method=method)
+    check_config(config)
+    return estimate_build(config, vector_set)
+
+
+def verify(run: Path | str, *, sample: int = 1000, recall: float | None = None) -> Verification:
+    """Check the matrix of a run with code that shares nothing with the builder; keep the report.
+
+    Returns the report whether it passed or not; `Verification.passed` tells.
+    """
+    opened = open_run(Path(run))
+    with locked(opened.path):
+        with opened.step("verify") as facts:
+            report = verify_run(opened, sample=sample, seed=SEED, recall=recall)
+            facts |= {"passed": report.passed, "recall": report.recall}
+        return report
+
+
+def load(
+    run: Path | str,
+    *,
+    dsn: str | None = None,
+    database: Path | str | None = None,
+    force: bool = False,
+) -> LoadReport:
+    """Load a verified run into Postgres and publish it.
+
+    Into the server at `dsn` (default: environment variable NEARFIELD_DSN), else into the embedded
+    one with its data in `database` (default: `RUN/postgres`). Raises `QualityGate` for an
+    unverified run unless `force`.
+    """
+    opened = open_run(Path(run))
+    directory = Path(database) if database else opened.postgres
+    with locked(opened.path), open_database(_dsn(dsn), directory) as address:
+        with opened.step("load") as facts:
+            report = load_run(opened, address, force=force)
+            facts["rows"] = report.rows
+        return report
+
+
+def query(
+    recording_id: str,
+    k: int = 10,
+    *,
+    dsn: str | None = None,
+    database: Path | str | None = None,
+) -> list[Neighbour]:
+    """The k nearest recordings of one, from the published run, through SQL.
+
+    Asks the server at `dsn` or NEARFIELD_DSN, else the embedded one in `database`, else the only
+    embedded one below the current folder. Raises `InputRejected` for an unknown recording.
+    """
+    address = _dsn(dsn)
+    directory = Path(database) if database else None
+    if address is None and directory is None:
+        directory = find_embedded(Path())
+    with open_database(address, directory) as opened:
+        return similar(opened, recording_id, k)
+
+
+def status(run: Path | str) -> RunStatus:
+    """How far a run is, what each step took, and what to do next."""
+    opened = open_run(Path(run))
+    try:
+        opened.finished_matrix(verify=False)
+        verification = _verification(opened)
+    except MissingFile:
+        stage, verification = "unfinished", None
+    else:
+        stage = {None: "built", True: "verified", False: "failed verification"}[
+            None if verification is None else bool(verification["passed"])
+        ]
+    config = opened.config
+    advice = {
+        "unfinished": f"nearfield build {config.vectors} --out {opened.path} -k {config.k} "
+        f"--recall {config.recall}  (resumes)",
+        "built": f"nearfield verify {opened.path}",
+        "failed verification": f"nearfield build with a higher --recall than {config.recall}",
+        "verified": f"nearfield load {opened.path}",
+    }[stage]
+    facts = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
+    return RunStatus(opened.path, stage, facts, tuple(opened.steps()), verification, advice)
+
+
+def _config(vector_set: VectorSet, *, k: int, recall: float, method: str) -> RunConfig:
+    return RunConfig(
+        vectors=str(vector_set.path.resolve()),
+        vectors_fingerprint=vector_set.fingerprint,
+        n=vector_set.n,
+        d=vector_set.d,
+        space=vector_set.geometry.space,
+        k=k,
+        recall=recall,
+        method=method,
+        seed=SEED,
+    )
+
+
+def _finished(run: Run) -> BuildReport | None:
+    try:
+        manifest = run.finished_matrix()
+    except (MissingFile, DamagedArtefact):
+        return None
+    return _report(run, manifest.facts, made=False)
+
+
+def _report(run: Run, facts: Mapping[str, Any], *, made: bool) -> BuildReport:
+    return BuildReport(
+        run=run.path,
+        matrix=run.matrix,
+        n=run.config.n,
+        k=run.config.columns,
+        method=facts["method"],
+        reason=facts["method_reason"],
+        recall_estimate=facts["recall_estimate"],
+        parts=facts["parts"],
+        kept=facts["kept"] if made else facts["parts"],
+        made=made,
+        seconds={step["step"]: step["seconds"] for step in run.steps()},
+    )
+
+
+def _verification(run: Run) -> Mapping[str, Any] | None:
+    """The last verification, if it was of the matrix as it is now."""
+    try:
+        report = json.loads(run.verification.read_bytes())
+    except FileNotFoundError:
+        return None
+    current = run.finished_matrix(verify=False).files[run.matrix.name].sha256
+    return report if report["matrix_sha256"] == current else None
+
+
+def _dsn(given: str | None) -> str | None:
+    return given or os.environ.get(DSN_VARIABLE)

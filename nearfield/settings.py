@@ -1,0 +1,79 @@
+"""The job file: one TOML file with everything that `nearfield run` needs, as one frozen value.
+
+Owns names, defaults and types of the settings; unknown names are errors. Relative paths count from
+the file's folder. Secrets don't belong here: a database address with a password comes from the
+environment variable NEARFIELD_DSN.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from nearfield.errors import MissingFile, UsageError
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class IngestSettings(_Section, frozen=True):
+    """[ingest]: see `nearfield ingest --help` for the meaning of each."""
+
+    sources: list[str]
+    space: str | None = None
+    ids: str | None = None
+    max_rejected: float = 0.05
+    workers: int | None = None
+    id_column: str | None = None
+    columns: list[str] = []
+    categorical: list[str] = []
+    labels: list[str] = []
+    scale: str | None = None
+    pca: int | None = None
+
+
+class BuildSettings(_Section, frozen=True):
+    """[build]: see `nearfield build --help`."""
+
+    k: int = 100
+    recall: float = 0.95
+    method: str = "auto"
+    workers: int | None = None
+    scheduler: str | None = None
+
+
+class VerifySettings(_Section, frozen=True):
+    """[verify]: rows whose exact neighbours are compared."""
+
+    sample: int = 1000
+
+
+class LoadSettings(_Section, frozen=True):
+    """[load]: `dsn` of a server (without password), or the folder of an embedded database."""
+
+    dsn: str | None = None
+    database: str = "postgres"
+
+
+class Settings(_Section, frozen=True):
+    """A whole job. `folder` holds the vector set, the runs and the embedded database.
+
+    keep_runs: run directories that stay after a publication, the newest ones.
+    """
+
+    ingest: IngestSettings
+    folder: str = "."
+    keep_runs: int = 2
+    build: BuildSettings = BuildSettings()
+    verify: VerifySettings = VerifySettings()
+    load: LoadSettings = LoadSettings()
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a job file. Raises `MissingFile`, or `UsageError` naming the wrong setting."""
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Settings)
+    except FileNotFoundError as error:
+        raise MissingFile(f"expected a job file at {path}, found none") from error
+    except msgspec.DecodeError as error:
+        raise UsageError(f"the job file {path} can't be used: {error}") from error
