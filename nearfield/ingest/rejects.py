@@ -47,6 +47,11 @@ class RejectLog:
         for reject in rejects:
             self.add(reject)
 
+    def merge(self, other: "RejectLog") -> None:
+        """Take over what another log counted and listed."""
+        self.counts.update(other.counts)
+        self.listed += other.listed[: self.listed_limit - len(self.listed)]
+
     def write(self, path: Path) -> None:
         """Write the listed rejects as CSV with a header."""
         with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
