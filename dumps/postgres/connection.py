@@ -1,0 +1,120 @@
+"""A connection to Postgres, and what its errors mean to the person who ran the command.
+
+Owns the translation of psycopg2's errors into ours, and the masking of passwords: no message of
+nearfield shows one. Refuses any statement of its own.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import psycopg2
+from psycopg2 import errors as pg
+from psycopg2.extensions import parse_dsn
+
+from nearfield.errors import DatabaseError, DiskFull, InputRejected, UsageError
+
+Connection = Any
+APPLICATION = "nearfield"
+UNKNOWN_RECORDING, WRONG_ARGUMENT, NOTHING_PUBLISHED = "NF001", "NF002", "NF003"
+"""SQLSTATEs that the functions of deploy/postgres/schema.sql raise."""
+
+
+@contextmanager
+def connected(dsn: str) -> Iterator[Connection]:
+    """Yield a connection that is closed at the end; what isn't committed by then is rolled back.
+
+    Raises `UsageError` for a DSN that can't be parsed and `DatabaseError` for all that the server
+    refuses or breaks off, with what to do next.
+    """
+    shown = masked(dsn)
+    try:
+        connection = psycopg2.connect(dsn, application_name=APPLICATION, client_encoding="UTF8")
+    except psycopg2.OperationalError as error:
+        _explain_refusal(error, shown)
+    try:
+        yield connection
+    except psycopg2.Error as error:
+        _explain(error, shown)
+    finally:
+        connection.close()
+
+
+def masked(dsn: str) -> str:
+    """The DSN as it may be shown: without password, in keyword form."""
+    parts = _parsed(dsn)
+    return " ".join(f"{key}={value}" for key, value in parts.items() if key not in _SECRET)
+
+
+def has_password(dsn: str) -> bool:
+    """Whether the DSN carries a secret: other users of the machine see it in the process list."""
+    return not _SECRET.isdisjoint(_parsed(dsn))
+
+
+_SECRET = frozenset(("password", "sslpassword"))
+
+
+def _parsed(dsn: str) -> dict[str, str]:
+    try:
+        parts: dict[str, str] = parse_dsn(dsn)
+    except psycopg2.ProgrammingError as error:
+        # libpq's message may quote the DSN, so it isn't repeated
+        raise UsageError(
+            "the DSN can't be parsed. Expected 'host=... dbname=... user=...' or "
+            "postgresql://user@host/dbname (percent-encode special characters)"
+        ) from error
+    return parts
+
+
+def _explain_refusal(error: psycopg2.OperationalError, shown: str) -> NoReturn:
+    text = str(error).strip()
+    if re.search(r"password authentication failed|no password supplied", text):
+        advice = (
+            "Put the right password into ~/.pgpass (chmod 600), a service file, or the "
+            "environment variable PGPASSWORD"
+        )
+    elif re.search(r'(database|role) ".*" does not exist', text):
+        advice = "Create it, or correct the DSN"
+    elif "no pg_hba.conf entry" in text:
+        advice = "The server's pg_hba.conf must let this user in from this host"
+    else:
+        advice = "Is the server running, and are host and port right?"
+    raise DatabaseError(f"no connection to Postgres at {shown}: {text}. {advice}") from error
+
+
+def _explain(error: psycopg2.Error, shown: str) -> NoReturn:
+    text = str(error.diag.message_primary or error).strip() or type(error).__name__
+    where = f"Postgres at {shown}"
+    if error.pgcode in (UNKNOWN_RECORDING, WRONG_ARGUMENT):
+        raise InputRejected(text) from error
+    if error.pgcode == NOTHING_PUBLISHED:
+        raise UsageError(f"{text}. Load one with: nearfield load RUN") from error
+    if isinstance(error, pg.DiskFull):
+        raise DiskFull(
+            f"{where} has no room left: {text}. What was published before is untouched: free "
+            "space on the server, then run the same command again"
+        ) from error
+    if isinstance(error, pg.InsufficientPrivilege):
+        raise DatabaseError(f"{where} refuses: {text}. {_missing_right(error)}") from error
+    if isinstance(error, pg.UndefinedTable | pg.InvalidSchemaName | pg.UndefinedFunction):
+        raise UsageError(
+            f"{where} holds no nearfield tables ({text}). Load a run with: nearfield load RUN"
+        ) from error
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        raise DatabaseError(
+            f"{where} broke off: {text}. Nothing half-done is visible; run the command again"
+        ) from error
+    raise DatabaseError(f"{where} answered: {text} (SQLSTATE {error.pgcode})") from error
+
+
+def _missing_right(error: psycopg2.Error) -> str:
+    if "for database" in str(error):
+        return (
+            "To load, a role needs: GRANT CREATE ON DATABASE dbname TO role (an administrator "
+            "runs that once; see deploy/postgres/roles.sql)"
+        )
+    return (
+        "To load, connect as the role that owns the schema nearfield; to read, as a member of "
+        "nearfield_read: GRANT nearfield_read TO role"
+    )
