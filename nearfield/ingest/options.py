@@ -25,27 +25,35 @@ class DocumentOptions:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Choices for CSV, Parquet and arrays. Empty `columns` means all numeric ones."""
+    """Choices for CSV, Parquet and arrays. Empty `columns` means all numeric ones, empty `labels`
+    all columns of text. `scale` None: `standard` for columns of a table, `none` for embeddings.
+    `header_rows` None: found out (0 or 1); several are joined to one name with underscores.
+    """
 
     id_column: str | None = None
     columns: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    scale: Literal["standard", "robust", "none"] = "standard"
+    scale: Literal["standard", "robust", "none"] | None = None
     pca: int | None = None
     delimiter: str | None = None
+    header_rows: int | None = None
 
 
 @dataclass(frozen=True)
 class IngestOptions:
     """All choices. `space`: for documents a metric (`bpm`), a combination (`combined`, `timbre`,
     `lowlevel`) or weights (`mfccs=2,bpm=1`); for tables and arrays `l2`, `cosine` or `ip`.
+    `ids`: a file with one id per row, for tables and arrays. `labels_from`: a table with further
+    labels for any kind of source, joined by recording id. `zero` None: zero vectors are dropped
+    under cosine, kept otherwise.
     `base`: geometry of the vector set being extended, whose statistics are reused.
     `max_rejected`: the share of items that may be rejected before ingest stops.
     """
 
     space: str | None = None
     ids: Path | None = None
+    labels_from: Path | None = None
     zero: Literal["drop", "keep"] | None = None
     max_rejected: float = 0.05
     seed: int = 0

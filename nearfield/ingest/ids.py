@@ -1,0 +1,117 @@
+"""Recording ids: from a column, from a file, or row numbers.
+
+Owns what an id may be (text, or int64 written canonically) and which of several equal ids counts
+(the first). Refuses to read tables: `nearfield.ingest.tables` does.
+"""
+
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nearfield.errors import InputRejected
+from nearfield.ingest.compressed import opened
+
+ID_NAMES = (
+    "recording_id",
+    "id",
+    "mbid",
+    "recording_mbid",
+    "track_id",
+    "track",
+    "item_id",
+    "song_id",
+    "gid",
+    "uuid",
+)
+
+
+def likely_id_column(names: list[str]) -> str | None:
+    """The column with the best-known id name, letter case aside, or None."""
+    lowered = {name.lower(): name for name in reversed(names)}
+    return next((lowered[known] for known in ID_NAMES if known in lowered), None)
+
+
+def row_numbers(n: int) -> pa.Array:
+    """The ids of vectors that come without any: int64 0..n-1."""
+    return pa.array(np.arange(n, dtype=np.int64))
+
+
+def canonical_text_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids that were text: int64 when every one is a number as Python prints it, else unchanged.
+
+    So `17` becomes an integer while `000017` and a UUID stay text; empty text becomes null.
+    """
+    texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    try:
+        numbers = texts.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return texts
+    same = pc.all(pc.equal(numbers.cast(pa.string()), texts)).as_py()
+    return numbers if same else texts
+
+
+def typed_ids(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """Ids out of a typed column as string or int64; UUIDs as text.
+
+    Raises `InputRejected` for other types and for numbers that aren't whole.
+    """
+    if isinstance(column.type, pa.ExtensionType):
+        column = pa.chunked_array(
+            [chunk.storage for chunk in column.chunks], column.type.storage_type
+        )
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return typed_ids(column.cast(kind.value_type), where)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
+        texts = [None if raw is None else str(UUID(bytes=raw)) for raw in column.to_pylist()]
+        return pa.chunked_array([texts], pa.string())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise InputRejected(f"ids in {where} aren't whole int64 numbers: {error}") from error
+    raise InputRejected(f"expected ids of text or whole numbers in {where}; found {kind}")
+
+
+def array_ids(values: NDArray[np.generic], where: str) -> pa.ChunkedArray:
+    """Ids out of a numpy array [n] of integers, text or bytes."""
+    if values.ndim != 1 or values.dtype.kind not in "iuUS":
+        raise InputRejected(
+            f"expected ids as a one-dimensional array of integers or text in {where}; "
+            f"found {values.dtype} {values.shape}"
+        )
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    return typed_ids(pa.chunked_array([pa.array(values)]), where)
+
+
+def line_ids(path: Path) -> pa.ChunkedArray:
+    """Ids out of a text file, one a line, compressed or not."""
+    with opened(path) as stream:
+        content = bytes(stream.read())
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputRejected(
+            f"expected ids as UTF-8 text, one a line, in {path}: {error}"
+        ) from error
+    return canonical_text_ids(pa.chunked_array([[line.strip() for line in lines]], pa.string()))
+
+
+def first_occurrences(ids: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Mask [n]: True where an id comes for the first time. Cost O(n)."""
+    # codes count up in order of appearance: an id is new where its code tops all before it
+    encoded = ids.dictionary_encode()
+    codes = np.concatenate([np.empty(0, np.int64), *(_codes(chunk) for chunk in encoded.chunks)])
+    highest_before = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]])[: len(codes)]
+    return codes > highest_before
+
+
+def _codes(chunk: pa.DictionaryArray) -> NDArray[np.int64]:
+    return chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
