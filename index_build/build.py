@@ -221,10 +221,10 @@ class _Build:
 
     def _make(self, stage: str, tasks: list[Task]) -> list[Path]:
         """Run the tasks whose part isn't there yet; the paths of all parts, in task order."""
-        wanted = {task: task.arguments[-1] for task in tasks}
+        wanted: list[PartTask] = [task.arguments[-1] for task in tasks]
         todo = [
             task
-            for task, part in wanted.items()
+            for task, part in zip(tasks, wanted, strict=True)
             if not part_is_finished(Path(part.part), fingerprint=part.fingerprint)
         ]
         self.parts += len(tasks)
@@ -232,7 +232,7 @@ class _Build:
         with self.run.step(stage) as facts:
             facts |= {"tasks": len(tasks), "kept": len(tasks) - len(todo)}
             run_tasks(self.client, stage, todo, lambda _part: None)
-        return [Path(part.part) for part in wanted.values()]
+        return [Path(part.part) for part in wanted]
 
     def _distances_of(self, final: list[Path], rows: Int32s) -> Float32s:
         found = np.empty((len(rows), self.k), np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index_build.duplicates import Collapsed, collapse
+from index_build.duplicates import Collapsed, apart, collapse
 from nearfield.files import atomic_path
 from nearfield.space import Float32s, prepared
 from nearfield.vectorset import VectorSet, row_blocks
@@ -37,7 +37,7 @@ def join_input(vector_set: VectorSet, directory: Path) -> JoinInput:
         path = directory / "unit.npy"
         _write_rows(path, vectors.shape, (prepared(block, space) for block in row_blocks(vectors)))
         vectors = _mapped(path)
-    collapsed = collapse(vectors)
+    collapsed = apart(len(vectors)) if space == "ip" else collapse(vectors)
     if collapsed.any_equal:
         chosen = collapsed.representatives
         path = directory / "distinct.npy"

@@ -6,18 +6,19 @@ through the files in the run directory and holds no logic of any stage.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dumps.matrix import write_matrix
+from dumps.verify import Verification, verify_run
+
 from dumps.postgres.load import LoadReport, load_run
 from dumps.postgres.query import Neighbour, similar
 from dumps.postgres.server import database as open_database
 from dumps.postgres.server import find_embedded
-from dumps.verify import Verification, verify_run
-
 from index_build.build import build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
 from nearfield.cluster import ClusterOptions, connected
@@ -176,6 +177,31 @@ def query(
         directory = find_embedded(Path())
     with open_database(address, directory) as opened:
         return similar(opened, recording_id, k)
+
+
+@contextmanager
+def embedded(directory: Path | str) -> Iterator[str]:
+    """Keep the embedded database in `directory` up for the block; yields its address (DSN).
+
+    Raises `MissingFile` when there is no database yet.
+    """
+    path = Path(directory)
+    if not path.exists():
+        raise MissingFile(f"expected an embedded database in {path}; `nearfield load` makes one")
+    with open_database(None, path) as dsn:
+        yield dsn
+
+
+def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> Diagnosis:
+    """Examine machine, libraries and, where one is named, the database and its rights."""
+    address, directory = _dsn(dsn), Path(database) if database else None
+
+    def database_rights() -> Mapping[str, Any]:
+        with open_database(address, directory) as opened:
+            return rights(opened)
+
+    asked = address is not None or directory is not None
+    return examine(database=database_rights if asked else None)
 
 
 def status(run: Path | str) -> RunStatus:

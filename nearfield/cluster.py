@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask.config
@@ -21,7 +22,6 @@ CONNECT_TIMEOUT_S = 30
 LOCAL_SETTINGS = {
     # only the driver handles Ctrl-C: it then closes the workers in order
     "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
-    "distributed.nanny.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
     # native calls hold the interpreter for long: silence isn't death
     "distributed.scheduler.worker-ttl": "30 minutes",
     "distributed.admin.log-format": "%(message)s",
@@ -66,12 +66,14 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
     if workers < 1:
         raise UsageError(f"expected at least one worker, got {workers}")
     with (
+        TemporaryDirectory(prefix="nearfield-dask-") as scratch,
         dask.config.set(LOCAL_SETTINGS),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            local_directory=scratch,
             silence_logs="ERROR",
         ) as local,
         Client(local) as client,

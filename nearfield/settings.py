@@ -6,6 +6,7 @@ environment variable NEARFIELD_DSN.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -28,7 +29,7 @@ class IngestSettings(_Section, frozen=True):
     columns: list[str] = []
     categorical: list[str] = []
     labels: list[str] = []
-    scale: str | None = None
+    scale: Literal["standard", "robust", "none"] | None = None
     pca: int | None = None
 
 

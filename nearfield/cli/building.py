@@ -1,0 +1,174 @@
+"""`nearfield build`, `verify` and `status`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nearfield.cli.output import AsJson, DryRun, print_json, print_pairs, print_table, size
+from nearfield.cluster import ClusterOptions
+from nearfield.errors import QualityGate
+
+if TYPE_CHECKING:
+    from dumps.verify import Verification
+
+    from index_build.estimate import BuildEstimate
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        epilog="Examples:  nearfield build vectors --out run -k 100 --recall 0.95   |   "
+        "nearfield build vectors --out run --scheduler tcp://10.0.0.1:8786   |   "
+        "nearfield build vectors --out run --dry-run"
+    )(build)
+    app.command(epilog="Example:  nearfield verify run --sample 2000")(verify)
+    app.command(epilog="Example:  nearfield status run")(status)
+
+
+def build(  # noqa: PLR0913  (a command has as many parameters as it has options)
+    vectors: Annotated[Path, typer.Argument(metavar="VECTORS", help="Vector set directory.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.")],
+    k: Annotated[int, typer.Option("-k", help="Neighbours per recording.")] = 100,
+    recall: Annotated[float, typer.Option(help="Share of true neighbours to find.")] = 0.95,
+    method: Annotated[
+        str, typer.Option(help="auto, exact, or a library's method such as faiss-ivf.")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Local worker processes (default: one per core).")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler, instead of local.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build the matrix; run again after an interruption, it resumes."""
+    from nearfield import api
+
+    if dry_run:
+        _print_estimate(api.estimate(vectors, k=k, recall=recall, method=method), as_json=as_json)
+        return
+    report = api.build(
+        vectors,
+        out,
+        k=k,
+        recall=recall,
+        method=method,
+        cluster=ClusterOptions(workers, scheduler),
+    )
+    if as_json:
+        print_json(report)
+        return
+    kept = "built already, nothing to do" if not report.made else f"kept {report.kept} of them"
+    print_pairs(
+        [
+            ("matrix", f"{report.matrix}  ({report.n:,} recordings x {report.k} neighbours)"),
+            ("method", f"{report.method} ({report.reason})"),
+            ("parts", f"{report.parts}; {kept}"),
+            ("recall", f"about {report.recall_estimate:.4f} on the build's own sample"),
+            *((f"  {name}", f"{seconds:.1f} s") for name, seconds in report.seconds.items()),
+            ("next", f"nearfield verify {report.run}"),
+        ]
+    )
+    if report.k < k:
+        print(f"note: {report.n:,} recordings have only {report.k} neighbours each, not {k}")
+
+
+def verify(
+    run: RunArgument,
+    *,
+    sample: Annotated[int, typer.Option(min=1, help="Rows compared with exact search.")] = 1000,
+    recall: Annotated[
+        float | None, typer.Option(help="Recall to demand (default: what the build was asked).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a matrix with code that shares nothing with the builder; exit 4 if it fails."""
+    from nearfield import api
+
+    report = api.verify(run, sample=sample, recall=recall)
+    if as_json:
+        print_json(report)
+    else:
+        _print_verification(report)
+    if not report.passed:
+        raise QualityGate(
+            f"{run} did not pass: {'; '.join(report.problems)}. It will not be loaded. "
+            "Build again with a higher --recall or --method exact into another directory"
+        )
+
+
+def status(run: RunArgument, *, as_json: AsJson = False) -> None:
+    """Say how far a run is, what each step took, and what to do next."""
+    from nearfield import api
+
+    report = api.status(run)
+    if as_json:
+        print_json(report)
+        return
+    config = report.config
+    print_pairs(
+        [
+            ("run", f"{report.run}: {report.stage}"),
+            (
+                "vectors",
+                f"{config['vectors']}  ({config['n']:,} x {config['d']}, {config['space']})",
+            ),
+            ("asked", f"k = {config['k']}, recall {config['recall']}, method {config['method']}"),
+            ("next", report.advice),
+        ]
+    )
+    if report.steps:
+        print_table(
+            ("step", "seconds", "what"),
+            ((step["step"], step["seconds"], _rest(step)) for step in report.steps),
+        )
+
+
+def _rest(step: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in step.items() if k not in {"step", "seconds"})
+
+
+def _print_estimate(report: "BuildEstimate", *, as_json: bool) -> None:
+    if as_json:
+        print_json(report)
+        return
+    print_pairs(
+        [
+            ("recordings", f"{report.n:,}, {report.distinct:,} of them distinct"),
+            ("method", f"{report.method} ({report.reason})"),
+            ("parts", str(report.parts)),
+            ("time", f"about {report.seconds:.0f} s on this machine, plus start and writing"),
+            ("memory", f"up to {size(report.memory_bytes)} per worker"),
+            ("disk", f"up to {size(report.disk_bytes)}, of which half stays"),
+            ("assumed", report.assumptions),
+        ]
+    )
+
+
+def _print_verification(report: "Verification") -> None:
+    print_pairs(
+        [
+            ("verdict", "passed" if report.passed else "FAILED"),
+            (
+                "recall",
+                f"{report.recall:.4f} ({report.recall_low:.4f} to {report.recall_high:.4f}, "
+                f"95% interval, {report.sample:,} rows); asked {report.asked}",
+            ),
+            ("rows checked", f"{report.checked_rows:,}"),
+            *(("problem", problem) for problem in report.problems),
+            *(
+                (
+                    f"same {label}",
+                    f"{100 * found['share']:.1f}% of the first 10 neighbours; "
+                    f"{100 * found['chance']:.2f}% by chance ({found['values']:,} values)",
+                )
+                for label, found in report.label_shares.items()
+            ),
+        ]
+    )

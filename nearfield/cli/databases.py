@@ -1,0 +1,110 @@
+"""`nearfield load`, `query` and `database`: the matrix in Postgres."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nearfield.cli.building import RunArgument
+from nearfield.cli.output import AsJson, print_json, print_pairs, print_table
+
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        help="Postgres server. Better in the environment variable NEARFIELD_DSN, where "
+        "a password isn't seen by others. Without one an embedded server is used."
+    ),
+]
+Database = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder of the embedded database (load: RUN/postgres by default)."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example:  nearfield load run   |   nearfield load run --database db")(load)
+    app.command(
+        epilog="Example:  nearfield query 0dad432b-16cc-4bf0-8961-fd31d124b01b -k 10 --run run"
+    )(query)
+    app.command(epilog="Example:  nearfield database run/postgres   (then, elsewhere: psql DSN)")(
+        database
+    )
+
+
+def load(
+    run: RunArgument,
+    *,
+    dsn: Dsn = None,
+    database: Database = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Load although verification is missing or failed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Load a verified run into Postgres and publish it: readers switch to it at once."""
+    from nearfield import api
+
+    report = api.load(run, dsn=dsn, database=database, force=force)
+    if as_json:
+        print_json(report)
+        return
+    print_pairs(
+        [
+            ("published", f"run {report.run_id}, {report.rows:,} recordings"),
+            ("loaded", "before" if report.already_loaded else f"in {report.seconds:.1f} s"),
+            ("next", f"nearfield query RECORDING_ID -k 10 --run {run}"),
+        ]
+    )
+
+
+def query(
+    recording_id: Annotated[str, typer.Argument(metavar="RECORDING_ID")],
+    *,
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 10,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Ask the embedded database of this run.")
+    ] = None,
+    dsn: Dsn = None,
+    database: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the nearest recordings of one, from the published run, through SQL."""
+    from nearfield import api
+
+    if database is None and run is not None:
+        database = run / "postgres"
+    found = api.query(recording_id, k, dsn=dsn, database=database)
+    if as_json:
+        print_json(found)
+        return
+    names = list(dict.fromkeys(name for neighbour in found for name in neighbour.labels))
+    print_table(
+        ("rank", "distance", *names, "recording_id"),
+        (
+            (
+                neighbour.rank,
+                neighbour.distance,
+                *(neighbour.labels.get(name) or "" for name in names),
+                neighbour.recording_id,
+            )
+            for neighbour in found
+        ),
+    )
+
+
+def database(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Such as RUN/postgres.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Keep an embedded database up for psql and other programs until Ctrl-C."""
+    from nearfield import api
+
+    with api.embedded(directory) as dsn:
+        print(json.dumps({"dsn": dsn}) if as_json else f'psql "{dsn}"', flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -1,0 +1,69 @@
+"""How results are printed: text for people or JSON for machines, always on stdout."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it takes; do nothing.")
+]
+
+
+def print_json(report: Any) -> None:
+    """Print a dataclass, a mapping or a list of them as one JSON document."""
+    print(json.dumps(report, default=_plain, indent=2))
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print named values, one a line, aligned."""
+    listed = list(pairs)
+    width = max((len(name) for name, _ in listed), default=0)
+    for name, value in listed:
+        print(f"{name:<{width}}  {value}")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print a table; numbers stand to the right. Never narrower than its content in a pipe."""
+    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.overflow = "fold"
+    listed = list(rows)
+    for place, column in enumerate(table.columns):
+        if listed and isinstance(listed[0][place], int | float):
+            column.justify = "right"
+    for row in listed:
+        table.add_row(*(_cell(value) for value in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table, markup=False, highlight=False)
+
+
+def size(amount: float) -> str:
+    """Bytes for people: 1.4 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    return asdict(value)

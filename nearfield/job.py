@@ -1,0 +1,198 @@
+"""A whole job from one file: ingest, build, verify, load, publish. What a timer calls.
+
+Owns the order of the stages, the folder of a job, and what is skipped because it is done:
+
+    FOLDER/vectors/        the vector set
+    FOLDER/runs/NAME/      a run per configuration and content; NAME is its fingerprint
+    FOLDER/postgres/       the embedded database, shared by the runs, unless a server is named
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nearfield import api
+from nearfield.cluster import ClusterOptions, available_cores
+from nearfield.errors import NearfieldError, QualityGate, UsageError
+from nearfield.files import write_bytes
+from nearfield.ingest import ingest
+from nearfield.ingest.options import IngestOptions, TableOptions
+from nearfield.lock import locked
+from nearfield.manifest import fingerprint
+from nearfield.settings import IngestSettings, Settings, read_settings
+from nearfield.vectorset import VectorSet, open_vector_set
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a job did; `steps` in order, each with its seconds."""
+
+    folder: Path
+    vectors: Path
+    run: Path
+    matrix: Path
+    database: str
+    run_id: int
+    recall: float
+    steps: tuple[Mapping[str, Any], ...]
+
+
+@dataclass
+class _Steps:
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        facts: dict[str, Any] = {}
+        started = time.monotonic()
+        yield facts
+        self.done.append({"step": name, "seconds": round(time.monotonic() - started, 1), **facts})
+
+
+def run_job(path: Path) -> JobReport:
+    """Run the job file `path`; a stage that is done already is kept.
+
+    Raises what the stages raise; `QualityGate` when the matrix fails its verification: it isn't
+    loaded then, and readers keep the run that they have. `RunLocked` when the job runs already.
+    """
+    settings = read_settings(path)
+    folder = (path.parent / settings.folder).resolve()
+    with locked(folder):
+        return _run(settings, path.parent.resolve(), folder)
+
+
+def plan_job(path: Path) -> dict[str, str]:
+    """What `run_job` would do, in words, without doing it."""
+    settings = read_settings(path)
+    folder = (path.parent / settings.folder).resolve()
+    sources = _sources(settings.ingest, path.parent.resolve())
+    done = _ingested(folder, _source_mark(settings.ingest, sources)) is not None
+    build = settings.build
+    return {
+        "ingest": f"{len(sources)} sources, " + ("unchanged: kept" if done else "to be read"),
+        "build": f"k {build.k}, recall {build.recall}, method {build.method}",
+        "verify": f"{settings.verify.sample:,} rows",
+        "load": settings.load.dsn or f"embedded database in {folder / settings.load.database}",
+        "folder": str(folder),
+    }
+
+
+def _run(settings: Settings, base: Path, folder: Path) -> JobReport:
+    steps = _Steps()
+    vector_set = _ingest(settings.ingest, base, folder, steps)
+    build = settings.build
+    name = fingerprint(
+        vectors=vector_set.fingerprint, k=build.k, recall=build.recall, method=build.method
+    )
+    run = folder / "runs" / name
+    with steps.step("build") as facts:
+        built = api.build(
+            vector_set.path,
+            run,
+            k=build.k,
+            recall=build.recall,
+            method=build.method,
+            cluster=ClusterOptions(build.workers, build.scheduler),
+        )
+        facts |= {"method": built.method, "parts": built.parts, "kept": built.kept}
+    with steps.step("verify") as facts:
+        checked = api.verify(run, sample=settings.verify.sample)
+        facts |= {"recall": round(checked.recall, 4), "passed": checked.passed}
+    if not checked.passed:
+        raise QualityGate(
+            f"{run} failed its verification ({'; '.join(checked.problems)}): not loaded, "
+            "the published run stays. Raise recall in the job file or use method exact"
+        )
+    database = folder / settings.load.database
+    with steps.step("load") as facts:
+        loaded = api.load(run, dsn=settings.load.dsn, database=database)
+        facts |= {"rows": loaded.rows, "published": loaded.run_id}
+    _keep_newest(folder / "runs", run, settings.keep_runs)
+    return JobReport(
+        folder=folder,
+        vectors=vector_set.path,
+        run=run,
+        matrix=run / "matrix.h5",
+        database=settings.load.dsn or str(database),
+        run_id=loaded.run_id,
+        recall=checked.recall,
+        steps=tuple(steps.done),
+    )
+
+
+def _ingest(settings: IngestSettings, base: Path, folder: Path, steps: _Steps) -> VectorSet:
+    sources = _sources(settings, base)
+    mark = _source_mark(settings, sources)
+    with steps.step("ingest") as facts:
+        kept = _ingested(folder, mark)
+        if kept is not None:
+            facts |= {"kept": "sources unchanged", "recordings": kept.n}
+            return kept
+        report = ingest(sources, folder / "vectors", _options(settings, base))
+        vector_set = open_vector_set(report.path)
+        content = {"sources": mark, "vector_set": vector_set.fingerprint}
+        write_bytes(folder / "ingested.json", json.dumps(content).encode())
+        facts |= {"recordings": report.n, "rejected": sum(report.rejected.values())}
+    return vector_set
+
+
+def _sources(settings: IngestSettings, base: Path) -> list[Path]:
+    found: list[Path] = []
+    for pattern in settings.sources:
+        matches = sorted(base.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
+        if not matches:
+            raise UsageError(f"the job's source {pattern} matches nothing in {base}")
+        found += matches
+    return found
+
+
+def _source_mark(settings: IngestSettings, sources: list[Path]) -> str:
+    """Changes when a source file (or one below a source folder) or an ingest setting does."""
+    files = [
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        for source in sources
+        for file in (sorted(source.rglob("*")) if source.is_dir() else [source])
+        if file.is_file()
+    ]
+    return fingerprint(files=files, settings=repr(settings))
+
+
+def _ingested(folder: Path, mark: str) -> VectorSet | None:
+    try:
+        content = json.loads((folder / "ingested.json").read_bytes())
+        vector_set = open_vector_set(folder / "vectors")
+    except (OSError, ValueError, NearfieldError):
+        return None
+    expected = {"sources": mark, "vector_set": vector_set.fingerprint}
+    return vector_set if content == expected else None
+
+
+def _options(settings: IngestSettings, base: Path) -> IngestOptions:
+    return IngestOptions(
+        space=settings.space,
+        ids=base / settings.ids if settings.ids else None,
+        max_rejected=settings.max_rejected,
+        workers=settings.workers or available_cores(),
+        tables=TableOptions(
+            id_column=settings.id_column,
+            columns=tuple(settings.columns),
+            categorical=tuple(settings.categorical),
+            labels=tuple(settings.labels),
+            scale=settings.scale,
+            pca=settings.pca,
+        ),
+    )
+
+
+def _keep_newest(runs: Path, current: Path, keep: int) -> None:
+    """Remove old run directories: the current one and the newest others stay, `keep` in all."""
+    others = [path for path in runs.iterdir() if path != current and (path / "run.json").is_file()]
+    others.sort(key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)
+    for path in others[max(0, keep - 1) :]:
+        with locked(path):
+            shutil.rmtree(path)

@@ -1,0 +1,222 @@
+"""The build on a real Dask cluster: right lists, resumed parts, faults that cost only themselves."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmark.methods.base import tie_aware_recall
+from index_build import plan, shards
+from index_build.build import build_lists
+from nearfield.cluster import ClusterOptions, Task, connected, run_tasks
+from nearfield.errors import Infrastructure, ShardFailed, UsageError
+from nearfield.run import RunConfig, create_run
+from nearfield.vectorset import Geometry, write_vector_set
+from tests.index_build.brute import nearest
+
+
+@pytest.fixture(scope="module")
+def client():
+    with connected(ClusterOptions(workers=2)) as client:
+        yield client
+
+
+def vector_set(path, vectors, space="l2"):
+    recordings = pa.table({"recording_id": [f"r{i}" for i in range(len(vectors))]})
+    return write_vector_set(path, vectors, recordings, Geometry(space=space))
+
+
+def config_of(vectors, method="auto", k=10, recall=0.95):
+    return RunConfig(
+        vectors=str(vectors.path), vectors_fingerprint=vectors.fingerprint, n=vectors.n,
+        d=vectors.d, space=vectors.geometry.space, k=k, recall=recall, method=method, seed=0,
+    )  # fmt: skip
+
+
+def manifold(n, d=16, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.tanh(rng.standard_normal((n, 4)) @ rng.standard_normal((4, d))).astype(np.float32)
+
+
+def lists(built):
+    first, neighbours, distances = zip(*built.blocks(), strict=True)
+    assert list(first) == np.cumsum([0, *map(len, neighbours)])[:-1].tolist()
+    return np.concatenate(neighbours), np.concatenate(distances)
+
+
+@pytest.mark.parametrize("space", ["l2", "cosine", "ip"])
+def test_a_small_set_is_built_exactly(tmp_path, client, space):
+    vectors = manifold(300)
+    vectors[50:80] = vectors[7]
+    opened = vector_set(tmp_path / "vectors", vectors, space)
+    built = build_lists(create_run(tmp_path / "run", config_of(opened)), opened, client)
+    neighbours, distances = lists(built)
+
+    rows, true = nearest(vectors, 10, space)
+    np.testing.assert_allclose(distances, true, rtol=1e-5, atol=1e-6)
+    if space == "l2":
+        np.testing.assert_array_equal(neighbours, rows)
+    assert built.plan.method == "exact"
+
+
+def test_shards_reach_the_asked_recall_and_fill_every_list(tmp_path, client, monkeypatch):
+    monkeypatch.setattr(plan, "SHARD_ROWS", 1_500)
+    vectors = manifold(6_000)
+    vectors[100:140] = vectors[3]
+    opened = vector_set(tmp_path / "vectors", vectors)
+    run = create_run(tmp_path / "run", config_of(opened, "faiss-ivf"))
+    built = build_lists(run, opened, client)
+    neighbours, distances = lists(built)
+
+    assert built.plan.parts == 4
+    _, true = nearest(vectors, 10, "l2")
+    assert tie_aware_recall(distances, true) >= 0.95
+    assert built.recall_estimate == pytest.approx(tie_aware_recall(distances, true), abs=0.02)
+    assert ((neighbours >= 0) & (neighbours < 6_000)).all()
+    assert not (neighbours == np.arange(6_000)[:, None]).any()
+    assert all(len(set(row)) == 10 for row in neighbours.tolist())
+    assert (np.diff(distances, axis=1) >= 0).all()
+
+
+def test_one_worker_and_two_give_the_same(tmp_path, client, monkeypatch):
+    monkeypatch.setattr(plan, "EXACT_BLOCK_ROWS", 100)
+    opened = vector_set(tmp_path / "vectors", manifold(700))
+    two = build_lists(create_run(tmp_path / "two", config_of(opened)), opened, client)
+    with connected(ClusterOptions(workers=1)) as single:
+        one = build_lists(create_run(tmp_path / "one", config_of(opened)), opened, single)
+    for left, right in zip(lists(one), lists(two), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+class TestResume:
+    @pytest.fixture
+    def finished(self, tmp_path, client, monkeypatch):
+        monkeypatch.setattr(plan, "EXACT_BLOCK_ROWS", 100)
+        opened = vector_set(tmp_path / "vectors", manifold(450))
+        run = create_run(tmp_path / "run", config_of(opened))
+        before = lists(build_lists(run, opened, client))
+        return run, opened, before
+
+    def rebuilt(self, finished, client):
+        run, opened, before = finished
+        again = build_lists(run, opened, client)
+        for left, right in zip(lists(again), before, strict=True):
+            np.testing.assert_array_equal(left, right)
+        return again
+
+    def test_a_finished_part_is_kept(self, finished, client):
+        again = self.rebuilt(finished, client)
+        assert (again.kept, again.parts) == (5, 5)
+
+    def test_a_part_without_manifest_is_made_again(self, finished, client):
+        (finished[0].path / "parts" / "exact-00002.json").unlink()
+        assert self.rebuilt(finished, client).kept == 4
+
+    @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
+    def test_a_damaged_part_is_made_again(self, finished, client, damage):
+        part = finished[0].path / "parts" / "exact-00001.h5"
+        content = bytearray(part.read_bytes())
+        if damage == "gone":
+            part.unlink()
+        elif damage == "truncated":
+            part.write_bytes(content[: len(content) // 2])
+        else:
+            content[len(content) // 2] ^= 1
+            part.write_bytes(content)
+        assert self.rebuilt(finished, client).kept == 4
+
+
+def test_rows_of_tiny_shards_are_searched_everywhere(tmp_path):
+    vectors = manifold(40)
+    np.save(tmp_path / "vectors.npy", vectors)
+    task = shards.PartTask(str(tmp_path / "merged.h5"), "f", 5, "l2", 1.0, 0)
+    parts = []
+    for number, rows in enumerate((np.arange(3), np.arange(3, 40))):
+        directory = tmp_path / f"{number}"
+        shards.write_shard(directory, rows.astype(np.int32), vectors[rows], fingerprint="f")
+        parts.append(str(tmp_path / f"part-{number}.h5"))
+        part = shards.PartTask(parts[-1], "f", 5, "l2", 1.0, 0)
+        shards.shard_part(str(directory), "faiss-ivf", part, threads=1)
+    shards.merged_part(parts, str(tmp_path / "vectors.npy"), (0, 40), task, threads=1)
+    found = shards.read_part(Path(task.part))
+    assert (found.neighbours >= 0).all()
+    np.testing.assert_array_equal(found.neighbours[:3], nearest(vectors, 5, "l2")[0][:3])
+
+
+def test_a_native_crash_names_the_shard(tmp_path, monkeypatch):
+    crash = tmp_path / "python"
+    crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crash.chmod(0o755)
+    monkeypatch.setattr(shards.sys, "executable", str(crash))
+    task = shards.PartTask(str(tmp_path / "part.h5"), "f", 5, "l2", 1.0, 0)
+    with pytest.raises(ShardFailed, match=r"faiss-ivf on .*00007: killed by SIGSEGV"):
+        shards.shard_part(str(tmp_path / "00007"), "faiss-ivf", task, threads=1)
+
+
+def test_a_damaged_shard_names_its_file(tmp_path):
+    shards.write_shard(
+        tmp_path / "00001", np.arange(9, dtype=np.int32), manifold(9), fingerprint="f"
+    )
+    with (tmp_path / "00001" / "vectors.npy").open("r+b") as stream:
+        stream.truncate(200)
+    task = shards.PartTask(str(tmp_path / "part.h5"), "f", 5, "l2", 1.0, 0)
+    with pytest.raises(ShardFailed, match=r"vectors.npy has 200 bytes"):
+        shards.shard_part(str(tmp_path / "00001"), "faiss-ivf", task, threads=1)
+
+
+def _fails_for(number, bad, *, threads):
+    if number in bad:
+        raise ValueError(f"no {number}")
+    return number
+
+
+def _kills_its_worker_once(mark, *, threads):
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), 9)
+    return "survived"
+
+
+def test_failed_tasks_are_all_listed_and_the_others_done(client):
+    done = []
+    tasks = [Task(f"task {i}", _fails_for, (i, (1, 3))) for i in range(5)]
+    with pytest.raises(ShardFailed, match=r"(?s)2 of 5 tasks failed.*task 1: no 1|task 3: no 3"):
+        run_tasks(client, "test", tasks, done.append)
+    assert sorted(done) == [0, 2, 4]
+
+
+def test_a_killed_worker_costs_only_a_retry(tmp_path):
+    done = []
+    with connected(ClusterOptions(workers=2)) as client:
+        task = Task("deadly", _kills_its_worker_once, (str(tmp_path / "mark"),))
+        run_tasks(client, "test", [task], done.append)
+    assert done == ["survived"]
+
+
+def test_an_unreachable_scheduler_is_named(monkeypatch):
+    monkeypatch.setattr("nearfield.cluster.CONNECT_TIMEOUT_S", 1)
+    with (
+        pytest.raises(Infrastructure, match="scheduler at tcp://127.0.0.1:9"),
+        connected(ClusterOptions(scheduler="tcp://127.0.0.1:9")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "options", [ClusterOptions(workers=0), ClusterOptions(1, "tcp://127.0.0.1:9")]
+)
+def test_nonsense_about_workers_is_refused(options):
+    with pytest.raises(UsageError), connected(options):
+        pass
+
+
+def test_the_scratch_of_a_local_cluster_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with connected(ClusterOptions(workers=1)):
+        assert list(tmp_path.iterdir())
+    shutil.rmtree(tmp_path / "dask-scratch-space", ignore_errors=True)
+    assert not list(tmp_path.iterdir())
