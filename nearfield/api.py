@@ -17,6 +17,7 @@ from dumps.verify import Verification, verify_run
 
 from dumps.postgres.load import LoadReport, load_run
 from dumps.postgres.query import Neighbour, similar
+from dumps.postgres.rights import rights
 from dumps.postgres.server import database as open_database
 from dumps.postgres.server import find_embedded
 from index_build.build import build_lists, check_config, remove_intermediate

@@ -4,9 +4,11 @@ Owns how errors end: a sentence on stderr and the exit code of the error's class
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
+from nearfield import __version__
 from nearfield.cli import building, databases, ingesting, jobs
 from nearfield.errors import NearfieldError
 
@@ -14,8 +16,8 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="nearfield",
-    help="The k-nearest-neighbour matrix of millions of recordings: from dumps or vectors to SQL.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -25,6 +27,22 @@ app = typer.Typer(
 
 for commands in (ingesting, building, databases, jobs):
     commands.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nearfield {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """The k-nearest-neighbour matrix of millions of recordings: from dumps or vectors to SQL."""
 
 
 def main() -> None:

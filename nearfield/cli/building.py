@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfield.cli.output import AsJson, DryRun, print_json, print_pairs, print_table, size
+from nearfield.cli.output import (
+    AsJson,
+    DryRun,
+    examples,
+    print_json,
+    print_pairs,
+    print_table,
+    size,
+)
 from nearfield.cluster import ClusterOptions
 from nearfield.errors import QualityGate
 
@@ -21,12 +29,14 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        epilog="Examples:  nearfield build vectors --out run -k 100 --recall 0.95   |   "
-        "nearfield build vectors --out run --scheduler tcp://10.0.0.1:8786   |   "
-        "nearfield build vectors --out run --dry-run"
+        epilog=examples(
+            "nearfield build vectors --out run -k 100 --recall 0.95",
+            "nearfield build vectors --out run --scheduler tcp://10.0.0.1:8786",
+            "nearfield build vectors --out run --dry-run",
+        )
     )(build)
-    app.command(epilog="Example:  nearfield verify run --sample 2000")(verify)
-    app.command(epilog="Example:  nearfield status run")(status)
+    app.command(epilog=examples("nearfield verify run --sample 2000"))(verify)
+    app.command(epilog=examples("nearfield status run"))(status)
 
 
 def build(  # noqa: PLR0913  (a command has as many parameters as it has options)
@@ -117,7 +127,7 @@ def status(run: RunArgument, *, as_json: AsJson = False) -> None:
             ("run", f"{report.run}: {report.stage}"),
             (
                 "vectors",
-                f"{config['vectors']}  ({config['n']:,} x {config['d']}, {config['space']})",
+                f"{config['vectors']}  ({config['n']:,} x {config['d']})",
             ),
             ("asked", f"k = {config['k']}, recall {config['recall']}, method {config['method']}"),
             ("next", report.advice),

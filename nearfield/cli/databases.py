@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nearfield.cli.building import RunArgument
-from nearfield.cli.output import AsJson, print_json, print_pairs, print_table
+from nearfield.cli.output import AsJson, examples, print_json, print_pairs, print_table
 
 Dsn = Annotated[
     str | None,
@@ -27,13 +27,11 @@ Database = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example:  nearfield load run   |   nearfield load run --database db")(load)
+    app.command(epilog=examples("nearfield load run", "nearfield load run --database db"))(load)
     app.command(
-        epilog="Example:  nearfield query 0dad432b-16cc-4bf0-8961-fd31d124b01b -k 10 --run run"
+        epilog=examples("nearfield query 0dad432b-16cc-4bf0-8961-fd31d124b01b -k 10 --run run")
     )(query)
-    app.command(epilog="Example:  nearfield database run/postgres   (then, elsewhere: psql DSN)")(
-        database
-    )
+    app.command(epilog=examples("nearfield database run/postgres"))(database)
 
 
 def load(

@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from nearfield.cli.output import AsJson, print_json, print_pairs
+from nearfield.cli.output import AsJson, examples, print_json, print_pairs
 from nearfield.cluster import available_cores
 
-EPILOG = (
-    "Examples:  nearfield ingest dump/*.tar.zst --out vectors --space combined   |   "
-    "nearfield ingest tracks.csv --out vectors --id-column track_id --labels title,artist   |   "
-    "nearfield ingest embeddings.npy --ids ids.txt --out vectors --space cosine"
+EXAMPLES = (
+    "nearfield ingest dump/*.tar.zst --out vectors --space combined",
+    "nearfield ingest tracks.csv --out vectors --id-column track_id --labels title,artist",
+    "nearfield ingest embeddings.npy --ids ids.txt --out vectors --space cosine",
 )
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=EPILOG)(ingest)
+    app.command(epilog=examples(*EXAMPLES))(ingest)
 
 
 def ingest(  # noqa: PLR0913  (a command has as many parameters as it has options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfield.cli.databases import Database, Dsn
-from nearfield.cli.output import AsJson, DryRun, print_json, print_pairs, print_table
+from nearfield.cli.output import AsJson, DryRun, examples, print_json, print_pairs, print_table
 from nearfield.errors import Infrastructure
 
 if TYPE_CHECKING:
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example:  nearfield run job.toml")(run)
-    app.command(epilog="Example:  nearfield demo --out demo --recordings 5000")(demo)
-    app.command(epilog="Example:  nearfield doctor --json")(doctor)
+    app.command(epilog=examples("nearfield run job.toml", "nearfield run job.toml --dry-run"))(run)
+    app.command(epilog=examples("nearfield demo --out demo --recordings 5000"))(demo)
+    app.command(
+        epilog=examples("nearfield doctor", "nearfield doctor --database run/postgres --json")
+    )(doctor)
 
 
 def run(
@@ -52,10 +54,10 @@ def demo(
         print_json(report)
         return
     _print_job(report.job)
-    labels = report.asked.labels
+    labels, shown = report.asked.labels, ("title", "artist", "genre")
     print(f"\nThe ten nearest of {labels['title']!r} by {labels['artist']} ({labels['genre']}):\n")
     print_table(
-        ("rank", "title", "artist", "genre", "distance"),
+        ("rank", *shown, "distance"),
         (
             (
                 hit.rank,
@@ -71,7 +73,7 @@ def demo(
 
 
 def doctor(*, dsn: Dsn = None, database: Database = None, as_json: AsJson = False) -> None:
-    """Look at processor, threads, memory, disk, libraries and database rights; say what is amiss."""
+    """Look at processor, memory, disk, libraries and database rights; say what is amiss."""
     from nearfield import api
 
     diagnosis = api.doctor(dsn=dsn, database=database)

@@ -16,6 +16,11 @@ DryRun = Annotated[
 ]
 
 
+def examples(*commands: str) -> str:
+    """The end of a help text: example commands, one a line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
 def print_json(report: Any) -> None:
     """Print a dataclass, a mapping or a list of them as one JSON document."""
     print(json.dumps(report, default=_plain, indent=2))
