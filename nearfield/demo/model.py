@@ -23,7 +23,8 @@ CEPSTRAL_SPREAD = {
     "mfcc": (45, 32, 17, 11, 8, 9, 6, 5, 5, 4, 4, 3, 3),
     "gfcc": (42, 29, 23, 19, 19, 14, 15, 11, 9, 6, 6, 5, 4),
 }
-GENRE_SHARE, ARTIST_SHARE, RECORDING_SHARE, SUBMISSION_SHARE = 0.65, 0.55, 0.5, 0.03
+GENRE_SHARE, ARTIST_SHARE, RECORDING_SHARE, SUBMISSION_SHARE = 0.4, 0.55, 0.75, 0.03
+ALBUMS_PER_ARTIST = 4
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _recording(catalogue: Catalogue, artist: int, rng: np.random.Generator) -> R
         genre=genre,
         artist=catalogue.artists[artist],
         title=title(rng),
-        album=title(rng),
+        album=title(np.random.default_rng([artist, int(rng.integers(ALBUMS_PER_ARTIST))])),
         year=int(rng.integers(1955, 2022)),
         submissions=(first, *(_again(first, genre, latent, rng) for _ in range(copies))),
     )
@@ -196,8 +197,8 @@ def _models(
         zip(("dortmund", "rosamerica", "tzanetakis"), genre.classes, strict=True)
     ):
         labels = [label for _, label in MODELS[metric]]
-        scores = np.exp(0.6 * rng.normal(size=len(labels)))
-        scores[labels.index(favourite)] *= np.exp(2.5 + 0.7 * latent[34 + place])
+        scores = np.exp(0.9 * rng.normal(size=len(labels)))
+        scores[labels.index(favourite)] *= np.exp(1.2 + latent[34 + place])
         shares = (scores / scores.sum()).tolist()
         models[f"genre_{metric}"] = dict(zip(labels, shares, strict=True))
     return models
