@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from dumps.matrix import write_matrix
-from dumps.verify import Verification, verify_run
-
 from dumps.postgres.load import LoadReport, load_run
 from dumps.postgres.query import Neighbour, similar
 from dumps.postgres.rights import rights
 from dumps.postgres.server import database as open_database
 from dumps.postgres.server import find_embedded
+from dumps.verify import Verification, verify_run
 from index_build.build import build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact, MissingFile
-from nearfield.ingest import IngestReport, ingest
+from nearfield.ingest import IngestReport
 from nearfield.lock import locked
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import VectorSet, open_vector_set

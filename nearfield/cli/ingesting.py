@@ -88,7 +88,7 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
     as_json: AsJson = False,
 ) -> None:
     """Turn recordings into a vector set: float32 vectors, ids, labels, statistics."""
-    from nearfield.ingest import ingest as run_ingest
+    from nearfield.api import ingest as run_ingest
     from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
 
     options = IngestOptions(
@@ -119,7 +119,7 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
     print_pairs(
         [
             ("vector set", f"{report.path}  ({report.n:,} recordings x {report.d} numbers)"),
-            ("space", report.space),
+            ("geometry", report.space),
             *((name.replace("_", " "), str(value)) for name, value in report.facts.items()),
             ("rejected", _counts(report.rejected)),
             ("rejects file", str(report.rejects_file)),

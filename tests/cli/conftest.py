@@ -1,0 +1,72 @@
+"""The program as a user runs it: a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+COMMAND = (sys.executable, "-m", "nearfield")
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Program:
+    folder: Path
+
+    def start(self, *arguments):
+        environment = {k: v for k, v in os.environ.items() if k != "NEARFIELD_DSN"}
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __call__(self, *arguments):
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=180)
+        return Ended(process.returncode, out, err)
+
+    def interrupt(self, process):
+        """What Ctrl-C does: SIGINT to everything in the terminal's foreground."""
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        return Ended(process.returncode, out, err)
+
+
+@pytest.fixture
+def nearfield(tmp_path):
+    return Program(tmp_path)
+
+
+def clustered(n, d=16, seed=0):
+    """float32 [n, d] on a curved surface of 4 dimensions."""
+    rng = np.random.default_rng(seed)
+    return np.tanh(rng.standard_normal((n, 4)) @ rng.standard_normal((4, d))).astype(np.float32)
+
+
+@pytest.fixture
+def embeddings(tmp_path):
+    """`embeddings.npy` with 400 vectors and `ids.txt` in the program's folder."""
+    np.save(tmp_path / "embeddings.npy", clustered(400))
+    (tmp_path / "ids.txt").write_text("".join(f"song-{i}\n" for i in range(400)))
+    return tmp_path
