@@ -5,7 +5,8 @@ reopened and checked before it gets its name; its manifest comes last.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +49,8 @@ def write_part(path: Path, table: NeighbourTable, *, fingerprint: str) -> Manife
     Raises `DiskFull`. Cost: one write and one read of the table.
     """
     with atomic_path(path) as temporary:
-        try:
+        with hdf5_errors(path):
             _write(temporary, table)
-        except (OSError, RuntimeError) as error:
-            # HDF5 reports a full disk as its own error, and often only when the file is closed
-            if _disk_is_full(path.parent):
-                raise DiskFull(f"no room left for {path}: free space, then run again") from error
-            raise
         written = _read(temporary)
         if not all(
             np.array_equal(getattr(table, name), getattr(written, name))
@@ -84,6 +80,20 @@ def part_is_finished(path: Path, *, fingerprint: str) -> bool:
     except NearfieldError:
         return False
     return manifest.fingerprint == fingerprint
+
+
+@contextmanager
+def hdf5_errors(target: Path) -> Iterator[None]:
+    """Turn HDF5's own errors into `DiskFull` when the disk that holds `target` has no room.
+
+    HDF5 doesn't pass on ENOSPC, and often fails only when the file is closed.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if _disk_is_full(target.parent):
+            raise DiskFull(f"no room left for {target}: free space, then run again") from error
+        raise
 
 
 def new_dataset(

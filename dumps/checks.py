@@ -1,0 +1,125 @@
+"""What must hold for a matrix file without knowing the truth: layout, and every row's list.
+
+Owns the faults that a list can have and how they are counted. Reads with plain h5py and numpy;
+refuses recall, which needs the vectors.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from nearfield.run import RunConfig
+
+DATASETS = {"neighbours": np.dtype("<i4"), "distances": np.dtype("<f4"), "recording_ids": None}
+MATRIX_VERSION = 1
+
+
+@dataclass
+class Faults:
+    """Rows with each kind of fault, counted, with the first of them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, int] = field(default_factory=dict)
+
+    def add(self, kind: str, faulty: NDArray[np.bool_], start: int) -> None:
+        """Count the rows `start` + i whose flag i is set."""
+        rows = np.flatnonzero(faulty)
+        if len(rows):
+            self.counts[kind] += len(rows)
+            self.first.setdefault(kind, start + int(rows[0]))
+
+    def problems(self) -> list[str]:
+        """One sentence per kind."""
+        return [
+            f"{count:,} rows {kind} (first: row {self.first[kind]:,})"
+            for kind, count in self.counts.items()
+        ]
+
+
+def layout_problems(file: h5py.File, config: RunConfig) -> Iterator[str]:
+    """What is wrong with links, shapes, types, storage and attributes, before a value is read."""
+    for name in file:
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            yield f"{name} is a link to somewhere else: refused"
+    shape = (config.n, config.columns)
+    for name, dtype in DATASETS.items():
+        if isinstance(file.get(name, getlink=True), h5py.HardLink):
+            expected = shape if dtype else shape[:1]
+            yield from _dataset_problems(file[name], name, expected, dtype)
+        else:
+            yield f"there is no dataset {name} in the file itself"
+    for name, value in _expected_attributes(config).items():
+        if file.attrs.get(name) != value:
+            yield f"attribute {name} is {file.attrs.get(name)!r} where the run says {value!r}"
+
+
+def _dataset_problems(
+    dataset: h5py.Dataset, name: str, shape: tuple[int, ...], dtype: np.dtype | None
+) -> Iterator[str]:
+    if not isinstance(dataset, h5py.Dataset):
+        yield f"{name} isn't a dataset"
+        return
+    if dataset.is_virtual or dataset.external:
+        yield f"the values of {name} lie in other files: refused"
+        return
+    if dataset.shape != shape:
+        yield f"{name} has shape {dataset.shape} where the run says {shape}"
+        return
+    if dtype is not None and dataset.dtype != dtype:
+        yield f"{name} is {dataset.dtype} instead of {dtype}"
+    if dataset.chunks is not None:
+        there = dataset.id.get_num_chunks()
+        expected = int(np.prod([-(-a // b) for a, b in zip(shape, dataset.chunks, strict=True)]))
+        if there != expected:
+            yield f"{name} has holes: {there:,} of {expected:,} chunks were written"
+
+
+def _expected_attributes(config: RunConfig) -> dict[str, object]:
+    return {
+        "format_version": MATRIX_VERSION,
+        "n": config.n,
+        "k": config.columns,
+        "space": config.space,
+        "run_fingerprint": config.fingerprint,
+    }
+
+
+def check_lists(
+    faults: Faults,
+    start: int,
+    neighbours: NDArray[np.int32],
+    distances: NDArray[np.float32],
+    config: RunConfig,
+) -> None:
+    """Add the faults of the lists [m, k] of the rows from `start` on. Cost O(m k log k)."""
+    rows = np.arange(start, start + len(neighbours))[:, None]
+    faults.add("have an empty place", (neighbours == -1).any(axis=1), start)
+    outside = (neighbours < -1) | (neighbours >= config.n)
+    faults.add(f"name a row outside 0..{config.n - 1}", outside.any(axis=1), start)
+    faults.add("name themselves", (neighbours == rows).any(axis=1), start)
+    ordered = np.sort(neighbours, axis=1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    faults.add("name a neighbour twice", twice.any(axis=1), start)
+    finite = np.isfinite(distances).all(axis=1)
+    faults.add("have a distance that isn't a finite number", ~finite, start)
+    if config.space != "ip":
+        faults.add("have a negative distance", (distances < 0).any(axis=1), start)
+    near, far = distances[:, :-1], distances[:, 1:]
+    unsorted = (near > far) | ((near == far) & (neighbours[:, :-1] > neighbours[:, 1:]))
+    faults.add("aren't sorted by (distance, neighbour)", unsorted.any(axis=1), start)
+
+
+def countable(
+    rows: NDArray[np.integer], neighbours: NDArray[np.int32], n: int
+) -> NDArray[np.bool_]:
+    """Places [m, k] that may count as found: in range, not the row itself, not named before."""
+    usable = (neighbours >= 0) & (neighbours < n) & (neighbours != rows[:, None])
+    order = np.argsort(neighbours, axis=1, kind="stable")
+    ordered = np.take_along_axis(neighbours, order, axis=1)
+    repeated = np.zeros(neighbours.shape, bool)
+    np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
+    return usable & ~repeated

@@ -1,0 +1,156 @@
+"""The matrix file: neighbours, distances and recording ids of a whole run in one HDF5 file.
+
+Owns its format (docs/formats.md) and the one writer that makes it. A hole, a row that comes twice
+or a file that doesn't read back is an error, and then no file appears. Refuses to compute anything.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+
+from nearfield.errors import DamagedArtefact
+from nearfield.files import atomic_path
+from nearfield.manifest import Manifest, library_versions, write_manifest
+from nearfield.neighbours import hdf5_errors, new_dataset
+from nearfield.run import MATRIX_KIND, Run, RunConfig
+from nearfield.space import Float32s, Int32s
+
+FORMAT_VERSION = 1
+LIBVER = ("v110", "v110")
+"""Refused when a writer was killed, like "latest", yet readable since HDF5 1.10."""
+ID_ROWS = 65_536
+
+Block = tuple[int, Int32s, Float32s]
+
+
+def write_matrix(
+    run: Run, blocks: Iterable[Block], ids: pa.ChunkedArray, *, attributes: Mapping[str, Any]
+) -> Manifest:
+    """Write `RUN/matrix.h5`, read it back, and write its manifest `RUN/matrix.json` last.
+
+    blocks: (first row, neighbours int32 [m, k], distances float32 [m, k]), ascending and without
+    gaps; one is held at a time. ids: n recording ids in row order, strings or int64. `attributes`
+    (strings and numbers) go into the file and into the manifest's facts.
+
+    Raises `DamagedArtefact` naming the rows that are missing, repeated or unfilled, and `DiskFull`.
+    Cost: one write and two reads of 8 n k bytes.
+    """
+    config = run.config
+    manifest_path = run.matrix.with_suffix(".json")
+    manifest_path.unlink(missing_ok=True)
+    with atomic_path(run.matrix) as temporary:
+        with (
+            hdf5_errors(run.matrix),
+            h5py.File(temporary, "x", libver=LIBVER, track_order=True) as file,
+        ):
+            _write_lists(file, _checked(blocks, config), config)
+            _write_ids(file, ids, config)
+            file.attrs.update(_attributes(config, attributes))
+        _check_written(temporary, config)
+    return write_manifest(
+        manifest_path,
+        kind=MATRIX_KIND,
+        fingerprint=config.fingerprint,
+        format_version=FORMAT_VERSION,
+        files=[run.matrix.name],
+        facts={"n": config.n, "k": config.columns, "space": config.space, **attributes},
+    )
+
+
+def _checked(blocks: Iterable[Block], config: RunConfig) -> Iterator[Block]:
+    """The blocks as they come, provided that together they are every row exactly once, full."""
+    due = 0
+    for first, neighbours, distances in blocks:
+        if first != due:
+            fault = "missing" if first > due else "there twice"
+            rows = f"{min(first, due):,} to {max(first, due) - 1:,}"
+            raise DamagedArtefact(f"rows {rows} are {fault} among the parts of the matrix")
+        expected = (len(neighbours), config.columns)
+        if neighbours.shape != expected or distances.shape != expected:
+            raise DamagedArtefact(
+                f"expected lists of {config.columns} from row {first:,} on, "
+                f"got neighbours {neighbours.shape} and distances {distances.shape}"
+            )
+        _check_filled(first, neighbours, config.n)
+        yield first, neighbours, distances
+        due = first + len(neighbours)
+    if due != config.n:
+        raise DamagedArtefact(
+            f"expected {config.n:,} rows of the matrix, got {due:,}: "
+            + (f"rows {due:,} to {config.n - 1:,} are missing" if due < config.n else "too many")
+        )
+
+
+def _check_filled(first: int, neighbours: Int32s, n: int) -> None:
+    holed = np.flatnonzero(((neighbours < 0) | (neighbours >= n)).any(axis=1))
+    if len(holed):
+        named = ", ".join(f"{first + row:,}" for row in holed[:5])
+        more = ", ..." if len(holed) > 5 else ""
+        raise DamagedArtefact(
+            f"{len(holed):,} rows of the matrix have places without a neighbour in 0..{n - 1:,}: "
+            f"{named}{more}"
+        )
+
+
+def _write_lists(file: h5py.File, blocks: Iterator[Block], config: RunConfig) -> None:
+    shape = (config.n, config.columns)
+    neighbours = new_dataset(file, "neighbours", shape, "<i4", -1)
+    distances = new_dataset(file, "distances", shape, "<f4", np.inf)
+    for first, block_neighbours, block_distances in blocks:
+        last = first + len(block_neighbours)
+        neighbours[first:last] = block_neighbours
+        distances[first:last] = block_distances
+
+
+def _write_ids(file: h5py.File, ids: pa.ChunkedArray, config: RunConfig) -> None:
+    if len(ids) != config.n:
+        raise DamagedArtefact(f"expected {config.n:,} recording ids, got {len(ids):,}")
+    text = not pa.types.is_integer(ids.type)
+    chunks = (min(config.n, ID_ROWS),)
+    dataset = file.create_dataset(
+        "recording_ids",
+        (config.n,),
+        h5py.string_dtype() if text else "<i8",
+        chunks=chunks,
+        fletcher32=not text,  # HDF5 keeps strings apart from the chunks that the filter sees
+    )
+    for first in range(0, config.n, ID_ROWS):
+        values = ids.slice(first, ID_ROWS).to_pylist()
+        dataset[first : first + len(values)] = values
+
+
+def _attributes(config: RunConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "n": config.n,
+        "k": config.columns,
+        "space": config.space,
+        "run_fingerprint": config.fingerprint,
+        "vectors_fingerprint": config.vectors_fingerprint,
+        "recall_target": config.recall,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": json.dumps(library_versions()),
+        **given,
+    }
+
+
+def _check_written(path: Path, config: RunConfig) -> None:
+    """Read the closed file once more: shapes, every chunk there, every place filled."""
+    shape = (config.n, config.columns)
+    with h5py.File(path, "r") as file:
+        for name in ("neighbours", "distances"):
+            dataset = file[name]
+            expected = -(-config.n // dataset.chunks[0])
+            if dataset.shape != shape or dataset.id.get_num_chunks() != expected:
+                raise DamagedArtefact(f"{name} in {path} isn't whole: check the disk, run again")
+        for chunk in file["neighbours"].iter_chunks():
+            _check_filled(chunk[0].start, file["neighbours"][chunk], config.n)
+        for chunk in file["distances"].iter_chunks():
+            if not np.isfinite(file["distances"][chunk]).all():
+                raise DamagedArtefact(f"{path} has distances that aren't numbers ({chunk[0]})")

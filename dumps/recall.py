@@ -1,0 +1,140 @@
+"""The verifier's own exact search, its own distances, and the recall that follows from them.
+
+Owns a second, plain answer to "who is nearest?", in float64 throughout. Shares no code with the
+builder on purpose: a mistake in one must not hide in the other.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nearfield.progress import progress
+
+Float64s = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+Rows = NDArray[np.integer]
+
+QUERIES = 1000
+"""Queries that are searched at once."""
+BLOCK = 16_384
+"""Vectors that they are compared with at once: 128 MiB of distances."""
+RELATIVE_TIE = 1e-6
+UNIT_ROUNDING = 2.0**-22
+"""Rounding of two unit vectors to float32, twice, as a difference of chord lengths."""
+Z_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Mean recall over the sampled rows and its 95% confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def true_kth(rows: Rows, vectors: Vectors, k: int, space: str) -> Float64s:
+    """Distance float64 [m] from each of `rows` [m] to its k-th nearest other row of `vectors`.
+
+    Products propose k candidates per row, differences measure them. A product's rounding may
+    prefer a candidate that is farther by 1e-15 of the squared lengths, so the result is never too
+    small and too large by no more than that. Cost O(m n d); memory O(m k) and blocks.
+    """
+    kth = np.empty(len(rows))
+    with progress("exact search", -(-len(rows) // QUERIES) * len(vectors), "rows") as advance:
+        for first in range(0, len(rows), QUERIES):
+            chosen = rows[first : first + QUERIES]
+            candidates = _Candidates(vectors, chosen, k, space)
+            for start in range(0, len(vectors), BLOCK):
+                advance(candidates.consider(start))
+            distances = listed_distances(chosen, candidates.rows, vectors, space)
+            kth[first : first + QUERIES] = distances.max(axis=1)
+    return kth
+
+
+def listed_distances(rows: Rows, lists: Rows, vectors: Vectors, space: str) -> Float64s:
+    """Distances float64 [m, k] from `rows` [m] to `lists` [m, k], by the definition.
+
+    l2: Euclidean. cosine: 1 - cos, as half the squared chord, which has no cancellation.
+    ip: the negative inner product. Equal vectors have distance exactly 0 (l2, cosine).
+    """
+    distances = np.empty(lists.shape)
+    for place, (row, listed) in enumerate(zip(rows, lists, strict=True)):
+        x, ys = _wide(vectors[row], space), _wide(vectors[listed], space)
+        if space == "ip":
+            distances[place] = -(ys * x).sum(axis=1)
+        else:
+            squared = ((ys - x) ** 2).sum(axis=1)
+            distances[place] = squared / 2 if space == "cosine" else np.sqrt(squared)
+    return distances
+
+
+def tie_limit(kth: Float64s, space: str) -> Float64s:
+    """The largest distance that counts as no farther than `kth`: 1e-6 relative.
+
+    Under cosine also what rounding unit vectors to float32 can move: 2^-22 in chord length.
+    """
+    limit = kth + RELATIVE_TIE * np.abs(kth)
+    if space == "cosine":
+        limit = np.maximum(limit, (np.sqrt(2 * kth) + UNIT_ROUNDING) ** 2 / 2)
+    return limit
+
+
+def recall_of(found: NDArray[np.bool_], n: int) -> Recall:
+    """Recall from found [m, k], one flag per place, of m rows sampled without repeats out of n.
+
+    The interval is mean +- 1.96 s / sqrt(m) over rows, with the finite population correction (a
+    point when all rows were sampled), cut to 0..1.
+    """
+    shares = found.mean(axis=1)
+    m, mean = len(shares), float(shares.mean())
+    spread = float(shares.std(ddof=1)) if m > 1 else 0.0
+    correction = (n - m) / (n - 1)
+    half = Z_95 * spread * np.sqrt(correction / m)
+    return Recall(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+class _Candidates:
+    """The k rows that look nearest so far, per query; the query's own row is never among them."""
+
+    def __init__(self, vectors: Vectors, queries: Rows, k: int, space: str) -> None:
+        self.vectors, self.k, self.space = vectors, k, space
+        self.own = queries
+        self.queries = _wide(vectors[queries], space)
+        self.rows = np.empty((len(queries), 0), np.int64)
+        self.scores = np.empty((len(queries), 0))
+
+    def consider(self, start: int) -> int:
+        """Take the block of vectors from row `start` into account; returns its number of rows."""
+        block = _wide(self.vectors[start : start + BLOCK], self.space)
+        scores = self.queries @ block.T
+        if self.space == "ip":
+            np.negative(scores, out=scores)
+        else:
+            # |x - y|^2 without the |x|^2 that is the same for a query's whole line
+            scores *= -2
+            scores += (block * block).sum(axis=1)
+        inside = np.flatnonzero((self.own >= start) & (self.own < start + len(block)))
+        scores[inside, self.own[inside] - start] = np.inf
+        near = _smallest(scores, self.k)
+        self.scores = np.hstack([self.scores, np.take_along_axis(scores, near, axis=1)])
+        self.rows = np.hstack([self.rows, near + start])
+        best = _smallest(self.scores, self.k)
+        self.scores = np.take_along_axis(self.scores, best, axis=1)
+        self.rows = np.take_along_axis(self.rows, best, axis=1)
+        return len(block)
+
+
+def _smallest(scores: Float64s, k: int) -> Rows:
+    if scores.shape[1] <= k:
+        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return np.argpartition(scores, k - 1, axis=1)[:, :k]
+
+
+def _wide(vectors: Vectors, space: str) -> Float64s:
+    """Float64, and of length 1 under cosine."""
+    wide = vectors.astype(np.float64)
+    if space == "cosine":
+        wide /= np.sqrt((wide * wide).sum(axis=-1, keepdims=True))
+    return wide

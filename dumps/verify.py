@@ -1,0 +1,239 @@
+"""Verification: is the matrix of a run what it says, and as good as was asked?
+
+Owns the verdict and its report, RUN/verification.json. Shares no code with the builder or with
+the writer of the matrix: it opens the files with h5py, numpy and pyarrow, and searches by itself.
+Refuses to repair anything.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dumps.checks import Faults, check_lists, countable, layout_problems
+from dumps.labels import LabelShares
+from dumps.recall import UNIT_ROUNDING, Recall, listed_distances, recall_of, tie_limit, true_kth
+from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
+from nearfield.files import sha256_of, write_bytes
+from nearfield.manifest import fingerprint
+from nearfield.progress import progress
+from nearfield.run import Run, RunConfig
+
+BLOCK_PLACES = 4 << 20
+"""Places of the matrix that are held at once: 32 MiB of lists."""
+VECTOR_FILES = ("vectors.npy", "recordings.parquet", "space.json")
+NOTHING = Recall(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found. `passed` means: no `problems`, and so a recall of at least `asked`.
+
+    recall: mean over `sample` rows (0 when nothing could be compared: `sample` is 0 then), with a
+    95% interval. label_shares: per label column, `share` of the first 10 neighbours with the same
+    label, the same by `chance`, and the number of `values`.
+    """
+
+    passed: bool
+    problems: tuple[str, ...]
+    recall: float
+    recall_low: float
+    recall_high: float
+    asked: float
+    sample: int
+    seed: int
+    matrix_sha256: str
+    run_fingerprint: str
+    k: int
+    n: int
+    label_shares: Mapping[str, Mapping[str, Any]]
+    seconds: float
+    checked_rows: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON-representable values."""
+        return asdict(self)
+
+
+def verify_run(
+    run: Run, *, sample: int = 1000, seed: int = 0, recall: float | None = None
+) -> Verification:
+    """Check the matrix of `run` and write the report to RUN/verification.json.
+
+    All rows: layout, holes, range, self, duplicates, order, ids. A random `sample` of rows (seeded,
+    without repeats): distances by the definition, and recall against exact search, at least
+    `recall` (default: what the build was asked for). Problems are reported, not raised.
+
+    Raises `MissingFile` without a matrix or vector set and `UsageError` for nonsense. Cost: one
+    read of all files, O(sample n d) for the search; memory one block and 4 n bytes per label.
+    """
+    started = time.monotonic()
+    asked = run.config.recall if recall is None else recall
+    if sample < 1 or not 0 < asked <= 1:
+        raise UsageError(f"expected sample >= 1 and recall in 0..1, got {sample} and {asked}")
+    checker = _Checker(run, sample, seed)
+    checker.check(asked)
+    report = Verification(
+        passed=not checker.problems,
+        problems=tuple(checker.problems),
+        recall=checker.recall.mean,
+        recall_low=checker.recall.low,
+        recall_high=checker.recall.high,
+        asked=asked,
+        sample=checker.compared,
+        seed=seed,
+        matrix_sha256=checker.sha256,
+        run_fingerprint=run.config.fingerprint,
+        k=run.config.columns,
+        n=run.config.n,
+        label_shares=checker.label_shares,
+        seconds=round(time.monotonic() - started, 3),
+        checked_rows=checker.checked_rows,
+    )
+    write_bytes(run.verification, (json.dumps(report.to_json(), indent=2) + "\n").encode())
+    return report
+
+
+class _Checker:
+    """Goes through the checks in order; each adds to `problems`."""
+
+    def __init__(self, run: Run, sample: int, seed: int) -> None:
+        self.run, self.config = run, run.config
+        rng = np.random.default_rng(seed)
+        self.rows = np.sort(rng.choice(run.config.n, min(sample, run.config.n), replace=False))
+        self.problems: list[str] = []
+        self.label_shares: Mapping[str, Mapping[str, Any]] = {}
+        self.recall, self.compared, self.checked_rows = NOTHING, 0, 0
+        self.sha256 = ""
+
+    def check(self, asked: float) -> None:
+        run = self.run
+        self._check_manifest()
+        vector_set = Path(self.config.vectors)
+        same_vectors = self._check_vector_set(vector_set)
+        try:
+            with h5py.File(run.matrix, "r") as file:
+                wrong = list(layout_problems(file, self.config))
+                self.problems += wrong
+                if wrong:
+                    return
+                lists = self._check_rows(file, vector_set if same_vectors else None)
+        except (OSError, RuntimeError) as error:
+            self.problems.append(f"{run.matrix.name} can't be read: {error}")
+            return
+        if same_vectors:
+            self._check_sample(*lists, vector_set, asked)
+
+    def _check_manifest(self) -> None:
+        try:
+            manifest = self.run.finished_matrix(verify=False)
+        except DamagedArtefact as error:
+            self.problems.append(str(error))
+            self.sha256 = sha256_of(self.run.matrix) if self.run.matrix.is_file() else ""
+            return
+        self.sha256 = sha256_of(self.run.matrix)
+        if manifest.files[self.run.matrix.name].sha256 != self.sha256:
+            self.problems.append(f"{self.run.matrix.name} doesn't match its manifest's checksum")
+        if manifest.fingerprint != self.config.fingerprint:
+            self.problems.append(
+                f"the matrix was made by run {manifest.fingerprint}, not {self.config.fingerprint}"
+            )
+
+    def _check_vector_set(self, path: Path) -> bool:
+        if not path.is_dir():
+            raise MissingFile(
+                f"expected the vector set of this run at {path}, found none: put it back there, "
+                "the recall can't be measured without it"
+            )
+        try:
+            found = fingerprint(**{name: sha256_of(path / name) for name in VECTOR_FILES})
+        except FileNotFoundError as error:
+            raise MissingFile(f"the vector set {path} lacks {error.filename}") from error
+        if found != self.config.vectors_fingerprint:
+            self.problems.append(
+                f"the vector set {path} isn't the one that the run was made from (fingerprint "
+                f"{found} instead of {self.config.vectors_fingerprint}): recall wasn't measured"
+            )
+        return found == self.config.vectors_fingerprint
+
+    def _check_rows(
+        self, file: h5py.File, vector_set: Path | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Check every row; returns the lists of the sampled ones."""
+        config, faults = self.config, Faults()
+        sampled = np.empty((len(self.rows), config.columns), np.int32)
+        sampled_distances = np.empty(sampled.shape, np.float32)
+        labels = LabelShares(vector_set / "recordings.parquet") if vector_set else None
+        ids = (
+            pq.read_table(vector_set / "recordings.parquet", columns=["recording_id"])
+            if vector_set
+            else None
+        )
+        block = max(1, BLOCK_PLACES // config.columns)
+        with progress("check rows", config.n, "rows") as advance:
+            for start in range(0, config.n, block):
+                stop = min(config.n, start + block)
+                neighbours = file["neighbours"][start:stop]
+                distances = file["distances"][start:stop]
+                check_lists(faults, start, neighbours, distances, config)
+                if ids is not None:
+                    faults.add(
+                        "have another recording id than in the vector set",
+                        _ids(file, start, stop) != ids["recording_id"][start:stop].to_numpy(),
+                        start,
+                    )
+                inside = slice(*np.searchsorted(self.rows, (start, stop)))
+                local = self.rows[inside] - start
+                sampled[inside], sampled_distances[inside] = neighbours[local], distances[local]
+                if labels:
+                    labels.count(start, np.clip(neighbours, 0, config.n - 1))
+                self.checked_rows += stop - start
+                advance(stop - start)
+        self.problems += faults.problems()
+        if labels:
+            self.label_shares = labels.result()
+        return sampled, sampled_distances
+
+    def _check_sample(
+        self,
+        neighbours: NDArray[np.int32],
+        distances: NDArray[np.float32],
+        vector_set: Path,
+        asked: float,
+    ) -> None:
+        config, rows = self.config, self.rows
+        vectors = np.load(vector_set / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        usable = countable(rows, neighbours, config.n)
+        true = listed_distances(rows, np.where(usable, neighbours, 0), vectors, config.space)
+        kth = true_kth(rows, vectors, config.columns, config.space)
+        self._compare_distances(true, distances, usable)
+        found = usable & (true <= tie_limit(kth, config.space)[:, None])
+        self.recall, self.compared = recall_of(found, config.n), len(rows)
+        if self.recall.mean < asked:
+            self.problems.append(
+                f"recall {self.recall.mean:.4f} ({self.recall.low:.4f} to {self.recall.high:.4f}) "
+                f"on {len(rows):,} rows is below the {asked} that was asked for"
+            )
+
+    def _compare_distances(self, true, stored, usable) -> None:
+        wrong = usable & ~(np.abs(stored - true) <= 1e-6 + 1e-5 * np.abs(true))
+        if wrong.any():
+            row = int(self.rows[np.argmax(wrong.any(axis=1))])
+            self.problems.append(
+                f"{int(wrong.any(axis=1).sum()):,} of {len(self.rows):,} sampled rows have a "
+                f"distance that isn't the true one (first: row {row:,})"
+            )
+
+
+def _ids(file: h5py.File, start: int, stop: int) -> NDArray[Any]:
+    values = file["recording_ids"][start:stop]
+    if values.dtype == object:
+        return np.array([value.decode() for value in values], dtype=object)
+    return values
