@@ -163,9 +163,8 @@ def _label(value: Any) -> str | None:
     first = value[0] if isinstance(value, list) and value else value
     if not isinstance(first, str):
         return None
-    # NUL can't be stored by Postgres, a lone surrogate by nobody
-    clean = first[:LABEL_CHARACTERS].replace("\0", "").encode(errors="replace").decode().strip()
-    return clean or None
+    # Postgres can't store NUL in a text
+    return first[:LABEL_CHARACTERS].replace("\0", "").strip() or None
 
 
 def _low_numbers(document: _Document) -> tuple[bytes, dict[str, Flaw]]:
