@@ -77,6 +77,11 @@ class Archive:
         self._members = 0
         self._bytes_out = 0
 
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the file that were read so far; only during the pass."""
+        return self._file.tell()
+
     def __iter__(self) -> Iterator[Member]:
         with self._opened() as file:
             self._file = file
@@ -153,7 +158,7 @@ class Archive:
             left -= len(self._read(min(left, 1 << 20)))
 
     def _check_ratio(self) -> None:
-        if self._bytes_out > self.limits.ratio * self._file.tell():
+        if self._bytes_out > self.limits.ratio * self.bytes_in:
             raise self._rejected(
                 f"unpacks to more than {self.limits.ratio:g} times its size, which no dump does"
             )

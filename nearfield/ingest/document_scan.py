@@ -74,17 +74,15 @@ def plan(sources: Sequence[Path]) -> list[Task]:
 def scan(task: Task, work: Path, tick: Tick) -> Scanned:
     """Read a task's documents and spill their records into a file of its own under `work`.
 
-    `tick` is called now and then with the number of documents since the last call. Memory: one
-    document, the decompressor's window and a few thousand records.
+    `tick` is called now and then with the bytes of the files that were read since the last call.
+    Memory: one document, the decompressor's window and a few thousand records.
     """
     target = work / f"task-{task.number:06}.spill"
     with disk_errors(work), target.open("wb") as stream:
         spill = Spill(task.source, target, stream)
         scanned = Scanned(spill.spans, RejectLog())
-        for count, (source, member) in enumerate(_members(task, scanned), start=1):
+        for source, member in _members(task, scanned, tick):
             spill.add(_records(source, member, scanned))
-            if count % TICK_EVERY == 0:
-                tick(TICK_EVERY)
         spill.flush()
     return scanned
 
@@ -104,18 +102,27 @@ def _records(source: str, member: Member, scanned: Scanned) -> Sequence[Record]:
     return records
 
 
-def _members(task: Task, scanned: Scanned) -> Iterator[tuple[str, Member]]:
+def _members(task: Task, scanned: Scanned, tick: Tick) -> Iterator[tuple[str, Member]]:
     for path in task.paths:
-        if not task.archive:
-            yield str(path.parent), _file_member(path)
-            continue
-        archive = Archive(path)
-        for member in archive:
-            yield str(path), member
-        scanned.counts["skipped"] += archive.skipped
-        if archive.truncated:
-            detail = "the end is missing; what came before it was used"
-            scanned.rejects.add(Reject(str(path), "", "archive truncated", detail))
+        if task.archive:
+            yield from ((str(path), member) for member in _archived(path, scanned, tick))
+        else:
+            member = _file_member(path)
+            tick(member.size)
+            yield str(path.parent), member
+
+
+def _archived(path: Path, scanned: Scanned, tick: Tick) -> Iterator[Member]:
+    archive, told = Archive(path), 0
+    for count, member in enumerate(archive, start=1):
+        yield member
+        if count % TICK_EVERY == 0:
+            tick(archive.bytes_in - told)
+            told = archive.bytes_in
+    scanned.counts["skipped"] += archive.skipped
+    if archive.truncated:
+        detail = "the end is missing; what came before it was used"
+        scanned.rejects.add(Reject(str(path), "", "archive truncated", detail))
 
 
 def _file_member(path: Path) -> Member:
