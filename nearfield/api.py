@@ -6,7 +6,7 @@ through the files in the run directory and holds no logic of any stage.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,11 @@ from dumps.postgres.server import find_embedded
 from dumps.verify import Verification, verify_run
 from index_build.build import build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
-from nearfield.cluster import ClusterOptions, connected
+from nearfield import ingest as reading
+from nearfield.cluster import ClusterOptions, available_cores, connected
 from nearfield.errors import DamagedArtefact, MissingFile
 from nearfield.ingest import IngestReport
+from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import VectorSet, open_vector_set
@@ -75,6 +77,27 @@ class RunStatus:
     steps: tuple[Mapping[str, Any], ...]
     verification: Mapping[str, Any] | None
     advice: str
+
+
+def ingest(
+    sources: Sequence[Path | str] | Path | str,
+    out: Path | str,
+    options: IngestOptions | None = None,
+    *,
+    extend: Path | str | None = None,
+) -> IngestReport:
+    """Turn recordings into the vector set `out`; see `nearfield.ingest.ingest` for what it raises.
+
+    sources: one path or several of one kind. extend: a vector set whose recordings come first, at
+    the rows that they have there.
+    """
+    paths = [sources] if isinstance(sources, Path | str) else sources
+    return reading.ingest(
+        [Path(path) for path in paths],
+        Path(out),
+        options or IngestOptions(workers=available_cores()),
+        extend=None if extend is None else Path(extend),
+    )
 
 
 def build(
@@ -192,7 +215,7 @@ def embedded(directory: Path | str) -> Iterator[str]:
         yield dsn
 
 
-def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> Diagnosis:
+def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> "Diagnosis":
     """Examine machine, libraries and, where one is named, the database and its rights."""
     address, directory = _dsn(dsn), Path(database) if database else None
 

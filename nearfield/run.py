@@ -110,7 +110,7 @@ def create_run(path: Path, config: RunConfig) -> Run:
                 " Choose another directory, or remove this one"
             )
         return run
-    others = [entry.name for entry in path.glob("*")] if path.exists() else []
+    others = [entry.name for entry in path.glob("[!.]*")] if path.exists() else []
     if others:
         raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
     write_bytes(path / "run.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
