@@ -4,6 +4,7 @@ Owns the directory's format (docs/formats.md): `vectors.npy`, `recordings.parque
 `manifest.json`. Refuses to know where the numbers came from: that is ingest's business.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nearfield.errors import InputRejected, MissingFile
+from nearfield.errors import DamagedArtefact, InputRejected, MissingFile
 from nearfield.files import atomic_path, sha256_of, write_bytes
 from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
 from nearfield.space import Block, Float32s, SpaceName, space_named
@@ -66,8 +67,15 @@ class VectorSet:
 
     @cached_property
     def recordings(self) -> pa.Table:
-        """One row per recording in row order: `recording_id`, then the label columns."""
-        return pq.read_table(self.path / "recordings.parquet")
+        """One row per recording in row order: `recording_id`, then the label columns.
+
+        Raises `DamagedArtefact` if the file isn't the one that the vectors came with.
+        """
+        path = self.path / "recordings.parquet"
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.manifest.files[path.name].sha256:
+            raise _replaced(self.path)
+        return pq.read_table(pa.BufferReader(content))
 
     @property
     def ids(self) -> pa.ChunkedArray:
@@ -187,4 +195,11 @@ def _opened(path: Path, manifest: Manifest) -> VectorSet:
     vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
     if vectors.dtype != np.float32 or vectors.shape != (manifest.facts["n"], manifest.facts["d"]):
         raise InputRejected(f"{path}/vectors.npy is {vectors.dtype} {vectors.shape}, not as stated")
+    # the manifest goes first and comes last when a set is replaced: unchanged, so is all between
+    if read_manifest(path / "manifest.json", kind=KIND, verify=False) != manifest:
+        raise _replaced(path)
     return VectorSet(path=path, vectors=vectors, geometry=geometry, manifest=manifest)
+
+
+def _replaced(path: Path) -> DamagedArtefact:
+    return DamagedArtefact(f"{path} was replaced while it was being read: open it again")

@@ -13,11 +13,15 @@ from typing import Any
 
 from nearfield.errors import InputRejected, UsageError, disk_errors
 from nearfield.files import TEMPORARY_MARK, remove_temporaries
+from nearfield.ingest.ann_benchmarks import gather_ann_benchmarks
 from nearfield.ingest.arrays import gather_arrays
 from nearfield.ingest.documents import gather_documents
+from nearfield.ingest.extend import merged
+from nearfield.ingest.labels import with_labels_from
 from nearfield.ingest.options import Gathered, IngestOptions
 from nearfield.ingest.rejects import RejectLog
-from nearfield.ingest.sources import Kind, one_kind
+from nearfield.ingest.sources import Kind, one_kind, refuse_foreign_options
+from nearfield.ingest.tables import gather_tables
 from nearfield.lock import locked
 from nearfield.space import SpaceName
 from nearfield.vectorset import FILES, VectorSet, open_vector_set, write_vector_set
@@ -28,7 +32,9 @@ OURS = {*FILES, "manifest.json", REJECTS_FILE, WORK, ".lock"}
 
 READERS = {
     "documents": gather_documents,
+    "table": gather_tables,
     "array": gather_arrays,
+    "ann-benchmarks HDF5": gather_ann_benchmarks,
 }
 
 
@@ -50,11 +56,11 @@ class IngestReport:
 
 
 def ingest(
-    sources: Sequence[Path],
-    out: Path,
-    options: IngestOptions = IngestOptions(),
+    sources: Sequence[Path | str],
+    out: Path | str,
+    options: IngestOptions | None = None,
     *,
-    extend: Path | None = None,
+    extend: Path | str | None = None,
 ) -> IngestReport:
     """Make the vector set `out` from `sources`: documents, tables, arrays or ann-benchmarks HDF5.
 
@@ -65,21 +71,21 @@ def ingest(
     `options.max_rejected` turned away), `RunLocked`, `DiskFull`. Cost: O(n d) streamed; ids and
     labels stay in memory.
     """
-    kind = one_kind(sources)
-    _check_out(out, extend)
-    old = None if extend is None else open_vector_set(extend)
-    if old is not None:
-        options = replace(options, base=old.geometry)
-    with disk_errors(out), locked(out), _scratch(out) as work:
-        rejects = RejectLog()
-        gathered = _gathered(kind, sources, options, work, rejects, out / REJECTS_FILE)
+    plan = _plan(sources, Path(out), options or IngestOptions(), extend)
+    rejects = RejectLog()
+    with disk_errors(plan.out), locked(plan.out), _scratch(plan.out) as work:
+        gathered = _gathered(plan, work, rejects)
+        if plan.options.labels_from is not None:
+            gathered = _labelled(gathered, plan.options.labels_from)
+        if plan.old is not None:
+            gathered = merged(plan.old, gathered, work)
         written = write_vector_set(
-            out,
+            plan.out,
             gathered.vectors,
             gathered.recordings,
             gathered.geometry,
             facts={
-                "sources": [source.name for source in sources],
+                "sources": [source.name for source in plan.sources],
                 "rejected": dict(rejects.counts),
                 **gathered.facts,
             },
@@ -87,23 +93,52 @@ def ingest(
     return _report(written, rejects, gathered)
 
 
-def _gathered(
-    kind: Kind,
-    sources: Sequence[Path],
-    options: IngestOptions,
-    work: Path,
-    rejects: RejectLog,
-    rejects_file: Path,
-) -> Gathered:
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done, checked as far as paths and options alone allow."""
+
+    kind: Kind
+    sources: tuple[Path, ...]
+    out: Path
+    options: IngestOptions
+    old: VectorSet | None
+
+    @property
+    def rejects_file(self) -> Path:
+        return self.out / REJECTS_FILE
+
+
+def _plan(
+    sources: Sequence[Path | str], out: Path, options: IngestOptions, extend: Path | str | None
+) -> _Plan:
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    paths = tuple(Path(source) for source in sources)
+    kind = one_kind(paths)
+    refuse_foreign_options(kind, options)
+    _check_out(out, extend)
+    old = None if extend is None else open_vector_set(Path(extend))
+    if old is not None:
+        options = replace(options, base=old.geometry)
+    return _Plan(kind, paths, out, options, old)
+
+
+def _gathered(plan: _Plan, work: Path, rejects: RejectLog) -> Gathered:
     """What the reader accepts; the rejects file is written even when that isn't enough."""
     try:
-        gathered = READERS[kind](sources, options, work, rejects)
-        rejects.gate(len(gathered.vectors), options.max_rejected, rejects_file)
+        gathered = READERS[plan.kind](plan.sources, plan.options, work, rejects)
+        rejects.gate(len(gathered.vectors), plan.options.max_rejected, plan.rejects_file)
     except InputRejected:
-        rejects.write(rejects_file)
+        rejects.write(plan.rejects_file)
         raise
-    rejects.write(rejects_file)
+    rejects.write(plan.rejects_file)
     return gathered
+
+
+def _labelled(gathered: Gathered, labels_from: Path) -> Gathered:
+    recordings, matched = with_labels_from(gathered.recordings, labels_from)
+    facts = {**gathered.facts, "labels_matched": matched}
+    return replace(gathered, recordings=recordings, facts=facts)
 
 
 def _report(written: VectorSet, rejects: RejectLog, gathered: Gathered) -> IngestReport:
@@ -119,7 +154,7 @@ def _report(written: VectorSet, rejects: RejectLog, gathered: Gathered) -> Inges
     )
 
 
-def _check_out(out: Path, extend: Path | None) -> None:
+def _check_out(out: Path, extend: Path | str | None) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"expected a directory for --out; {out} is a file. Choose another path")
     foreign = [
@@ -131,7 +166,7 @@ def _check_out(out: Path, extend: Path | None) -> None:
         raise UsageError(
             f"{out} isn't a vector set (it holds {sorted(foreign)[0]}): choose another directory"
         )
-    if extend is not None and extend.resolve() == out.resolve():
+    if extend is not None and Path(extend).resolve() == out.resolve():
         raise UsageError(
             f"expected --out other than the set being extended, got {out} for both: the old set"
             " stays as it is"

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from nearfield.errors import InputRejected, UsageError
 from nearfield.ingest.compressed import COPY_BYTES, unpacked
 from nearfield.ingest.ids import ID_NAMES, array_ids, row_numbers
-from nearfield.ingest.ids_file import read_ids
+from nearfield.ingest.ids_file import read_ids, refuse_other_count
+from nearfield.ingest.labels import as_label, stacked
 from nearfield.ingest.options import Gathered, IngestOptions
 from nearfield.ingest.raw import RawRows, finished
 from nearfield.ingest.rejects import RejectLog
@@ -73,6 +74,7 @@ def gather_loaded(
 
     raw = RawRows(
         parts=[array.vectors for array in loaded],
+        names=[str(column) for column in range(width)],
         recordings=recordings,
         origin=origin,
         kind="array",
@@ -85,25 +87,23 @@ def gather_loaded(
     return gathered
 
 
-def checked_array(array: NDArray[Any], where: str) -> NDArray[Any]:
-    """`array` if it is real [n, d >= 1]; raises `InputRejected` otherwise."""
-    if array.dtype.kind not in "fiu":
+def require_matrix(dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
+    """Raise `InputRejected` unless an array of that dtype and shape is real [n, d >= 1]."""
+    if dtype.kind not in "fiu":
+        raise InputRejected(f"expected numbers (floats or integers) in {where}; found {dtype}")
+    if len(shape) != 2 or shape[1] == 0:
         raise InputRejected(
-            f"expected numbers (floats or integers) in {where}; found dtype {array.dtype}"
-        )
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise InputRejected(
-            f"expected a two-dimensional array [n, d] in {where}; found shape {array.shape}."
+            f"expected a two-dimensional array [n, d] in {where}; found shape {shape}."
             " Reshape it, one row per recording: a.reshape(len(a), -1)"
         )
-    return array
 
 
 def _load(source: Path, work: Path) -> LoadedArray:
     if content_suffix(source) == ".npz":
         return _load_npz(source, work)
     array = _mapped(unpacked(source, work), str(source))
-    return LoadedArray(source, checked_array(array, str(source)))
+    require_matrix(array.dtype, array.shape, str(source))
+    return LoadedArray(source, array)
 
 
 def _mapped(path: Path, where: str) -> NDArray[Any]:
@@ -121,16 +121,17 @@ def _load_npz(source: Path, work: Path) -> LoadedArray:
         name: _mapped(path, f"{source} ({name})") for name, path in _members(source, work).items()
     }
     vectors = _vectors_name(arrays, source)
-    n = len(arrays[vectors])
+    matrix = arrays[vectors]
+    require_matrix(matrix.dtype, matrix.shape, f"{source} ({vectors})")
     columns = {
         name: array
         for name, array in arrays.items()
-        if array.shape == (n,) and array.dtype.kind in "biufUS"
+        if array.shape == (len(matrix),) and array.dtype.kind in "biufUS"
     }
     id_name = next((name for name in ("ids", *ID_NAMES) if name in columns), None)
     return LoadedArray(
         source,
-        checked_array(arrays[vectors], f"{source} ({vectors})"),
+        matrix,
         None if id_name is None else array_ids(columns[id_name], f"{source} ({id_name})"),
         {name: _label(array) for name, array in columns.items() if name != id_name},
     )
@@ -169,11 +170,8 @@ def _vectors_name(arrays: dict[str, NDArray[Any]], source: Path) -> str:
 def _label(values: NDArray[Any]) -> pa.ChunkedArray:
     values = np.asarray(values)
     if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8")
-    column = pa.chunked_array([pa.array(values)])
-    if values.dtype.kind in "iu":
-        return column.cast(pa.int64())
-    return column.cast(pa.float64()) if values.dtype.kind == "f" else column
+        values = np.char.decode(values.astype(np.bytes_), "utf-8")
+    return as_label(pa.chunked_array([pa.array(values)]))
 
 
 def _common_width(loaded: Sequence[LoadedArray]) -> int:
@@ -192,10 +190,11 @@ def _recordings(loaded: Sequence[LoadedArray], options: IngestOptions) -> tuple[
     n = sum(len(array.vectors) for array in loaded)
     labels = _common_labels(loaded)
     if options.ids is not None:
-        table, given = read_ids(options.ids, options.tables, expected=n), "given"
+        table, given = read_ids(options.ids, options.tables), "given"
+        refuse_other_count(table, options.ids, expected=n)
     elif all(array.ids is not None for array in loaded):
-        ids = [chunk for array in loaded if array.ids is not None for chunk in array.ids.chunks]
-        table, given = pa.table({ID_COLUMN: pa.chunked_array(ids)}), "given"
+        ids = [array.ids for array in loaded if array.ids is not None]
+        table, given = pa.table({ID_COLUMN: stacked(ids)}), "given"
     else:
         table, given = pa.table({ID_COLUMN: row_numbers(n)}), "row numbers"
     for name, column in labels.items():
@@ -207,10 +206,7 @@ def _recordings(loaded: Sequence[LoadedArray], options: IngestOptions) -> tuple[
 def _common_labels(loaded: Sequence[LoadedArray]) -> dict[str, pa.ChunkedArray]:
     first = loaded[0].labels
     shared = [name for name in first if all(name in array.labels for array in loaded)]
-    return {
-        name: pa.chunked_array([c for array in loaded for c in array.labels[name].chunks])
-        for name in shared
-    }
+    return {name: stacked([array.labels[name] for array in loaded]) for name in shared}
 
 
 def _chosen_labels(table: pa.Table, options: IngestOptions) -> pa.Table:

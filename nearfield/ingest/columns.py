@@ -132,8 +132,8 @@ def fitted_scale(blocks: Blocks, scale: Scale, names: Sequence[str]) -> tuple[Fl
     bad = np.flatnonzero(~np.isfinite(centre) | ~np.isfinite(spread))
     if len(bad):
         raise InputRejected(
-            f"column {names[bad[0]]!r} ranges from {low[bad[0]]:g} to {high[bad[0]]:g}: too wide to "
-            "be scaled. Leave it out with --columns, or use --scale none"
+            f"column {names[bad[0]]!r} ranges from {low[bad[0]]:g} to {high[bad[0]]:g}: too wide"
+            " to be scaled. Leave it out with --columns, or use --scale none"
         )
     varies = (low < high) & (spread > 0)
     return centre, np.where(varies, 1 / np.where(varies, spread, 1.0), 0.0)
@@ -146,17 +146,15 @@ def fitted_projection(blocks: Blocks, p: int, *, centred: bool) -> Projection:
     moving the origin would change every angle). Each direction's sign makes its largest entry
     positive. Raises `UsageError` when p > d. Cost O(n d^2 + d^3), memory O(d^2).
     """
-    n, total, products = 0, np.float64(0), np.float64(0)
+    d = next(iter(blocks())).shape[1]
+    if not 1 <= p <= d:
+        raise UsageError(f"expected --pca from 1 to {d}, the numbers per row; got {p}")
+    mean = _range_and_mean(blocks, d)[2] if centred else np.zeros(d)
+    products, n = np.zeros((d, d)), 0
     for block in blocks():
-        wide = block.astype(np.float64)
+        wide = block.astype(np.float64) - mean
+        products += wide.T @ wide
         n += len(wide)
-        total = total + wide.sum(axis=0)
-    mean = np.atleast_1d(total / n) if centred else np.zeros(len(np.atleast_1d(total)))
-    if p > len(mean):
-        raise UsageError(f"expected --pca of at most {len(mean)}, the numbers per row; got {p}")
-    for block in blocks():
-        wide = block - mean
-        products = products + wide.T @ wide
     variances, directions = np.linalg.eigh(products / n)
     order = np.argsort(-variances, kind="stable")[:p]
     components = directions[:, order]

@@ -87,7 +87,7 @@ def array_ids(values: NDArray[np.generic], where: str) -> pa.ChunkedArray:
             f"found {values.dtype} {values.shape}"
         )
     if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8")
+        values = np.char.decode(values.astype(np.bytes_), "utf-8")
     return typed_ids(pa.chunked_array([pa.array(values)]), where)
 
 

@@ -29,14 +29,16 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class RawRows:
-    """Rows as they were read. `parts`: real arrays [m, columns + categoricals], memory maps mostly.
+    """Rows as they were read.
 
+    parts: real arrays [m, columns + categoricals], memory maps mostly. names: one per column.
     recordings: one row each, `recording_id` and labels. `origin(row)`: source and place in it.
-    `kind` and `layout` (names of the columns) are kept with the vector set, so that an extension
-    can be held against them. `scale`: what to do when the user doesn't say.
+    kind, layout: what the columns are; kept with the vector set, so that an extension can be held
+    against them. scale, space: what to do when the user doesn't say.
     """
 
     parts: Sequence[NDArray[Any]]
+    names: Sequence[str]
     recordings: pa.Table
     origin: Callable[[int], tuple[str, str]]
     kind: str
@@ -49,11 +51,6 @@ class RawRows:
     def n(self) -> int:
         """Number of rows."""
         return sum(len(part) for part in self.parts)
-
-    @property
-    def width(self) -> int:
-        """Numbers in a raw row, before categories are expanded."""
-        return int(self.parts[0].shape[1]) - len(self.categories)
 
     def blocks(self, keep: Mask) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Row numbers and values of the rows to keep, a block at a time."""
@@ -160,12 +157,12 @@ def _usable_ids(raw: RawRows, keep: Mask, rejects: RejectLog) -> Mask:
 def _usable_vectors(
     raw: RawRows, rows: NDArray[np.int64], vectors: Float32s, drop_zero: bool, rejects: RejectLog
 ) -> Mask:
-    finite = np.isfinite(vectors).all(axis=1)
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
     for row in rows[~finite]:
         _reject(raw, int(row), "not finite", "too large for float32", rejects)
     if not drop_zero:
         return finite
-    zero = ~vectors.any(axis=1)
+    zero = np.logical_not(vectors.any(axis=1))
     for row in rows[zero]:
         _reject(raw, int(row), "zero vector", "", rejects)
     return finite & ~zero
@@ -179,8 +176,7 @@ def _reject(raw: RawRows, row: int, reason: str, detail: str, rejects: RejectLog
 
 
 def _column_name(raw: RawRows, column: int) -> str:
-    names = raw.layout.get("columns")
-    return f"column {names[column] if names else column}"
+    return f"column {raw.names[column]}"
 
 
 def _transform(raw: RawRows, options: IngestOptions, space: SpaceName, keep: Mask) -> Transform:
@@ -195,8 +191,7 @@ def _transform(raw: RawRows, options: IngestOptions, space: SpaceName, keep: Mas
         return (block for _, block in raw.blocks(keep))
 
     if transform.scale != "none":
-        names = raw.layout.get("columns") or [str(column) for column in range(raw.width)]
-        centre, factor = fitted_scale(blocks, transform.scale, names)
+        centre, factor = fitted_scale(blocks, transform.scale, raw.names)
         transform = replace(transform, centre=centre, factor=factor)
     if choice.pca is not None:
         projection = fitted_projection(
@@ -221,7 +216,7 @@ def _notes(transform: Transform, raw: RawRows) -> dict[str, object]:
     notes: dict[str, object] = {"scale": transform.scale}
     if transform.factor is not None and not transform.factor.all():
         constant = np.flatnonzero(transform.factor == 0)
-        notes["constant_columns"] = [_column_name(raw, int(column)) for column in constant]
+        notes["constant_columns"] = [raw.names[int(column)] for column in constant]
     if transform.projection is not None:
         notes["pca_variance_kept"] = round(transform.projection.explained, 6)
     return notes

@@ -53,12 +53,15 @@ class RejectLog:
         self.listed += other.listed[: self.listed_limit - len(self.listed)]
 
     def write(self, path: Path) -> None:
-        """Write the listed rejects as CSV with a header."""
+        """Write the listed rejects as CSV with a header; a last line says if some aren't listed."""
         with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(("source", "item", "reason", "detail"))
             for reject in self.listed:
                 writer.writerow((reject.source, reject.item, reject.reason, reject.detail))
+            if self.total > len(self.listed):
+                more = f"{self.total - len(self.listed):,} more are counted in the manifest only"
+                writer.writerow(("", "", "not listed", more))
 
     def gate(self, accepted: int, max_share: float, listed_in: Path) -> None:
         """Raise `InputRejected` when nothing was accepted or more than `max_share` was rejected."""

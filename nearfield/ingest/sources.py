@@ -1,20 +1,23 @@
 """Which reader a source is for.
 
-Owns the decision, by the path alone, and the refusal of paths that aren't there and of sources of
-different kinds in one call. Reads no file.
+Owns the decision, by the path alone, and the refusal of paths that aren't there, of sources of
+different kinds in one call, and of choices that mean nothing for them. Reads no file.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
 from nearfield.errors import MissingFile, UsageError
 from nearfield.ingest.documents import is_document_source
+from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
 
 Kind = Literal["documents", "table", "array", "ann-benchmarks HDF5"]
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 TEXT_TABLES = (".csv", ".tsv", ".txt")
+COMPRESSIBLE = (*TEXT_TABLES, ".npy")
 KINDS: dict[str, Kind] = {
     **dict.fromkeys((*TEXT_TABLES, ".parquet"), "table"),
     **dict.fromkeys((".npy", ".npz"), "array"),
@@ -35,13 +38,17 @@ def kind_of(path: Path) -> Kind:
     if not path.exists():
         raise MissingFile(f"there is no file or directory {path}: check the path")
     suffix = content_suffix(path)
-    if path.is_file() and suffix in KINDS:
+    if (
+        path.is_file()
+        and suffix in KINDS
+        and (suffix in COMPRESSIBLE or path.suffix.lower() == suffix)
+    ):
         return KINDS[suffix]
     if is_document_source(path):
         return "documents"
     raise UsageError(
-        f"don't know how to read {path} by its name. Expected AcousticBrainz documents (a directory,"
-        " .json, .tar, .tar.zst, .tar.bz2, .tar.xz, .tar.gz), a table (.csv, .tsv, .txt, .parquet),"
+        f"don't know how to read {path} by its name. Expected AcousticBrainz documents (a folder of"
+        " them, .json, .tar, .tar.zst, .tar.bz2, .tar.xz, .tar.gz), a table (.csv, .tsv, .txt, .parquet),"
         " an array (.npy, .npz) or ann-benchmarks HDF5 (.hdf5, .h5);"
         " text and .npy may be compressed (.gz, .bz2, .xz, .zst)"
     )
@@ -59,3 +66,24 @@ def one_kind(sources: Sequence[Path]) -> Kind:
             " own"
         )
     return next(iter(kinds))
+
+
+def refuse_foreign_options(kind: Kind, options: IngestOptions) -> None:
+    """Raise `UsageError` for a choice that means nothing for sources of that kind."""
+    if not 0 <= options.max_rejected <= 1:
+        raise UsageError(f"expected --max-rejected from 0 to 1; got {options.max_rejected}")
+    foreign = _foreign(kind, options)
+    if foreign:
+        raise UsageError(f"{foreign[0]} means nothing for {kind}: leave it out")
+
+
+def _foreign(kind: Kind, options: IngestOptions) -> list[str]:
+    plain, tables = TableOptions(), options.tables
+    if kind != "documents":
+        unused = [] if options.documents == DocumentOptions() else ["a choice for documents"]
+        only_tables = () if kind == "table" else ("columns", "categorical", "header_rows")
+    else:
+        unused = [] if options.ids is None else ["--ids"]
+        only_tables = tuple(field.name for field in fields(TableOptions))
+    named = [name for name in only_tables if getattr(tables, name) != getattr(plain, name)]
+    return unused + [f"--{name.replace('_', '-')}" for name in named]

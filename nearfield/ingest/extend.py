@@ -1,0 +1,162 @@
+"""A vector set plus new recordings: old rows keep their numbers, new ones come after them.
+
+Owns which recording is which (by id), what happens to one that is in both, and how labels merge.
+The new vectors come from a reader that used the old set's statistics.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nearfield.errors import InputRejected, UsageError
+from nearfield.ingest.labels import stacked
+from nearfield.ingest.options import Gathered
+from nearfield.space import Float32s
+from nearfield.vectorset import ID_COLUMN, VectorSet, row_blocks
+
+ROW_NUMBERS = "row numbers"
+
+
+@dataclass(frozen=True)
+class Match:
+    """`place` int64 [m]: the row that each new recording has in the result, old rows first."""
+
+    place: NDArray[np.int64]
+    old_n: int
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Mask [m]: the recording is in the old set."""
+        return self.place < self.old_n
+
+
+def merged(old: VectorSet, new: Gathered, work: Path) -> Gathered:
+    """The recordings of `old` at their rows, updated where `new` has them, then the rest of `new`.
+
+    Facts: `added`, `changed` (its vector differs), `unchanged`. A label of `new` replaces the old
+    one unless it is null. Raises `InputRejected` when the vectors can't be compared, `UsageError`
+    when row numbers would meet ids. Cost: O((n + m) d), streamed; ids and labels in memory.
+    """
+    _check_comparable(old, new)
+    new = _renumbered(old, new)
+    match = _matched(old.ids, new.recordings[ID_COLUMN])
+    path = work / "extended.f32"
+    with path.open("wb") as stream:
+        changed = 0
+        for block, differing in _updated(old.vectors, new.vectors, match):
+            stream.write(block.data)
+            changed += differing
+        for block in _chosen(new.vectors, np.flatnonzero(~match.known)):
+            stream.write(block.data)
+    known = int(match.known.sum())
+    added = len(match.place) - known
+    return Gathered(
+        vectors=np.memmap(path, np.float32, "r", shape=(old.n + added, old.d)),
+        recordings=_merged_recordings(old.recordings, new.recordings, match),
+        geometry=old.geometry,
+        facts={
+            **new.facts,
+            "extended": old.fingerprint,
+            "kept": old.n - known,
+            "added": added,
+            "changed": changed,
+            "unchanged": known - changed,
+        },
+    )
+
+
+def _check_comparable(old: VectorSet, new: Gathered) -> None:
+    found = (new.geometry.space, new.geometry.blocks, int(new.vectors.shape[1]))
+    expected = (old.geometry.space, old.geometry.blocks, old.d)
+    if found != expected:
+        raise InputRejected(
+            f"can't extend {old.path}: it has {old.d} numbers per recording under"
+            f" {old.geometry.space}, the new sources give {found[2]} under {found[0]}."
+            " Ingest them in the way in which the set was made"
+        )
+
+
+def _renumbered(old: VectorSet, new: Gathered) -> Gathered:
+    """New recordings without ids are numbered on from the old ones."""
+    without = new.facts.get("ids") == ROW_NUMBERS
+    if without != (old.manifest.facts.get("ids") == ROW_NUMBERS):
+        raise UsageError(
+            f"the recordings of {'the new sources' if without else old.path} have row numbers in"
+            " place of ids, the others have ids: which are the same can't be told. Give ids to both"
+        )
+    if not without:
+        return new
+    first = pc.max(old.ids).as_py() + 1
+    ids = pc.add(new.recordings[ID_COLUMN], first)
+    place = new.recordings.column_names.index(ID_COLUMN)
+    return replace(new, recordings=new.recordings.set_column(place, ID_COLUMN, ids))
+
+
+def _matched(old_ids: pa.ChunkedArray, new_ids: pa.ChunkedArray) -> Match:
+    if old_ids.type != new_ids.type:
+        raise UsageError(
+            f"the set's ids are {old_ids.type} and the new ones are {new_ids.type} (such as"
+            f" {old_ids[0].as_py()!r} and {new_ids[0].as_py()!r}): give ids of the same form"
+        )
+    found = pc.index_in(new_ids, value_set=old_ids.combine_chunks())
+    place = np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int64)
+    fresh = place < 0
+    place[fresh] = len(old_ids) + np.arange(int(fresh.sum()))
+    return Match(place, len(old_ids))
+
+
+def _updated(old: Float32s, new: Float32s, match: Match) -> Iterator[tuple[Float32s, int]]:
+    """Blocks of the old vectors with new ones in their places, and how many of those differ."""
+    rows = np.flatnonzero(match.known)
+    rows = rows[np.argsort(match.place[rows])]
+    places = match.place[rows]
+    start = 0
+    for block in row_blocks(old):
+        low, high = np.searchsorted(places, (start, start + len(block)))
+        updated = np.array(block)
+        within = places[low:high] - start
+        updated[within] = new[rows[low:high]]
+        differs = (updated[within].view(np.uint32) != block[within].view(np.uint32)).any(axis=1)
+        yield updated, int(differs.sum())
+        start += len(block)
+
+
+def _chosen(vectors: Float32s, rows: NDArray[np.int64]) -> Iterator[Float32s]:
+    for some in row_blocks(rows[:, None]):
+        yield np.ascontiguousarray(vectors[some[:, 0]])
+
+
+def _merged_recordings(old: pa.Table, new: pa.Table, match: Match) -> pa.Table:
+    """Ids and labels in row order; the labels are the old set's, then those that only `new` has."""
+    updates = np.full(match.old_n, -1)
+    updates[match.place[match.known]] = np.flatnonzero(match.known)
+    update = pa.array(updates, mask=updates < 0)
+    fresh = pa.array(~match.known)
+    columns = {ID_COLUMN: stacked([old[ID_COLUMN], new[ID_COLUMN].filter(fresh)])}
+    for name in dict.fromkeys((*old.column_names, *new.column_names)):
+        if name == ID_COLUMN:
+            continue
+        before, after = _same_type(_column(old, name), _column(new, name))
+        updated = pc.coalesce(after.take(update), before)
+        columns[name] = stacked([updated, after.filter(fresh)])
+    return pa.table(columns)
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name in table.column_names:
+        return table[name]
+    return pa.chunked_array([pa.nulls(len(table))])
+
+
+def _same_type(
+    left: pa.ChunkedArray, right: pa.ChunkedArray
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Both columns with one type: the only one that isn't null, else text."""
+    kinds = {column.type for column in (left, right)} - {pa.null()}
+    kind = kinds.pop() if len(kinds) == 1 else pa.string()
+    return left.cast(kind), right.cast(kind)
