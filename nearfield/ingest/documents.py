@@ -34,7 +34,7 @@ from nearfield.ingest.rejects import RejectLog
 from nearfield.space import Float32s
 from nearfield.vectorset import ID_COLUMN, Geometry
 
-GROUP_RECORDS = 50_000
+GROUP_RECORDS = 20_000
 BLOCK_ROWS = 65_536
 
 

@@ -3,14 +3,16 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nearfield.errors import InputRejected, MissingFile, UsageError
+from nearfield.errors import DiskFull, InputRejected, MissingFile, UsageError
 from nearfield.ingest import document_spill
-from nearfield.ingest.documents import is_document_source
-from nearfield.ingest.rejects import Reject
+from nearfield.ingest.documents import gather_documents, is_document_source
+from nearfield.ingest.options import IngestOptions
+from nearfield.ingest.rejects import Reject, RejectLog
 from tests.ingest.document_samples import gather, high, low, mbid, tar_bytes, write_tar
 
 
@@ -312,6 +314,17 @@ def test_an_unreadable_archive_ends_everything_and_is_named(tmp_path, workers):
 def test_a_missing_source_is_named(tmp_path):
     with pytest.raises(MissingFile, match="nowhere"):
         gather(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("file", ["task-000000.spill", "raw.f64", "vectors.f32"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_named_as_such(tmp_path, file):
+    path = write_tar(tmp_path / "a.tar", {f"{mbid(i)}-0.json": low(i) for i in range(9)})
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / file).symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match="no room left"):
+        gather_documents([path], IngestOptions(), work, RejectLog())
 
 
 def test_nothing_usable_gives_no_rows_and_every_reason(tmp_path):
