@@ -4,6 +4,7 @@ Owns the faults that a list can have and how they are counted. Reads with plain 
 refuses recall, which needs the vectors.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from nearfield.run import RunConfig
 
-DATASETS = {"neighbours": np.dtype("<i4"), "distances": np.dtype("<f4"), "recording_ids": None}
 MATRIX_VERSION = 1
 
 
@@ -26,8 +26,8 @@ class Faults:
     first: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, faulty: NDArray[np.bool_], start: int) -> None:
-        """Count the rows `start` + i whose flag i is set."""
-        rows = np.flatnonzero(faulty)
+        """Count the rows `start` + i with the fault: flags [m], or [m, places] of which any."""
+        rows = np.flatnonzero(faulty.reshape(len(faulty), -1).any(axis=1))
         if len(rows):
             self.counts[kind] += len(rows)
             self.first.setdefault(kind, start + int(rows[0]))
@@ -45,40 +45,44 @@ def layout_problems(file: h5py.File, config: RunConfig) -> Iterator[str]:
     for name in file:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             yield f"{name} is a link to somewhere else: refused"
-    shape = (config.n, config.columns)
-    for name, dtype in DATASETS.items():
+    lists, one_each = (config.n, config.columns), (config.n,)
+    for name, shape, kinds in (
+        ("neighbours", lists, ("int32",)),
+        ("distances", lists, ("float32",)),
+        ("recording_ids", one_each, ("int64", "text")),
+    ):
         if isinstance(file.get(name, getlink=True), h5py.HardLink):
-            expected = shape if dtype else shape[:1]
-            yield from _dataset_problems(file[name], name, expected, dtype)
+            yield from _dataset_problems(file[name], name, shape, kinds)
         else:
             yield f"there is no dataset {name} in the file itself"
     for name, value in _expected_attributes(config).items():
-        if file.attrs.get(name) != value:
+        if not np.array_equal(file.attrs.get(name), value):
             yield f"attribute {name} is {file.attrs.get(name)!r} where the run says {value!r}"
 
 
 def _dataset_problems(
-    dataset: h5py.Dataset, name: str, shape: tuple[int, ...], dtype: np.dtype | None
+    dataset: h5py.Dataset, name: str, shape: tuple[int, ...], kinds: tuple[str, ...]
 ) -> Iterator[str]:
     if not isinstance(dataset, h5py.Dataset):
         yield f"{name} isn't a dataset"
-        return
-    if dataset.is_virtual or dataset.external:
+    elif dataset.is_virtual or dataset.external:
         yield f"the values of {name} lie in other files: refused"
-        return
-    if dataset.shape != shape:
+    elif dataset.shape != shape:
         yield f"{name} has shape {dataset.shape} where the run says {shape}"
-        return
-    if dtype is not None and dataset.dtype != dtype:
-        yield f"{name} is {dataset.dtype} instead of {dtype}"
-    if dataset.chunks is not None:
+    elif _kind(dataset) not in kinds:
+        yield f"{name} holds {_kind(dataset)} instead of {' or '.join(kinds)}"
+    elif dataset.chunks is not None:
         there = dataset.id.get_num_chunks()
-        expected = int(np.prod([-(-a // b) for a, b in zip(shape, dataset.chunks, strict=True)]))
+        expected = math.prod(-(-a // b) for a, b in zip(shape, dataset.chunks, strict=True))
         if there != expected:
             yield f"{name} has holes: {there:,} of {expected:,} chunks were written"
 
 
-def _expected_attributes(config: RunConfig) -> dict[str, object]:
+def _kind(dataset: h5py.Dataset) -> str:
+    return "text" if h5py.check_string_dtype(dataset.dtype) else dataset.dtype.name
+
+
+def _expected_attributes(config: RunConfig) -> dict[str, int | str]:
     return {
         "format_version": MATRIX_VERSION,
         "n": config.n,
@@ -97,20 +101,20 @@ def check_lists(
 ) -> None:
     """Add the faults of the lists [m, k] of the rows from `start` on. Cost O(m k log k)."""
     rows = np.arange(start, start + len(neighbours))[:, None]
-    faults.add("have an empty place", (neighbours == -1).any(axis=1), start)
-    outside = (neighbours < -1) | (neighbours >= config.n)
-    faults.add(f"name a row outside 0..{config.n - 1}", outside.any(axis=1), start)
-    faults.add("name themselves", (neighbours == rows).any(axis=1), start)
     ordered = np.sort(neighbours, axis=1)
-    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-    faults.add("name a neighbour twice", twice.any(axis=1), start)
-    finite = np.isfinite(distances).all(axis=1)
-    faults.add("have a distance that isn't a finite number", ~finite, start)
-    if config.space != "ip":
-        faults.add("have a negative distance", (distances < 0).any(axis=1), start)
     near, far = distances[:, :-1], distances[:, 1:]
-    unsorted = (near > far) | ((near == far) & (neighbours[:, :-1] > neighbours[:, 1:]))
-    faults.add("aren't sorted by (distance, neighbour)", unsorted.any(axis=1), start)
+    tied_wrong = (near == far) & (neighbours[:, :-1] > neighbours[:, 1:])
+    found = {
+        "have an empty place": neighbours == -1,
+        f"name a row outside 0..{config.n - 1}": (neighbours < -1) | (neighbours >= config.n),
+        "name themselves": neighbours == rows,
+        "name a neighbour twice": (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0),
+        "have a distance that isn't a finite number": ~np.isfinite(distances),
+        "have a negative distance": (distances < 0) & (config.space != "ip"),
+        "aren't sorted by (distance, neighbour)": (near > far) | tied_wrong,
+    }
+    for kind, faulty in found.items():
+        faults.add(kind, faulty, start)
 
 
 def countable(

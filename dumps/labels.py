@@ -1,4 +1,4 @@
-"""Do neighbours share labels more often than chance would have it? The check that a person believes.
+"""Do neighbours share labels more often than by chance? The check that a person believes.
 
 Owns the choice of label columns and the counting. Refuses a verdict: it only reports.
 """

@@ -4,11 +4,13 @@ Owns a second, plain answer to "who is nearest?", in float64 throughout. Shares 
 builder on purpose: a mistake in one must not hide in the other.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nearfield.errors import InputRejected
 from nearfield.progress import progress
 
 Float64s = NDArray[np.float64]
@@ -19,9 +21,12 @@ QUERIES = 1000
 """Queries that are searched at once."""
 BLOCK = 16_384
 """Vectors that they are compared with at once: 128 MiB of distances."""
-RELATIVE_TIE = 1e-6
+RELATIVE = 1e-6
 UNIT_ROUNDING = 2.0**-22
-"""Rounding of two unit vectors to float32, twice, as a difference of chord lengths."""
+"""What rounding two unit vectors to float32 can do to their chord, with room to spare."""
+PRODUCT_ROUNDING = 2.0**-44
+"""What summing in another order can do to an inner product, relative to both lengths."""
+TINY = float(np.finfo(np.float32).tiny)
 Z_95 = 1.96
 
 
@@ -32,6 +37,19 @@ class Recall:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Distances float64 [m, k], and how far each may be off through rounding alone.
+
+    A stored distance within `slack` of the true one is right; a neighbour whose distance less its
+    slack doesn't exceed the k-th true one is tied with it. slack: 1e-6 of the distance; under
+    cosine also 2^-22 of chord length, under ip 2^-44 of both lengths.
+    """
+
+    distances: Float64s
+    slack: Float64s
 
 
 def true_kth(rows: Rows, vectors: Vectors, k: int, space: str) -> Float64s:
@@ -48,37 +66,23 @@ def true_kth(rows: Rows, vectors: Vectors, k: int, space: str) -> Float64s:
             candidates = _Candidates(vectors, chosen, k, space)
             for start in range(0, len(vectors), BLOCK):
                 advance(candidates.consider(start))
-            distances = listed_distances(chosen, candidates.rows, vectors, space)
-            kth[first : first + QUERIES] = distances.max(axis=1)
+            nearest = measured(chosen, candidates.rows, vectors, space)
+            kth[first : first + QUERIES] = nearest.distances.max(axis=1)
     return kth
 
 
-def listed_distances(rows: Rows, lists: Rows, vectors: Vectors, space: str) -> Float64s:
-    """Distances float64 [m, k] from `rows` [m] to `lists` [m, k], by the definition.
+def measured(rows: Rows, lists: Rows, vectors: Vectors, space: str) -> Measured:
+    """Distances from `rows` [m] to their `lists` [m, k], by the definition, in float64.
 
     l2: Euclidean. cosine: 1 - cos, as half the squared chord, which has no cancellation.
     ip: the negative inner product. Equal vectors have distance exactly 0 (l2, cosine).
     """
-    distances = np.empty(lists.shape)
+    distances, slack = np.empty(lists.shape), np.empty(lists.shape)
+    measure = _product if space == "ip" else _chord if space == "cosine" else _euclidean
     for place, (row, listed) in enumerate(zip(rows, lists, strict=True)):
         x, ys = _wide(vectors[row], space), _wide(vectors[listed], space)
-        if space == "ip":
-            distances[place] = -(ys * x).sum(axis=1)
-        else:
-            squared = ((ys - x) ** 2).sum(axis=1)
-            distances[place] = squared / 2 if space == "cosine" else np.sqrt(squared)
-    return distances
-
-
-def tie_limit(kth: Float64s, space: str) -> Float64s:
-    """The largest distance that counts as no farther than `kth`: 1e-6 relative.
-
-    Under cosine also what rounding unit vectors to float32 can move: 2^-22 in chord length.
-    """
-    limit = kth + RELATIVE_TIE * np.abs(kth)
-    if space == "cosine":
-        limit = np.maximum(limit, (np.sqrt(2 * kth) + UNIT_ROUNDING) ** 2 / 2)
-    return limit
+        distances[place], slack[place] = measure(x, ys)
+    return Measured(distances, slack)
 
 
 def recall_of(found: NDArray[np.bool_], n: int) -> Recall:
@@ -91,7 +95,7 @@ def recall_of(found: NDArray[np.bool_], n: int) -> Recall:
     m, mean = len(shares), float(shares.mean())
     spread = float(shares.std(ddof=1)) if m > 1 else 0.0
     correction = (n - m) / (n - 1)
-    half = Z_95 * spread * np.sqrt(correction / m)
+    half = Z_95 * spread * math.sqrt(correction / m)
     return Recall(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
@@ -132,9 +136,32 @@ def _smallest(scores: Float64s, k: int) -> Rows:
     return np.argpartition(scores, k - 1, axis=1)[:, :k]
 
 
+def _euclidean(x: Float64s, ys: Float64s) -> tuple[Float64s, Float64s]:
+    distances = np.sqrt(((ys - x) ** 2).sum(axis=1))
+    return distances, RELATIVE * distances + TINY
+
+
+def _chord(x: Float64s, ys: Float64s) -> tuple[Float64s, Float64s]:
+    squared = ((ys - x) ** 2).sum(axis=1)
+    moved = (np.sqrt(squared) + UNIT_ROUNDING) ** 2
+    return squared / 2, RELATIVE * squared / 2 + (moved - squared) / 2
+
+
+def _product(x: Float64s, ys: Float64s) -> tuple[Float64s, Float64s]:
+    distances = -(ys * x).sum(axis=1)
+    lengths = np.sqrt((x * x).sum() * (ys * ys).sum(axis=1))
+    return distances, RELATIVE * np.abs(distances) + PRODUCT_ROUNDING * lengths + TINY
+
+
 def _wide(vectors: Vectors, space: str) -> Float64s:
     """Float64, and of length 1 under cosine."""
     wide = vectors.astype(np.float64)
     if space == "cosine":
-        wide /= np.sqrt((wide * wide).sum(axis=-1, keepdims=True))
+        lengths = np.sqrt((wide * wide).sum(axis=-1, keepdims=True))
+        if not lengths.all():
+            raise InputRejected(
+                "the vector set holds a zero vector, which has no direction under cosine: "
+                "ingest again with --zero drop, or build in space l2"
+            )
+        wide /= lengths
     return wide

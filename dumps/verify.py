@@ -7,24 +7,26 @@ Refuses to repair anything.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dumps.checks import Faults, check_lists, countable, layout_problems
 from dumps.labels import LabelShares
-from dumps.recall import UNIT_ROUNDING, Recall, listed_distances, recall_of, tie_limit, true_kth
-from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
+from dumps.recall import Recall, measured, recall_of, true_kth
+from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 from nearfield.files import sha256_of, write_bytes
 from nearfield.manifest import fingerprint
 from nearfield.progress import progress
 from nearfield.run import Run, RunConfig
+from nearfield.space import Float32s, Int32s
 
 BLOCK_PLACES = 4 << 20
 """Places of the matrix that are held at once: 32 MiB of lists."""
@@ -124,12 +126,12 @@ class _Checker:
                 self.problems += wrong
                 if wrong:
                     return
-                lists = self._check_rows(file, vector_set if same_vectors else None)
+                chosen = self._check_rows(file, vector_set if same_vectors else None)
         except (OSError, RuntimeError) as error:
             self.problems.append(f"{run.matrix.name} can't be read: {error}")
             return
         if same_vectors:
-            self._check_sample(*lists, vector_set, asked)
+            self._check_sample(chosen, vector_set, asked)
 
     def _check_manifest(self) -> None:
         try:
@@ -163,58 +165,41 @@ class _Checker:
             )
         return found == self.config.vectors_fingerprint
 
-    def _check_rows(
-        self, file: h5py.File, vector_set: Path | None
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def _check_rows(self, file: h5py.File, vector_set: Path | None) -> "_Sample":
         """Check every row; returns the lists of the sampled ones."""
-        config, faults = self.config, Faults()
-        sampled = np.empty((len(self.rows), config.columns), np.int32)
-        sampled_distances = np.empty(sampled.shape, np.float32)
-        labels = LabelShares(vector_set / "recordings.parquet") if vector_set else None
-        ids = (
-            pq.read_table(vector_set / "recordings.parquet", columns=["recording_id"])
-            if vector_set
-            else None
-        )
-        block = max(1, BLOCK_PLACES // config.columns)
+        config, faults, sample = self.config, Faults(), _Sample(self.rows, self.config.columns)
+        recordings = vector_set / "recordings.parquet" if vector_set else None
+        ids = _Ids(recordings) if recordings else None
+        labels = LabelShares(recordings) if recordings else None
         with progress("check rows", config.n, "rows") as advance:
-            for start in range(0, config.n, block):
-                stop = min(config.n, start + block)
-                neighbours = file["neighbours"][start:stop]
-                distances = file["distances"][start:stop]
+            for start, neighbours, distances in _blocks(file, config):
                 check_lists(faults, start, neighbours, distances, config)
-                if ids is not None:
-                    faults.add(
-                        "have another recording id than in the vector set",
-                        _ids(file, start, stop) != ids["recording_id"][start:stop].to_numpy(),
-                        start,
-                    )
-                inside = slice(*np.searchsorted(self.rows, (start, stop)))
-                local = self.rows[inside] - start
-                sampled[inside], sampled_distances[inside] = neighbours[local], distances[local]
+                sample.take(start, neighbours, distances)
+                if ids:
+                    wrong = ids.differ(file["recording_ids"], start, start + len(neighbours))
+                    faults.add("have another recording id than in the vector set", wrong, start)
                 if labels:
                     labels.count(start, np.clip(neighbours, 0, config.n - 1))
-                self.checked_rows += stop - start
-                advance(stop - start)
+                self.checked_rows += len(neighbours)
+                advance(len(neighbours))
         self.problems += faults.problems()
-        if labels:
-            self.label_shares = labels.result()
-        return sampled, sampled_distances
+        self.label_shares = labels.result() if labels else {}
+        return sample
 
-    def _check_sample(
-        self,
-        neighbours: NDArray[np.int32],
-        distances: NDArray[np.float32],
-        vector_set: Path,
-        asked: float,
-    ) -> None:
+    def _check_sample(self, sample: "_Sample", vector_set: Path, asked: float) -> None:
+        """Compare the sampled lists with the definition of distance and with exact search."""
         config, rows = self.config, self.rows
         vectors = np.load(vector_set / "vectors.npy", mmap_mode="r", allow_pickle=False)
-        usable = countable(rows, neighbours, config.n)
-        true = listed_distances(rows, np.where(usable, neighbours, 0), vectors, config.space)
+        usable = countable(rows, sample.neighbours, config.n)
+        true = measured(rows, np.where(usable, sample.neighbours, 0), vectors, config.space)
+        wrong = Faults()
+        right = np.abs(sample.distances - true.distances) <= true.slack
+        wrong.add("of the sample have a distance that isn't the true one", usable & ~right, 0)
+        if wrong.counts:
+            wrong.first = {kind: int(rows[place]) for kind, place in wrong.first.items()}
+            self.problems += wrong.problems()
         kth = true_kth(rows, vectors, config.columns, config.space)
-        self._compare_distances(true, distances, usable)
-        found = usable & (true <= tie_limit(kth, config.space)[:, None])
+        found = usable & (true.distances - true.slack <= kth[:, None])
         self.recall, self.compared = recall_of(found, config.n), len(rows)
         if self.recall.mean < asked:
             self.problems.append(
@@ -222,18 +207,39 @@ class _Checker:
                 f"on {len(rows):,} rows is below the {asked} that was asked for"
             )
 
-    def _compare_distances(self, true, stored, usable) -> None:
-        wrong = usable & ~(np.abs(stored - true) <= 1e-6 + 1e-5 * np.abs(true))
-        if wrong.any():
-            row = int(self.rows[np.argmax(wrong.any(axis=1))])
-            self.problems.append(
-                f"{int(wrong.any(axis=1).sum()):,} of {len(self.rows):,} sampled rows have a "
-                f"distance that isn't the true one (first: row {row:,})"
-            )
+
+class _Sample:
+    """Collects the lists of chosen rows as blocks of the matrix pass by."""
+
+    def __init__(self, rows: NDArray[np.int64], k: int) -> None:
+        self.rows = rows
+        self.neighbours = np.empty((len(rows), k), np.int32)
+        self.distances = np.empty((len(rows), k), np.float32)
+
+    def take(self, start: int, neighbours: Int32s, distances: Float32s) -> None:
+        inside = slice(*np.searchsorted(self.rows, (start, start + len(neighbours))))
+        local = self.rows[inside] - start
+        self.neighbours[inside], self.distances[inside] = neighbours[local], distances[local]
 
 
-def _ids(file: h5py.File, start: int, stop: int) -> NDArray[Any]:
-    values = file["recording_ids"][start:stop]
-    if values.dtype == object:
-        return np.array([value.decode() for value in values], dtype=object)
-    return values
+class _Ids:
+    """The recording ids of the vector set, to compare with those of the matrix."""
+
+    def __init__(self, recordings: Path) -> None:
+        ids = pq.read_table(recordings, columns=["recording_id"])["recording_id"]
+        # bytes, since that is how h5py gives text: whatever is in the file can be compared
+        self.ids = ids if pa.types.is_integer(ids.type) else ids.cast(pa.large_binary())
+
+    def differ(self, dataset: h5py.Dataset, start: int, stop: int) -> NDArray[np.bool_]:
+        """Which ids of the rows from `start` to `stop` aren't those of the vector set."""
+        return np.asarray(dataset[start:stop] != self.ids[start:stop].to_numpy(), dtype=bool)
+
+
+def _blocks(file: h5py.File, config: RunConfig) -> Iterator[tuple[int, Int32s, Float32s]]:
+    rows = max(1, BLOCK_PLACES // config.columns)
+    for start in range(0, config.n, rows):
+        yield (
+            start,
+            file["neighbours"][start : start + rows],
+            file["distances"][start : start + rows],
+        )
