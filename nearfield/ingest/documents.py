@@ -62,22 +62,17 @@ def gather_documents(
     scanned = scan_all(plan(sources), work, options.workers)
     for part in scanned:
         rejects.merge(part.rejects)
-    counts = sum((part.counts for part in scanned), Counter())
+    counts = sum((part.counts for part in scanned), Counter[str]())
     space = space or metric_space(_default_space(counts), first_cepstral)
     folder = Folder(space.metrics, options.documents.submissions, rejects)
     recordings = _folded(scanned, folder, work)
     geometry, vectors = recordings.vectors(space, options.base, work)
+    chosen = "asked for" if options.space or options.base else _because(counts)
     facts = {
         "space": space.name,
-        "space_chosen": "asked for" if options.space or options.base else _because(counts),
+        "space_chosen": chosen,
         "submissions_policy": options.documents.submissions,
-        "documents": {level: counts[level] for level in ("low-level", "high-level")},
-        "other_members_skipped": counts["skipped"],
-        "submissions": recordings.submissions,
-        "submissions_usable": recordings.usable,
-        "submissions_folded": recordings.usable - recordings.n,
-        "recordings": recordings.n,
-        "flaws": dict(sorted(sum((part.flaws for part in scanned), Counter()).items())),
+        **_counted(scanned, counts, recordings),
     }
     return Gathered(vectors, recordings.table(), geometry, facts)
 
@@ -124,6 +119,21 @@ class _Recordings:
                 block = transformed(raw[start : start + BLOCK_ROWS], space, geometry.statistics)
                 stream.write(block.data)
         return geometry, np.memmap(target, np.float32, "r", shape=(self.n, space.d))
+
+
+def _counted(
+    scanned: Sequence[Scanned], counts: Counter[str], recordings: _Recordings
+) -> dict[str, object]:
+    flaws = sum((part.flaws for part in scanned), Counter[str]())
+    return {
+        "documents": {level: counts[level] for level in ("low-level", "high-level")},
+        "other_members_skipped": counts["skipped"],
+        "submissions": recordings.submissions,
+        "submissions_usable": recordings.usable,
+        "submissions_folded": recordings.usable - recordings.n,
+        "recordings": recordings.n,
+        "flaws": dict(sorted(flaws.items())),
+    }
 
 
 def _folded(scanned: Sequence[Scanned], folder: Folder, work: Path) -> _Recordings:

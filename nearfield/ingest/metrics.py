@@ -234,7 +234,7 @@ def transformed(raw: Float64s, space: MetricSpace, statistics: Mapping[str, Any]
             for name, weight in space.weights
         ],
         axis=1,
-    ).astype(np.float32)
+    ).astype(np.float32, order="C")
 
 
 def _coordinates(raw: Float64s, metric: Metric, statistics: Mapping[str, Any]) -> Float64s:
