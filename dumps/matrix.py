@@ -16,14 +16,14 @@ import pyarrow as pa
 
 from nearfield.errors import DamagedArtefact
 from nearfield.files import atomic_path
+from nearfield.hdf5 import new_dataset, new_file, stored_bytes
 from nearfield.manifest import Manifest, library_versions, write_manifest
-from nearfield.neighbours import hdf5_errors, new_dataset
 from nearfield.run import MATRIX_KIND, Run, RunConfig
 from nearfield.space import Float32s, Int32s
 
 FORMAT_VERSION = 1
-LIBVER = ("v110", "v110")
-"""Refused when a writer was killed, like "latest", yet readable since HDF5 1.10."""
+ID_OVERHEAD_BYTES = 64
+"""Per recording: the reference to a string and its place in HDF5's heap, generously."""
 ID_ROWS = 65_536
 
 Block = tuple[int, Int32s, Float32s]
@@ -45,10 +45,7 @@ def write_matrix(
     manifest_path = run.matrix.with_suffix(".json")
     manifest_path.unlink(missing_ok=True)
     with atomic_path(run.matrix) as temporary:
-        with (
-            hdf5_errors(run.matrix),
-            h5py.File(temporary, "x", libver=LIBVER, track_order=True) as file,
-        ):
+        with new_file(temporary, _room(config, ids)) as file:
             _write_lists(file, _checked(blocks, config), config)
             _write_ids(file, ids, config)
             file.attrs.update(_attributes(config, attributes))
@@ -60,6 +57,12 @@ def write_matrix(
         format_version=FORMAT_VERSION,
         files=[run.matrix.name],
         facts={"n": config.n, "k": config.columns, "space": config.space, **attributes},
+    )
+
+
+def _room(config: RunConfig, ids: pa.ChunkedArray) -> int:
+    return (
+        2 * stored_bytes((config.n, config.columns), 4) + ids.nbytes + config.n * ID_OVERHEAD_BYTES
     )
 
 

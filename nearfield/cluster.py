@@ -19,13 +19,17 @@ from nearfield.progress import progress
 
 RETRIES = 1
 CONNECT_TIMEOUT_S = 30
+WORKER_PRELOAD = """
+import logging, signal
+# only the driver handles Ctrl-C: it then closes the workers in order
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+# a failed task is reported once, at the end, by `run_tasks`
+logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
+"""
 LOCAL_SETTINGS = {
-    # only the driver handles Ctrl-C: it then closes the workers in order
-    "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    "distributed.worker.preload": [WORKER_PRELOAD],
     # native calls hold the interpreter for long: silence isn't death
     "distributed.scheduler.worker-ttl": "30 minutes",
-    "distributed.admin.log-format": "%(message)s",
-    "distributed.comm.retry.count": 2,
 }
 
 

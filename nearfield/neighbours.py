@@ -4,17 +4,15 @@ Owns the part file's format (HDF5, docs/formats.md) and its invariants. A part i
 reopened and checked before it gets its name; its manifest comes last.
 """
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from nearfield.errors import DamagedArtefact, DiskFull, NearfieldError
+from nearfield.errors import DamagedArtefact, NearfieldError
 from nearfield.files import atomic_path
+from nearfield.hdf5 import new_dataset, new_file, stored_bytes
 from nearfield.manifest import Manifest, read_manifest, write_manifest
 from nearfield.space import Float32s, Int32s
 
@@ -49,8 +47,7 @@ def write_part(path: Path, table: NeighbourTable, *, fingerprint: str) -> Manife
     Raises `DiskFull`. Cost: one write and one read of the table.
     """
     with atomic_path(path) as temporary:
-        with hdf5_errors(path):
-            _write(temporary, table)
+        _write(temporary, table)
         written = _read(temporary)
         if not all(
             np.array_equal(getattr(table, name), getattr(written, name))
@@ -82,51 +79,18 @@ def part_is_finished(path: Path, *, fingerprint: str) -> bool:
     return manifest.fingerprint == fingerprint
 
 
-@contextmanager
-def hdf5_errors(target: Path) -> Iterator[None]:
-    """Turn HDF5's own errors into `DiskFull` when the disk that holds `target` has no room.
-
-    HDF5 doesn't pass on ENOSPC, and often fails only when the file is closed.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if _disk_is_full(target.parent):
-            raise DiskFull(f"no room left for {target}: free space, then run again") from error
-        raise
-
-
-def new_dataset(
-    parent: h5py.File, name: str, shape: tuple[int, ...], dtype: str, fill: float
-) -> h5py.Dataset:
-    """A dataset as all our HDF5 files have it: whole rows per chunk, fletcher32, a fill value."""
-    chunk_rows = min(shape[0], 1024)
-    chunks = (chunk_rows, *shape[1:]) if chunk_rows and all(shape) else None
-    return parent.create_dataset(
-        name, shape, dtype, chunks=chunks, fletcher32=chunks is not None, fillvalue=fill
-    )
-
-
 def _write(path: Path, table: NeighbourTable) -> None:
-    with h5py.File(path, "x", libver="latest") as file:
-        for name, values, fill in (
-            ("rows", table.rows, EMPTY),
-            ("neighbours", table.neighbours, EMPTY),
-            ("distances", table.distances, np.inf),
-        ):
+    datasets = (
+        ("rows", table.rows, EMPTY),
+        ("neighbours", table.neighbours, EMPTY),
+        ("distances", table.distances, np.inf),
+    )
+    room = sum(stored_bytes(values.shape, values.itemsize) for _, values, _ in datasets)
+    with new_file(path, room) as file:
+        for name, values, fill in datasets:
             new_dataset(file, name, values.shape, values.dtype.str, fill)[...] = values
 
 
 def _read(path: Path) -> NeighbourTable:
     with h5py.File(path, "r") as file:
         return NeighbourTable(*(file[name][...] for name in ("rows", "neighbours", "distances")))
-
-
-def _disk_is_full(folder: Path) -> bool:
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize < 1 << 20
-
-
-def total_rows(tables: Iterable[NeighbourTable]) -> int:
-    """Rows of several tables together."""
-    return sum(len(table.rows) for table in tables)

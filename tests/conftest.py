@@ -1,6 +1,7 @@
-"""What all tests share: where real data lies, if it is there."""
+"""What all tests share: where real data lies, and a disk small enough to fill."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,26 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here (NEARFIELD_TEST_DATA)")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a file system of so many bytes; skips where mounting isn't allowed."""
+    mounted: list[Path] = []
+
+    def mount(size_bytes: int) -> Path:
+        place = tmp_path / f"small-{len(mounted)}"
+        place.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", place],
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip("mounting a small file system needs root")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", place], check=True)

@@ -10,6 +10,7 @@ import typer
 
 from nearfield import __version__
 from nearfield.cli import building, databases, ingesting, jobs
+from nearfield.cli.interrupts import Interrupted, raise_on_signals
 from nearfield.errors import NearfieldError
 
 INTERRUPTED = 130
@@ -47,11 +48,12 @@ def program(
 
 def main() -> None:
     """Run the program and exit with the code that the outcome asks for."""
+    raise_on_signals()
     try:
         app()
     except NearfieldError as error:
         print(f"nearfield: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except Interrupted:
         print("nearfield: interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -2,12 +2,14 @@
 
 import json
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nearfield.cli.building import RunArgument
+from nearfield.cli.interrupts import Interrupted
 from nearfield.cli.output import AsJson, examples, print_json, print_pairs, print_table
 
 Dsn = Annotated[
@@ -105,4 +107,5 @@ def database(
 
     with api.embedded(directory) as dsn:
         print(json.dumps({"dsn": dsn}) if as_json else f'psql "{dsn}"', flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        with suppress(Interrupted):
+            signal.pause()
