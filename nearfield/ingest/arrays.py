@@ -9,6 +9,7 @@ as long as the vectors is a label column.
 
 import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +148,7 @@ def _members(source: Path, work: Path) -> dict[str, Path]:
                 with archive.open(name) as stream, target.open("wb") as out:
                     shutil.copyfileobj(stream, out, COPY_BYTES)
                 found[name.removesuffix(".npy")] = target
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise InputRejected(f"{source} isn't a whole .npz archive: {error}") from error
     return found
 

@@ -22,7 +22,7 @@ from nearfield.ingest.rejects import Reject, RejectLog
 
 HEAD_BYTES = 256 << 10
 BLOCK_BYTES = 4 << 20
-DELIMITERS = ",\t;| "
+DELIMITERS = ",\t;|"
 NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}
 SWALLOWED_LINES = 100
 MALFORMED = "wrong number of columns"
@@ -92,8 +92,8 @@ class TextTable:
 def text_table(path: Path, delimiter: str | None, header_rows: int | None) -> TextTable:
     """Find out how the text table at `path` is laid out, where it isn't said.
 
-    The delimiter is the one out of comma, tab, semicolon, bar, space that splits the first lines
-    into the same number of fields, at least two. The first line is a header unless all of it are
+    The delimiter is the one out of comma, tab, semicolon and bar that splits the first line and
+    most of the next 99 into the same number of fields, the more the better; else a space. The first line is a header unless all of it are
     numbers or one field is a UUID; without a header, columns are named column_1, column_2, ...
     Raises `InputRejected` for an empty file and for names that repeat.
     """
@@ -185,10 +185,10 @@ def _sniffed(lines: list[str]) -> str:
     def width(delimiter: str) -> int:
         rows, _ = _parsed(lines[:100], delimiter)
         widths = [len(row) for row in rows]
-        common = max(set(widths), key=widths.count)
-        return common if widths.count(common) > len(widths) / 2 else 1
+        return widths[0] if widths.count(widths[0]) > len(widths) / 2 else 1
 
-    return max(DELIMITERS, key=width)
+    best = max(DELIMITERS, key=width)
+    return best if width(best) > 1 else " "
 
 
 def _one_character(delimiter: str) -> str:

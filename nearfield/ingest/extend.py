@@ -127,8 +127,12 @@ def _updated(old: Float32s, new: Float32s, match: Match) -> Iterator[tuple[Float
 
 
 def _chosen(vectors: Float32s, rows: NDArray[np.int64]) -> Iterator[Float32s]:
-    for some in row_blocks(rows[:, None]):
-        yield np.ascontiguousarray(vectors[some[:, 0]])
+    """The vectors of some rows (ascending), a block at a time."""
+    first = 0
+    for block in row_blocks(vectors):
+        low, high = np.searchsorted(rows, (first, first + len(block)))
+        yield np.ascontiguousarray(block[rows[low:high] - first])
+        first += len(block)
 
 
 def _merged_recordings(old: pa.Table, new: pa.Table, match: Match) -> pa.Table:

@@ -38,18 +38,15 @@ def kind_of(path: Path) -> Kind:
     if not path.exists():
         raise MissingFile(f"there is no file or directory {path}: check the path")
     suffix = content_suffix(path)
-    if (
-        path.is_file()
-        and suffix in KINDS
-        and (suffix in COMPRESSIBLE or path.suffix.lower() == suffix)
-    ):
+    as_it_is = path.suffix.lower() == suffix
+    if path.is_file() and suffix in KINDS and (as_it_is or suffix in COMPRESSIBLE):
         return KINDS[suffix]
     if is_document_source(path):
         return "documents"
     raise UsageError(
         f"don't know how to read {path} by its name. Expected AcousticBrainz documents (a folder of"
-        " them, .json, .tar, .tar.zst, .tar.bz2, .tar.xz, .tar.gz), a table (.csv, .tsv, .txt, .parquet),"
-        " an array (.npy, .npz) or ann-benchmarks HDF5 (.hdf5, .h5);"
+        " them, .json, .tar, .tar.zst, .tar.bz2, .tar.xz, .tar.gz), a table (.csv, .tsv, .txt,"
+        " .parquet), an array (.npy, .npz) or ann-benchmarks HDF5 (.hdf5, .h5);"
         " text and .npy may be compressed (.gz, .bz2, .xz, .zst)"
     )
 
@@ -78,12 +75,21 @@ def refuse_foreign_options(kind: Kind, options: IngestOptions) -> None:
 
 
 def _foreign(kind: Kind, options: IngestOptions) -> list[str]:
-    plain, tables = TableOptions(), options.tables
-    if kind != "documents":
-        unused = [] if options.documents == DocumentOptions() else ["a choice for documents"]
-        only_tables = () if kind == "table" else ("columns", "categorical", "header_rows")
-    else:
-        unused = [] if options.ids is None else ["--ids"]
-        only_tables = tuple(field.name for field in fields(TableOptions))
-    named = [name for name in only_tables if getattr(tables, name) != getattr(plain, name)]
-    return unused + [f"--{name.replace('_', '-')}" for name in named]
+    plain, chosen = TableOptions(), options.tables
+    names = [
+        field.name
+        for field in fields(TableOptions)
+        if getattr(chosen, field.name) != getattr(plain, field.name)
+    ]
+    if kind == "documents":
+        return [*(["--ids"] if options.ids else []), *map(_flag, names)]
+    unused = [] if options.documents == DocumentOptions() else ["a choice for documents"]
+    if kind == "table":
+        return unused
+    only_tables = {"columns", "categorical", "header_rows", "delimiter"}
+    only_tables |= set() if options.ids else {"id_column"}
+    return [*unused, *(_flag(name) for name in names if name in only_tables)]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
