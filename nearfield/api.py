@@ -15,7 +15,7 @@ from typing import Any
 from dumps.matrix import write_matrix
 from dumps.postgres.load import LoadReport, load_run
 from dumps.postgres.query import Neighbour, similar
-from dumps.postgres.rights import rights
+from dumps.postgres.rights import Rights, rights
 from dumps.postgres.server import database as open_database
 from dumps.postgres.server import find_embedded
 from dumps.verify import Verification, verify_run
@@ -23,6 +23,7 @@ from index_build.build import build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
 from nearfield import ingest as reading
 from nearfield.cluster import ClusterOptions, available_cores, connected
+from nearfield.doctor import Diagnosis, examine
 from nearfield.errors import DamagedArtefact, MissingFile
 from nearfield.ingest import IngestReport
 from nearfield.ingest.options import IngestOptions
@@ -48,6 +49,10 @@ __all__ = [
 
 SEED = 0
 DSN_VARIABLE = "NEARFIELD_DSN"
+ELEMENT_BYTES = 8
+"""One number of an array in a binary COPY: its length and itself."""
+ROW_OVERHEAD_BYTES = 66
+"""The rest of a row there: field lengths, run, row, two array headers."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,17 @@ class BuildReport:
     kept: int
     made: bool
     seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What `load` would do: rows and bytes to copy, whether verified, and where to."""
+
+    rows: int
+    k: int
+    stage: str
+    bytes: int
+    target: str
 
 
 @dataclass(frozen=True)
@@ -182,6 +198,22 @@ def load(
         return report
 
 
+def plan_load(
+    run: Path | str, *, dsn: str | None = None, database: Path | str | None = None
+) -> LoadPlan:
+    """What `load` with the same arguments would do; touches no database."""
+    opened = open_run(Path(run))
+    server = "the server that is named" if _dsn(dsn) else None
+    config = opened.config
+    return LoadPlan(
+        rows=config.n,
+        k=config.columns,
+        stage=status(run).stage,
+        bytes=config.n * (ROW_OVERHEAD_BYTES + 2 * config.columns * ELEMENT_BYTES),
+        target=server or f"the embedded database in {database or opened.postgres}",
+    )
+
+
 def query(
     recording_id: str,
     k: int = 10,
@@ -215,16 +247,17 @@ def embedded(directory: Path | str) -> Iterator[str]:
         yield dsn
 
 
-def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> "Diagnosis":
+def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> Diagnosis:
     """Examine machine, libraries and, where one is named, the database and its rights."""
     address, directory = _dsn(dsn), Path(database) if database else None
 
-    def database_rights() -> Mapping[str, Any]:
+    def database_rights() -> Rights:
         with open_database(address, directory) as opened:
             return rights(opened)
 
     asked = address is not None or directory is not None
-    return examine(database=database_rights if asked else None)
+    where = directory or Path()
+    return examine(directory=where, database=database_rights if asked else None)
 
 
 def status(run: Path | str) -> RunStatus:

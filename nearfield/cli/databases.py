@@ -10,7 +10,15 @@ import typer
 
 from nearfield.cli.building import RunArgument
 from nearfield.cli.interrupts import Interrupted
-from nearfield.cli.output import AsJson, examples, print_json, print_pairs, print_table
+from nearfield.cli.output import (
+    AsJson,
+    DryRun,
+    examples,
+    print_json,
+    print_pairs,
+    print_table,
+    size,
+)
 
 Dsn = Annotated[
     str | None,
@@ -44,11 +52,22 @@ def load(
     force: Annotated[
         bool, typer.Option("--force", help="Load although verification is missing or failed.")
     ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Load a verified run into Postgres and publish it: readers switch to it at once."""
     from nearfield import api
 
+    if dry_run:
+        plan = api.plan_load(run, dsn=dsn, database=database)
+        print_json(plan) if as_json else print_pairs(
+            [
+                ("run", f"{plan.rows:,} recordings x {plan.k} neighbours, {plan.stage}"),
+                ("to copy", f"about {size(plan.bytes)}"),
+                ("into", plan.target),
+            ]
+        )
+        return
     report = api.load(run, dsn=dsn, database=database, force=force)
     if as_json:
         print_json(report)

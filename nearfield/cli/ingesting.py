@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from nearfield.cli.output import AsJson, examples, print_json, print_pairs
+from nearfield.cli.output import AsJson, DryRun, examples, print_json, print_pairs, size
 from nearfield.cluster import available_cores
 
 EXAMPLES = (
@@ -85,9 +85,13 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
     header_rows: Annotated[
         int | None, typer.Option(min=0, help="CSV: found out (0 or 1) unless given.")
     ] = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn recordings into a vector set: float32 vectors, ids, labels, statistics."""
+    if dry_run:
+        _print_plan(sources, out, as_json=as_json)
+        return
     from nearfield.api import ingest as run_ingest
     from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
 
@@ -120,12 +124,41 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
         [
             ("vector set", f"{report.path}  ({report.n:,} recordings x {report.d} numbers)"),
             ("geometry", report.space),
-            *((name.replace("_", " "), str(value)) for name, value in report.facts.items()),
+            *((name.replace("_", " "), _fact(value)) for name, value in report.facts.items()),
             ("rejected", _counts(report.rejected)),
             ("rejects file", str(report.rejects_file)),
             ("next", f"nearfield build {report.path} --out RUN"),
         ]
     )
+
+
+def _print_plan(sources: list[Path], out: Path, *, as_json: bool) -> None:
+    from nearfield.ingest.sources import one_kind
+
+    kind = one_kind(sources)
+    files = [
+        file
+        for source in sources
+        for file in (source.rglob("*") if source.is_dir() else [source])
+        if file.is_file()
+    ]
+    read = sum(file.stat().st_size for file in files)
+    if as_json:
+        print_json({"kind": kind, "files": len(files), "bytes": read, "out": str(out)})
+        return
+    print_pairs(
+        [
+            ("kind", kind),
+            ("to read", f"{len(files):,} files, {size(read)}"),
+            ("vector set", f"{out}{' (replaced)' if (out / 'manifest.json').exists() else ''}"),
+        ]
+    )
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, dict):
+        return _counts(value) if all(isinstance(v, int) for v in value.values()) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _names(text: str) -> tuple[str, ...]:

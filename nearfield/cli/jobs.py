@@ -87,7 +87,7 @@ def doctor(*, dsn: Dsn = None, database: Database = None, as_json: AsJson = Fals
                 for finding in diagnosis.findings
             ),
         )
-    if any(finding.level == "fail" for finding in diagnosis.findings):
+    if diagnosis.level == "fail":
         raise Infrastructure("something that nearfield needs is amiss: see the lines marked fail")
 
 
