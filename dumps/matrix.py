@@ -81,13 +81,12 @@ def _checked(blocks: Iterable[Block], config: RunConfig) -> Iterator[Block]:
                 f"got neighbours {neighbours.shape} and distances {distances.shape}"
             )
         _check_filled(first, neighbours, config.n)
-        yield first, neighbours, distances
         due = first + len(neighbours)
-    if due != config.n:
-        raise DamagedArtefact(
-            f"expected {config.n:,} rows of the matrix, got {due:,}: "
-            + (f"rows {due:,} to {config.n - 1:,} are missing" if due < config.n else "too many")
-        )
+        if due > config.n:
+            raise DamagedArtefact(f"expected {config.n:,} rows of the matrix, got {due:,}")
+        yield first, neighbours, distances
+    if due < config.n:
+        raise DamagedArtefact(f"rows {due:,} to {config.n - 1:,} of the matrix are missing")
 
 
 def _check_filled(first: int, neighbours: Int32s, n: int) -> None:
