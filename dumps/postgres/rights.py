@@ -35,9 +35,9 @@ def rights(dsn: str) -> Rights:
             "         AND pg_has_role(nspowner, 'USAGE'))"
             " FROM pg_roles WHERE rolname = current_user"
         )
-        *facts, loaded, owns = cursor.fetchone()
+        server, database, user, superuser, schema, role, loaded, owns = cursor.fetchone()
         version = None
         if loaded and owns:
             cursor.execute("SELECT version FROM nearfield.schema_version")
             version = cursor.fetchone()[0]
-    return Rights(*facts, schema_version=version, owns_schema=owns)
+    return Rights(server, database, user, superuser, schema, role, version, owns)

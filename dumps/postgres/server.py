@@ -137,7 +137,7 @@ def _is_ready(user: socket.socket) -> bool:
     try:
         if user.recv(6):
             return True
-    except ConnectionError:
+    except OSError:
         pass
     user.close()
     return False
@@ -218,6 +218,7 @@ def _make_cluster(folder: Path, binaries: Path, account: Account) -> None:
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
+            check=False,
             **account.options(),
         )
     if done.returncode:

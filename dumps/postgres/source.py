@@ -1,0 +1,112 @@
+"""What a load reads of a run: the lists of the matrix and the recordings, in bounded blocks.
+
+Owns the gate before the database: every list is looked at once more on its way.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dumps.matrix import FORMAT_VERSION
+from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError, UsageError
+from nearfield.manifest import check_file
+from nearfield.run import Run
+from nearfield.space import Float32s, Int32s
+from nearfield.vectorset import ID_COLUMN, VectorSet, open_vector_set
+
+RECORDING_ROWS = 32_768
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened matrix. `labels` is the vector set that has them, None to load without."""
+
+    file: Any
+    n: int
+    k: int
+    labels: VectorSet | None
+
+    def lists(self, rows: int) -> Iterator[tuple[int, Int32s, Float32s]]:
+        """(first row, neighbours int32 [m, k], distances float32 [m, k]), m <= rows, checked."""
+        for first in range(0, self.n, rows):
+            neighbours = self.file["neighbours"][first : first + rows]
+            distances = self.file["distances"][first : first + rows]
+            check_lists(first, neighbours, distances, self.n)
+            yield first, neighbours, distances
+
+    def recordings(self) -> Iterator[pa.RecordBatch]:
+        """Ids and labels in row order."""
+        if self.labels is not None:
+            file = pq.ParquetFile(self.labels.path / "recordings.parquet")
+            yield from file.iter_batches(RECORDING_ROWS)
+            return
+        for first in range(0, self.n, RECORDING_ROWS):
+            ids = pa.array(self.ids(slice(first, first + RECORDING_ROWS)), pa.string())
+            yield pa.record_batch({ID_COLUMN: ids})
+
+    def ids(self, rows: Any) -> list[str]:
+        """Recording ids of the matrix file at `rows` (ascending, or a slice), as text."""
+        values = self.file["recording_ids"][rows]
+        return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+
+
+@contextmanager
+def opened_source(run: Run, *, labels: bool) -> Iterator[Source]:
+    """Open what `run` has to load; its matrix was checked against its manifest before.
+
+    Raises `DamagedArtefact` for a matrix of another shape or format, and `UsageError` when labels
+    are asked for and the vector set isn't there any more.
+    """
+    labelled = _labelled(run) if labels else None
+    n, k = run.config.n, run.config.columns
+    with h5py.File(run.matrix, "r") as file:
+        version = file.attrs.get("format_version")
+        if version != FORMAT_VERSION:
+            raise DamagedArtefact(
+                f"{run.matrix} has format {version}, expected {FORMAT_VERSION}: build it again"
+            )
+        for name, dtype in (("neighbours", np.int32), ("distances", np.float32)):
+            if file[name].shape != (n, k) or file[name].dtype != dtype:
+                raise DamagedArtefact(
+                    f"expected {name} {np.dtype(dtype)} [{n}, {k}] in {run.matrix}, "
+                    f"got {file[name].dtype} {file[name].shape}: build it again"
+                )
+        if file["recording_ids"].shape != (n,):
+            raise DamagedArtefact(f"expected {n:,} recording ids in {run.matrix}: build it again")
+        yield Source(file, n, k, labelled)
+
+
+def check_lists(first: int, neighbours: Int32s, distances: Float32s, n: int) -> None:
+    """Raise `DamagedArtefact` unless rows are in range and not the own, distances ascending."""
+    own = np.arange(first, first + len(neighbours))[:, None]
+    wrong = ((neighbours < 0) | (neighbours >= n) | (neighbours == own)).any(axis=1)
+    wrong |= ~np.isfinite(distances).all(axis=1) | (np.diff(distances, axis=1) < 0).any(axis=1)
+    if wrong.any():
+        row = first + int(np.argmax(wrong))
+        raise DamagedArtefact(
+            f"row {row:,} of the matrix isn't a neighbour list (row numbers in 0..{n - 1:,} "
+            "without itself, distances finite and ascending): nothing was published. Build it again"
+        )
+
+
+def _labelled(run: Run) -> VectorSet:
+    path = Path(run.config.vectors)
+    try:
+        found = open_vector_set(path, verify=False)
+        name = "recordings.parquet"
+        check_file(found.path / name, found.manifest.files[name])
+        if found.fingerprint != run.config.vectors_fingerprint:
+            raise MissingFile(f"{path} holds another vector set by now")
+    except NearfieldError as error:
+        raise UsageError(
+            f"labels come from the vector set that the run was built from, and {error}. Put it "
+            "back, or load ids without labels (--no-labels)"
+        ) from error
+    return found
