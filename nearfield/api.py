@@ -17,6 +17,7 @@ from dumps.postgres.load import LoadReport, load_run
 from dumps.postgres.query import Neighbour, similar
 from dumps.postgres.rights import Rights, rights
 from dumps.postgres.server import database as open_database
+from dumps.postgres.server import embedded as open_embedded
 from dumps.postgres.server import find_embedded
 from dumps.verify import Verification, verify_run
 from index_build.build import build_lists, check_config, remove_intermediate
@@ -230,7 +231,7 @@ def query(
     directory = Path(database) if database else None
     if address is None and directory is None:
         directory = find_embedded(Path())
-    with open_database(address, directory) as opened:
+    with open_database(address, directory, create=False) as opened:
         return similar(opened, recording_id, k)
 
 
@@ -240,10 +241,7 @@ def embedded(directory: Path | str) -> Iterator[str]:
 
     Raises `MissingFile` when there is no database yet.
     """
-    path = Path(directory)
-    if not path.exists():
-        raise MissingFile(f"expected an embedded database in {path}; `nearfield load` makes one")
-    with open_database(None, path) as dsn:
+    with open_embedded(Path(directory), create=False) as dsn:
         yield dsn
 
 

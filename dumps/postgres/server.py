@@ -8,8 +8,7 @@ Owns the embedded server's folder and its start; keeper.py owns its life. The fo
     running.lock   held by every process of the server, so it is free only when all are gone;
                    its content is the folder of the sockets
 
-Many commands share one server. Data below a folder that the server's user can't enter (/root) is
-reached through an inherited descriptor, /proc/self/fd/N, so no parent's permissions change.
+Many commands share one server. Refuses to know what the database holds.
 """
 
 import fcntl
@@ -26,9 +25,9 @@ from pathlib import Path
 
 from dumps.postgres import keeper
 from dumps.postgres.binaries import ENVIRONMENT, Account, account_for, find_binaries
+from dumps.postgres.cluster import by_descriptor, data_version, make_cluster, opened, start_failure
 from dumps.postgres.connection import masked
-from nearfield.errors import DatabaseError, DiskFull, MissingFile, UsageError, disk_errors
-from nearfield.files import fsync_path
+from nearfield.errors import DatabaseError, MissingFile, UsageError, disk_errors
 
 DSN_VARIABLE = "NEARFIELD_DSN"
 START_TIMEOUT_S = 600.0
@@ -54,11 +53,12 @@ SETTINGS = {
 
 
 @contextmanager
-def database(dsn: str | None, directory: Path | None) -> Iterator[str]:
+def database(dsn: str | None, directory: Path | None, *, create: bool = True) -> Iterator[str]:
     """Yield a DSN for the block: `dsn`, else the environment's NEARFIELD_DSN, else embedded.
 
     The embedded server keeps its data in `directory` (None: the one below the working directory)
     and is shared by all commands that use it at the same time; the last one to leave stops it.
+    `create` False raises `MissingFile` where there is no data yet, for commands that only read.
     Raises `UsageError`, `DatabaseError`, `DiskFull`. Cost: about 1.5 s for new data, else 0.3 s.
     """
     given = dsn or os.environ.get(DSN_VARIABLE)
@@ -66,8 +66,17 @@ def database(dsn: str | None, directory: Path | None) -> Iterator[str]:
         masked(given)
         yield given
         return
-    with _joined(directory or find_embedded(Path())) as user:
-        yield _dsn(user)
+    with embedded(directory or find_embedded(Path()), create=create) as address:
+        yield address
+
+
+@contextmanager
+def embedded(folder: Path, *, create: bool = True) -> Iterator[str]:
+    """Yield the DSN of the embedded server with its data in `folder`; see `database`."""
+    if not create and not (folder / "data" / "PG_VERSION").exists():
+        raise MissingFile(f"expected an embedded database in {folder}; `nearfield load` makes one")
+    with _joined(folder) as sockets:
+        yield f"host={sockets} port=5432 user=nearfield dbname=postgres"
 
 
 def find_embedded(start: Path) -> Path:
@@ -106,10 +115,6 @@ def _joined(folder: Path) -> Iterator[Path]:
             yield _sockets(folder)
         finally:
             _leave(user)
-
-
-def _dsn(sockets: Path) -> str:
-    return f"host={sockets} port=5432 user=nearfield dbname=postgres"
 
 
 def _leave(user: socket.socket) -> None:
@@ -157,23 +162,23 @@ def _start(folder: Path) -> socket.socket:
             shutil.rmtree(sockets, ignore_errors=True)
             raise
         if not _is_ready(user):
-            raise _start_failure(folder)
+            raise start_failure(folder)
         return user
 
 
 def _run_server(folder: Path, sockets: Path, account: Account, lock: int) -> socket.socket:
     data = folder / "data"
-    binaries = find_binaries(account, major=_data_version(data), scratch=sockets)
+    binaries = find_binaries(account, major=data_version(data), scratch=sockets)
     if not data.exists():
-        _make_cluster(folder, binaries, account)
+        make_cluster(folder, binaries, account)
     # nobody holds running.lock, so the server that wrote this is gone
     (data / "postmaster.pid").unlink(missing_ok=True)
     settings = {**SETTINGS, "unix_socket_directories": str(sockets)}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     ours, theirs = socket.socketpair()
-    with _opened(data) as descriptor, closing(theirs):
+    with opened(data) as descriptor, closing(theirs):
         plan = {
-            "command": [str(binaries / "postgres"), "-D", _by_descriptor(descriptor), *options],
+            "command": [str(binaries / "postgres"), "-D", by_descriptor(descriptor), *options],
             "account": account.options(),
             "environment": ENVIRONMENT,
             "inherited": [descriptor, lock],
@@ -192,78 +197,6 @@ def _run_server(folder: Path, sockets: Path, account: Account, lock: int) -> soc
             check=True,
         )
     return ours
-
-
-def _make_cluster(folder: Path, binaries: Path, account: Account) -> None:
-    """Make data/ whole or not at all: under another name first, as an earlier try may have died."""
-    partial = folder / "data.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(mode=0o700)
-    account.own(partial)
-    with _opened(partial) as descriptor:
-        done = subprocess.run(
-            [
-                binaries / "initdb",
-                "-D",
-                _by_descriptor(descriptor),
-                "--username=nearfield",
-                "--auth=trust",
-                "--no-locale",
-                "--encoding=UTF8",
-                "--data-checksums",
-            ],
-            pass_fds=[descriptor],
-            cwd="/",
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            check=False,
-            **account.options(),
-        )
-    if done.returncode:
-        raise _failure(folder, "initdb", done.stdout + done.stderr)
-    partial.replace(folder / "data")
-    fsync_path(folder)
-
-
-def _start_failure(folder: Path) -> DatabaseError | DiskFull:
-    log = folder / "server.log"
-    said = log.read_text(errors="replace") if log.exists() else ""
-    return _failure(folder, "the server", said)
-
-
-def _failure(folder: Path, what: str, said: str) -> DatabaseError | DiskFull:
-    if "No space left on device" in said:
-        return DiskFull(
-            f"no room left for the embedded Postgres in {folder}: free space there (about 60 MB, "
-            "and 1 kB per recording), then run the same command again"
-        )
-    tail = " / ".join(said.strip().splitlines()[-4:]) or "nothing"
-    return DatabaseError(
-        f"the embedded Postgres in {folder} didn't start; {what} said: {tail}. The rest stands in "
-        "server.log there. Give another server with --dsn, or remove the folder and load again"
-    )
-
-
-def _data_version(data: Path) -> int | None:
-    try:
-        return int((data / "PG_VERSION").read_text())
-    except FileNotFoundError:
-        return None
-
-
-def _by_descriptor(descriptor: int) -> str:
-    return f"/proc/self/fd/{descriptor}"
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
