@@ -33,6 +33,10 @@ def new_file(path: Path, data_bytes: int) -> Iterator[h5py.File]:
         with h5py.File(path, "w", libver=LIBVER, track_order=True) as file:
             _take_room(path, needed)
             yield file
+            file.flush()
+            used = file.id.get_filesize()
+        # HDF5 doesn't know of the room; should it need a byte more, no reader will open the file
+        os.truncate(path, used)
     except (OSError, RuntimeError) as error:
         if _free_bytes(path.parent) < METADATA_BYTES:
             raise _full(path, needed) from error
