@@ -48,8 +48,9 @@ class Library:
 
 def library_facts(names: Sequence[str] = LIBRARIES) -> tuple[Library, ...]:
     """Import each library in a child process and ask it. Cost: about a second altogether."""
+    installed = metadata.packages_distributions()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return tuple(pool.map(_asked, names))
+        return tuple(pool.map(lambda name: _asked(name, _provider(installed.get(name))), names))
 
 
 def loaded_threads() -> dict[str, int]:
@@ -61,8 +62,7 @@ def loaded_threads() -> dict[str, int]:
     }
 
 
-def _asked(name: str) -> Library:
-    provider = _provider(name)
+def _asked(name: str, provider: Mapping[str, Any]) -> Library:
     command = [sys.executable, "-c", f"import nearfield.libraries as it; it.answer({name!r})"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
@@ -84,7 +84,7 @@ def _asked(name: str) -> Library:
     if answer["state"] == "not installed" and provider:
         answer |= {"state": "broken"}
     notice = _notice(lines[:-1] + child.stderr.splitlines())
-    return Library(name, **(answer | provider | notice))
+    return Library(name, **(answer | dict(provider) | notice))
 
 
 def answer(name: str) -> None:
@@ -103,21 +103,21 @@ def answer(name: str) -> None:
     print(f"\n{json.dumps(facts)}", flush=True)
 
 
-def _provider(name: str) -> dict[str, Any]:
+def _provider(distributions: Sequence[str] | None) -> dict[str, Any]:
     """Distribution, version and kind of package that provides a module, if one is installed."""
-    for distribution in metadata.packages_distributions().get(name, ()):
-        found = metadata.distribution(distribution)
-        tags = [
-            line.rpartition("-")[2]
-            for line in (found.read_text("WHEEL") or "").splitlines()
-            if line.startswith("Tag:")
-        ]
-        return {
-            "distribution": distribution,
-            "version": found.version,
-            "package": _package(tags[-1] if tags else ""),
-        }
-    return {}
+    if not distributions:
+        return {}
+    found = metadata.distribution(distributions[0])
+    tags = [
+        line.rpartition("-")[2]
+        for line in (found.read_text("WHEEL") or "").splitlines()
+        if line.startswith("Tag:")
+    ]
+    return {
+        "distribution": distributions[0],
+        "version": found.version,
+        "package": _package(tags[-1] if tags else ""),
+    }
 
 
 def _package(tag: str) -> str:
