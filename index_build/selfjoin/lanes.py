@@ -1,0 +1,187 @@
+"""Vector instructions for the kernels, spelled in LLVM's own portable vectors.
+
+Owns three primitives: a register tile of squared distances, the mask of the values that pass a
+threshold, and a lock. LLVM turns `<16 x float>` into one AVX-512 register, two AVX or four NEON
+ones, so the same code is right everywhere; the tile's shape follows the registers of the processor
+at hand. Refuses any decision about neighbours.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0913  (numba gives these functions their types)
+
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+_FLOAT = ir.FloatType()
+_INT = ir.IntType(64)
+_AT = types.int64
+
+
+def _tile_shape() -> tuple[int, int, int]:
+    """(lanes, rows, vectors): rows x vectors accumulators must fit the registers."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 16, 8, 2
+    return (8, 6, 2) if features.get("avx2") else (4, 4, 2)
+
+
+LANES, ROWS, _VECTORS = _tile_shape()
+COLUMNS = LANES * _VECTORS
+"""A tile is ROWS x COLUMNS distances."""
+MASK_LANES = 16
+NO_LIMITS = np.full(MASK_LANES, -1, np.float32)
+"""Limits that no squared distance passes."""
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, item: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(builder.bitcast(data, item.as_pointer()), [index])
+
+
+def _load(builder: Any, pointer: Any, vector: Any) -> Any:
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
+
+
+def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+
+def _fused(module: Any, wide: Any) -> Any:
+    # fused where the processor can, multiply and add elsewhere
+    name = f"llvm.fmuladd.v{wide.count}f32"
+    return module.globals.get(name) or ir.Function(
+        module, ir.FunctionType(wide, [wide, wide, wide]), name
+    )
+
+
+def tile_primitive(lanes: int, rows: int, vectors: int) -> Any:
+    """The tile for a register shape; `tile_distances` is the one for this machine."""
+
+    @intrinsic
+    def tile(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+        _typing, a, a_at, d, b, b_at, row_norms, row_at, column_norms, column_at,
+        out, out_at, stride,
+    ):  # fmt: skip
+        signature = types.void(
+            a, _AT, _AT, b, _AT, row_norms, _AT, column_norms, _AT, out, _AT, _AT
+        )  # fmt: skip
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            kinds = signature.args
+            wide = ir.VectorType(_FLOAT, lanes)
+            place = [
+                _pointer(context, builder, kinds[i], values[i], values[i + 1], _FLOAT)
+                for i in (5, 7, 9)
+            ]
+            left = _pointer(context, builder, kinds[0], values[0], values[1], _FLOAT)
+            right = _pointer(context, builder, kinds[3], values[3], values[4], _FLOAT)
+            d, stride = values[2], values[11]
+            fused = _fused(builder.module, wide)
+            columns = [
+                _load(builder, builder.gep(place[1], [_INT(v * lanes)]), wide)
+                for v in range(vectors)
+            ]
+            start = []
+            for r in range(rows):
+                norm = _splat(builder, builder.load(builder.gep(place[0], [_INT(r)])), wide)
+                start += [builder.fadd(norm, column) for column in columns]
+            before = builder.block
+            loop = builder.append_basic_block("tile")
+            after = builder.append_basic_block("tile_done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            t = builder.phi(_INT)
+            t.add_incoming(_INT(0), before)
+            sums = [builder.phi(wide) for _ in start]
+            for phi, value in zip(sums, start, strict=True):
+                phi.add_incoming(value, before)
+            at = builder.mul(t, _INT(lanes * vectors))
+            candidates = [
+                _load(builder, builder.gep(right, [builder.add(at, _INT(v * lanes))]), wide)
+                for v in range(vectors)
+            ]
+            following = []
+            for r in range(rows):
+                index = builder.add(builder.mul(d, _INT(r)), t)
+                query = _splat(builder, builder.load(builder.gep(left, [index])), wide)
+                following += [
+                    builder.call(fused, [query, candidates[v], sums[r * vectors + v]])
+                    for v in range(vectors)
+                ]
+            advanced = builder.add(t, _INT(1))
+            t.add_incoming(advanced, loop)
+            for phi, value in zip(sums, following, strict=True):
+                phi.add_incoming(value, loop)
+            builder.cbranch(builder.icmp_signed("<", advanced, d), loop, after)
+            builder.position_at_end(after)
+            zero = ir.Constant(wide, [0.0] * lanes)
+            for r in range(rows):
+                for v in range(vectors):
+                    value = following[r * vectors + v]
+                    value = builder.select(builder.fcmp_ordered("<", value, zero), zero, value)
+                    index = builder.add(builder.mul(stride, _INT(r)), _INT(v * lanes))
+                    pointer = builder.gep(place[2], [index])
+                    builder.store(value, builder.bitcast(pointer, wide.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+tile_distances = tile_primitive(LANES, ROWS, _VECTORS)
+"""Squared distances of ROWS rows to COLUMNS columns into out[out_at + r * stride + c].
+
+a: rows, each d long, from a_at, scaled by -2. b: panel [d, COLUMNS] from b_at. The norms are the
+squared lengths. Rounding below zero is cut to zero; NaN stays. The sum runs in the order of d.
+"""
+
+
+@intrinsic
+def passing(_typing, values, values_at, limits, limits_at, limit):  # type: ignore[no-untyped-def]
+    """Bits of the 16 floats from values_at that are <= limit or <= limits[limits_at + i]."""
+    signature = types.int64(values, _AT, limits, _AT, types.float32)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        wide = ir.VectorType(_FLOAT, MASK_LANES)
+        kinds = signature.args
+        value = _load(
+            builder, _pointer(context, builder, kinds[0], given[0], given[1], _FLOAT), wide
+        )
+        own = _load(builder, _pointer(context, builder, kinds[2], given[2], given[3], _FLOAT), wide)
+        common = _splat(builder, given[4], wide)
+        bits = builder.or_(
+            builder.fcmp_ordered("<=", value, own), builder.fcmp_ordered("<=", value, common)
+        )
+        return builder.zext(builder.bitcast(bits, ir.IntType(MASK_LANES)), _INT)
+
+    return signature, generate
+
+
+@intrinsic
+def lowest_bit(_typing, bits):  # type: ignore[no-untyped-def]
+    """Place of the lowest set bit of a non-zero int64."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        return builder.cttz(given[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def exchange(_typing, flags, at, value):  # type: ignore[no-untyped-def]
+    """Atomically put `value` into int32 flags[at]; returns what stood there."""
+    signature = types.int32(flags, _AT, types.int32)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        item = ir.IntType(32)
+        pointer = _pointer(context, builder, signature.args[0], given[0], given[1], item)
+        return builder.atomic_rmw("xchg", pointer, given[2], "seq_cst")
+
+    return signature, generate
