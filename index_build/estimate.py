@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.methods import Asked, method_named, neighbours_of_all
+from benchmark.methods import Asked
 from index_build.duplicates import collapse
+from index_build.joining import joined
 from index_build.plan import SHARD_ROWS, Plan, plan_for, share_of_loss
 from index_build.shards import use_threads
 from nearfield.cluster import available_cores
@@ -90,5 +91,5 @@ def _method_seconds(config: RunConfig, plan: Plan, vector_set: VectorSet) -> flo
         config.k, config.space, share_of_loss(config.recall, 0), available_cores(), config.seed
     )
     started = time.perf_counter()
-    neighbours_of_all(method_named(plan.method), vectors, asked)
+    joined(plan.method, vectors, asked)
     return (time.perf_counter() - started) * plan.n / len(vectors)

@@ -6,16 +6,18 @@ number of workers, so neither does the result.
 
 from dataclasses import dataclass
 
-from benchmark.methods import METHODS
+from index_build.joining import JOINS, SELFJOIN
 from nearfield.errors import UsageError
 from nearfield.run import RunConfig
 
-EXACT = "exact"
 AUTO = "auto"
+EXACT = "exact"
 EXACT_UP_TO = 50_000
 """Below this many rows all pairs cost less than partition, overlap and index (docs/adr/0002)."""
 EXACT_BLOCK_ROWS = 8_192
 SHARD_ROWS = 200_000
+SELFJOIN_SHARD_ROWS = 1_000_000
+"""Shards overlap, which costs; the self-join has cells of its own, so its shards can be large."""
 MERGE_ROWS = 100_000
 ATTEMPTS = 3
 
@@ -45,15 +47,16 @@ def plan_for(config: RunConfig, distinct: int) -> Plan:
     method, reason = _method(config, distinct)
     if method == EXACT:
         return Plan(method, distinct, -(-distinct // EXACT_BLOCK_ROWS), reason)
-    if method not in METHODS:
-        known = ", ".join((AUTO, EXACT, *METHODS))
+    if method not in JOINS:
+        known = ", ".join((AUTO, EXACT, *JOINS))
         raise UsageError(f"expected a method out of {known}; got {method!r}")
-    if config.space not in METHODS[method].spaces or config.space == "ip":
+    if config.space == "ip":
         raise UsageError(
-            f"method {method} can't build a matrix in space {config.space}: cells group what is "
-            f"near, not what has a large product. Use --method {EXACT}"
+            f"method {method} can't build a matrix in space ip: cells group what is near, "
+            f"not what has a large product. Use --method {EXACT}"
         )
-    return Plan(method, distinct, -(-distinct // SHARD_ROWS), reason)
+    rows = SELFJOIN_SHARD_ROWS if method == SELFJOIN else SHARD_ROWS
+    return Plan(method, distinct, -(-distinct // rows), reason)
 
 
 def _method(config: RunConfig, distinct: int) -> tuple[str, str]:
@@ -63,7 +66,7 @@ def _method(config: RunConfig, distinct: int) -> tuple[str, str]:
         return EXACT, "inner products have no cells, so every pair is compared"
     if distinct <= EXACT_UP_TO:
         return EXACT, f"{distinct:,} distinct vectors are few enough to compare every pair"
-    return "faiss-ivf", f"the cheapest known for {distinct:,} distinct vectors"
+    return SELFJOIN, f"the cheapest measured for {distinct:,} distinct vectors"
 
 
 def share_of_loss(recall: float, attempt: int) -> float:

@@ -16,7 +16,8 @@ import faiss
 import numba
 import numpy as np
 
-from benchmark.methods import Asked, method_named, neighbours_of_all
+from benchmark.methods import Asked
+from index_build.joining import joined
 from index_build.merge import merge_parts
 from nearfield.errors import ShardFailed
 from nearfield.exact import exact_search
@@ -136,7 +137,7 @@ def _join(directory: str, method: str, threads: int, task: PartTask) -> None:
     use_threads(threads)
     rows, vectors = read_shard(Path(directory))
     asked = Asked(task.k, task.space, task.recall, threads, task.seed)
-    local, distances = neighbours_of_all(method_named(method), np.ascontiguousarray(vectors), asked)
+    local, distances = joined(method, np.ascontiguousarray(vectors), asked)
     neighbours = np.where(local == EMPTY, np.int32(EMPTY), rows[local])
     # rows ascend, so local order within equal distances is the order of the rows
     _write(NeighbourTable(rows, neighbours, distances), task)

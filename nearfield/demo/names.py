@@ -34,7 +34,7 @@ TITLES = ("{a} {n}", "The {n}", "{n} of the {a} {m}", "My {a} {n}", "{n} and {m}
 
 def artist_names(count: int, rng: np.random.Generator) -> list[str]:
     """`count` different names of bands and persons."""
-    names = [f"The {adjective} {noun}s" for adjective in ADJECTIVES for noun in NOUNS]
+    names = [f"The {adjective} {_plural(noun)}" for adjective in ADJECTIVES for noun in NOUNS]
     names += [f"{first} {last}" for first in FIRST for last in LAST]
     order = rng.permutation(len(names))
     return [names[order[i % len(names)]] + _ordinal(i // len(names)) for i in range(count)]
@@ -49,6 +49,12 @@ def title(rng: np.random.Generator) -> str:
 
 def _one_of(words: Sequence[str], rng: np.random.Generator) -> str:
     return words[int(rng.integers(len(words)))]
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def _ordinal(repeat: int) -> str:

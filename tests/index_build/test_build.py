@@ -1,4 +1,4 @@
-"""The build on a real Dask cluster: right lists, resumed parts, faults that cost only themselves."""
+"""The build on a real Dask cluster: right lists, resumed parts, faults contained."""
 
 import os
 import shutil
@@ -62,12 +62,14 @@ def test_a_small_set_is_built_exactly(tmp_path, client, space):
     assert built.plan.method == "exact"
 
 
-def test_shards_reach_the_asked_recall_and_fill_every_list(tmp_path, client, monkeypatch):
+@pytest.mark.parametrize("method", ["faiss-ivf", "selfjoin"])
+def test_shards_reach_the_asked_recall_and_fill_every_list(tmp_path, client, monkeypatch, method):
     monkeypatch.setattr(plan, "SHARD_ROWS", 1_500)
+    monkeypatch.setattr(plan, "SELFJOIN_SHARD_ROWS", 1_500)
     vectors = manifold(6_000)
     vectors[100:140] = vectors[3]
     opened = vector_set(tmp_path / "vectors", vectors)
-    run = create_run(tmp_path / "run", config_of(opened, "faiss-ivf"))
+    run = create_run(tmp_path / "run", config_of(opened, method))
     built = build_lists(run, opened, client)
     neighbours, distances = lists(built)
 
@@ -199,7 +201,7 @@ def test_a_killed_worker_costs_only_a_retry(tmp_path):
 def test_an_unreachable_scheduler_is_named(monkeypatch):
     monkeypatch.setattr("nearfield.cluster.CONNECT_TIMEOUT_S", 1)
     with (
-        pytest.raises(Infrastructure, match="scheduler at tcp://127.0.0.1:9"),
+        pytest.raises(Infrastructure, match=r"scheduler at tcp://127\.0\.0\.1:9"),
         connected(ClusterOptions(scheduler="tcp://127.0.0.1:9")),
     ):
         pass

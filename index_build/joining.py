@@ -1,0 +1,29 @@
+"""The join of one set of vectors by a method: the self-join, or a library asked row by row.
+
+Owns the choice between them, nothing of either.
+"""
+
+from benchmark.methods import METHODS, Asked, method_named, neighbours_of_all
+from index_build.selfjoin import knn_matrix
+from nearfield.space import Float32s, Int32s
+
+SELFJOIN = "selfjoin"
+JOINS = (SELFJOIN, *METHODS)
+
+
+def joined(method: str, vectors: Float32s, asked: Asked) -> tuple[Int32s, Float32s]:
+    """Neighbours int32 and distances float32 [n, min(k, n - 1)] of prepared vectors float32 [n, d].
+
+    Lists as `neighbours_of_all` describes them. Raises `UsageError` for an unknown method.
+    """
+    if method != SELFJOIN:
+        return neighbours_of_all(method_named(method), vectors, asked)
+    found = knn_matrix(
+        vectors,
+        asked.k,
+        space=asked.space,
+        recall=asked.recall,
+        threads=asked.threads,
+        seed=asked.seed,
+    )
+    return found.neighbours, found.distances
