@@ -34,6 +34,18 @@ class Lists:
         """Length of each list."""
         return np.diff(self.starts)
 
+    def part(self, first: int, stop: int) -> "Lists":
+        """Lists first..stop-1."""
+        starts = self.starts[first : stop + 1]
+        return Lists(starts - starts[0], self.values[starts[0] : starts[-1]])
+
+    def chosen(self, lists: Int32s) -> "Lists":
+        """The given lists, in that order."""
+        sizes = self.sizes[lists]
+        starts = starts_of(sizes)
+        within = np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
+        return Lists(starts, self.values[np.repeat(self.starts[lists], sizes) + within])
+
 
 def lists_by(keys: Int32s, values: Int32s, lists: int) -> Lists:
     """Values grouped by key 0..lists-1, in their order within each. Cost O(values)."""
@@ -61,6 +73,9 @@ class Cells:
 
     centres: float32 [c, d]. home: int32 [u]. visited: the cells that each point visits, its home
     not among them. residents, visitors: the points of each cell, ascending.
+
+    In a shard, centres, residents and visitors are those of its own cells, of which the first has
+    number `first` in `home` and `visited`.
     """
 
     centres: Float32s
@@ -68,6 +83,7 @@ class Cells:
     visited: Lists
     residents: Lists
     visitors: Lists
+    first: int = 0
 
     @property
     def pairs_per_point(self) -> float:

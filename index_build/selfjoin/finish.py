@@ -11,9 +11,6 @@ from index_build.selfjoin.jit import kernel, run_parallel, summing_kernel
 from index_build.selfjoin.points import Points
 from nearfield.space import Float32s, Int32s, SpaceName
 
-RANKED = 256
-"""Up to this k a list is sorted by counting smaller keys, which vectorises."""
-
 
 def finish(
     points: Points, neighbours: Int32s, distances: Float32s, order: list[Int32s],
@@ -71,11 +68,8 @@ def _finish(
 
 @kernel
 def sort_keys(keys: Int64s, out: Int64s) -> None:
-    """Sort int64 keys into `out`. Keys are distinct, except those of empty places."""
+    """Sort keys into `out` by counting smaller ones: k^2 steps, but in vector instructions."""
     k = len(keys)
-    if k > RANKED:
-        out[:] = np.sort(keys)
-        return
     for i in range(k):
         rank = 0
         for j in range(k):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from index_build.selfjoin.cells import Cells, Int64s
-from index_build.selfjoin.jit import kernel
+from index_build.selfjoin.jit import kernel, run_parallel
 from index_build.selfjoin.lanes import (
     COLUMNS,
     MASK_LANES,
@@ -20,9 +20,8 @@ from index_build.selfjoin.lanes import (
     exchange,
     lowest_bit,
     passing,
-    tile_distances,
 )
-from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, padded
+from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, padded, squared_tile
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.select import keep_smallest, keep_smallest_of_line
 from nearfield.neighbours import EMPTY
@@ -49,6 +48,13 @@ class NearLists:
         return int(self.points.shape[1])
 
 
+def join_cells(points: Points, cells: Cells, lists: NearLists, *, threads: int) -> None:
+    """Both phases over all cells."""
+    every = range(len(cells.residents))
+    run_parallel(lambda cell: join_residents(points, cells, lists, cell), every, threads)
+    run_parallel(lambda cell: join_visitors(points, cells, lists, cell), every, threads)
+
+
 def empty_lists(points: int, k: int) -> NearLists:
     """Lists without entries."""
     return lists_in(np.empty((points, k), np.int32), np.empty((points, k), np.float32))
@@ -73,7 +79,8 @@ def join_residents(points: Points, cells: Cells, lists: NearLists, cell: int) ->
         return
     d, width = points.vectors.shape[1], padded(len(members))
     _residents(
-        points.vectors, points.rows[members], members, cells.centres[cell], points.scale,
+        points.careful, points.vectors, points.rows[members], members,
+        points.origin(cells.centres[cell]), points.scale,
         aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
         lists.points, lists.squared, lists.limits,
     )  # fmt: skip
@@ -86,17 +93,18 @@ def join_visitors(points: Points, cells: Cells, lists: NearLists, cell: int) -> 
         return
     d, width, places = points.vectors.shape[1], padded(len(members)), buffer_places(lists.k)
     _visitors(
-        points.vectors, points.rows[members], members, points.rows[visitors], visitors,
-        cells.centres[cell], points.scale,
+        points.careful, points.vectors, points.rows[members], members,
+        points.rows[visitors], visitors, points.origin(cells.centres[cell]), points.scale,
         aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
-        cell, cells.home, cells.visited.starts, cells.visited.values, places,
+        cells.first + cell, cells.home, cells.visited.starts, cells.visited.values, places,
         lists.points, lists.squared, lists.limits, lists.locks,
     )  # fmt: skip
 
 
 @kernel
 def _residents(  # noqa: PLR0913, PLR0917
-    vectors: Float32s, rows: Int32s, members: Int32s, centre: Float32s, scale: np.float32,
+    careful: bool, vectors: Float32s, rows: Int32s, members: Int32s,
+    centre: Float32s, scale: np.float32,
     panel: Float32s, column_norms: Float32s, queries: Float32s, lines: Float32s,
     out_points: Int32s, out_squared: Float32s, limits: Float32s,
 ) -> None:  # fmt: skip
@@ -108,9 +116,7 @@ def _residents(  # noqa: PLR0913, PLR0917
         count = min(ROWS, size - first)
         pack_rows(vectors, rows, first, count, centre, scale, queries, row_norms)
         for c in range(0, width, COLUMNS):
-            tile_distances(
-                queries, 0, d, panel, c * d, row_norms, 0, column_norms, c, lines, c, width
-            )
+            squared_tile(careful, queries, 0, d, panel, c, row_norms, column_norms, lines)
         for r in range(count):
             own, at, member = first + r, r * width, members[first + r]
             if size - 1 > k:
@@ -152,6 +158,28 @@ def merge_into(  # noqa: PLR0913, PLR0917
     exchange(locks, lock, np.int32(0))
 
 
+def merge_lists(into: NearLists, at: Int32s, new: NearLists) -> None:
+    """Merge lists [m] of the same or another join into lists at[m] of `into`; no pair in both."""
+    k = into.k
+    _merge_all(
+        at, new.squared, new.points, np.empty(k + new.k, np.float32), np.empty(k + new.k, np.int32),
+        into.points, into.squared, into.limits, into.locks,
+    )  # fmt: skip
+
+
+@kernel
+def _merge_all(  # noqa: PLR0913, PLR0917
+    at: Int32s, new_squared: Float32s, new_points: Int32s,
+    spare_squared: Float32s, spare_points: Int32s,
+    out_points: Int32s, out_squared: Float32s, limits: Float32s, locks: Int32s,
+) -> None:  # fmt: skip
+    for i in range(len(at)):
+        merge_into(
+            at[i], new_squared[i], new_points[i], new_points.shape[1], spare_squared, spare_points,
+            out_points, out_squared, limits, locks,
+        )  # fmt: skip
+
+
 @kernel
 def meet_elsewhere(cell: int, home: int, resident: int, starts: Int64s, visited: Int32s) -> bool:
     """Whether a resident of `cell` visits the visitor's `home` and that home comes first."""
@@ -165,7 +193,8 @@ def meet_elsewhere(cell: int, home: int, resident: int, starts: Int64s, visited:
 
 @kernel
 def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
-    vectors: Float32s, rows: Int32s, members: Int32s, visitor_rows: Int32s, visitors: Int32s,
+    careful: bool, vectors: Float32s, rows: Int32s, members: Int32s,
+    visitor_rows: Int32s, visitors: Int32s,
     centre: Float32s, scale: np.float32,
     panel: Float32s, column_norms: Float32s, queries: Float32s, lines: Float32s,
     cell: int, home: Int32s, starts: Int64s, visited: Int32s, places: int,
@@ -188,9 +217,7 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
         count = min(ROWS, len(visitors) - first)
         pack_rows(vectors, visitor_rows, first, count, centre, scale, queries, row_norms)
         for c in range(0, width, COLUMNS):
-            tile_distances(
-                queries, 0, d, panel, c * d, row_norms, 0, column_norms, c, lines, c, width
-            )
+            squared_tile(careful, queries, 0, d, panel, c, row_norms, column_norms, lines)
         for r in range(count):
             visitor, at, found = visitors[first + r], r * width, 0
             limit = limits[visitor]

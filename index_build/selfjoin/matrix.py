@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,17 +17,18 @@ from index_build.selfjoin.finish import finish
 from index_build.selfjoin.jit import run_parallel
 from index_build.selfjoin.join import NearLists, join_residents, join_visitors, lists_in
 from index_build.selfjoin.nearest import partition
-from index_build.selfjoin.plan import Plan, Sample, choose_plan, drawn_sample
+from index_build.selfjoin.plan import Plan, Sample, choose_plan, drawn_sample, needs_care
 from index_build.selfjoin.points import Points, points_of
 from index_build.selfjoin.sweep import nearest_points
 from nearfield.errors import UsageError
 from nearfield.exact import exact_search
-from nearfield.space import Float32s, Int32s, SpaceName, prepared
+from nearfield.space import Float32s, Int32s, SpaceName, pair_distances, prepared
 from nearfield.vectorset import check_finite
 
 SMALL = 4_096
 """Up to this many rows everything is compared, with a certificate."""
 EXPAND_ROWS = 65_536
+TIE = 1e-6
 BYTES_PER_POINT = 64
 BYTES_PER_VISIT = 16
 
@@ -135,6 +136,7 @@ def _join_points(
     lists = lists_in(neighbours, distances)
     with report.phase("plan"):
         sample = drawn_sample(points, lists.k, seed=request.seed, threads=request.threads)
+        points = replace(points, careful=needs_care(points, sample))
         plan = choose_plan(
             points, sample, request.recall, seed=request.seed, threads=request.threads
         )
@@ -148,7 +150,7 @@ def _join_points(
             points, lists.points, lists.squared, order,
             space=request.space, threads=request.threads,
         )  # fmt: skip
-    report.recall = _sampled_recall(sample, lists.points)
+    report.recall = _sampled_recall(points, sample, lists.squared, request.space)
 
 
 def _run_plan(
@@ -166,11 +168,11 @@ def _run_plan(
     with report.phase("fill"):
         short = np.flatnonzero(np.isinf(lists.limits)).astype(np.int32)
         _sweep_into(points, short, lists, request)
-    report.chosen = _facts(plan, cells) | {"filled": len(short)}
+    report.chosen = _facts(points, plan, cells) | {"filled": len(short)}
     return [cells.residents[cell] for cell in every]
 
 
-def _facts(plan: Plan, cells: Cells) -> dict[str, float]:
+def _facts(points: Points, plan: Plan, cells: Cells) -> dict[str, float]:
     return {
         "cells": len(cells.centres),
         "largest cell": int(cells.residents.sizes.max()),
@@ -178,6 +180,7 @@ def _facts(plan: Plan, cells: Cells) -> dict[str, float]:
         "visits": len(cells.visited.values) / len(cells.home),
         "pairs per point": cells.pairs_per_point,
         "expected recall": plan.expected,
+        "careful": points.careful,
     }
 
 
@@ -205,11 +208,12 @@ def _check_memory(plan: Plan, points: int, request: Request) -> None:
         )
 
 
-def _sampled_recall(sample: Sample, neighbours: Int32s) -> float:
-    found = [
-        np.isin(true, neighbours[point]).mean()
-        for point, true in zip(sample.points, sample.truth.points, strict=True)
-    ]
+def _sampled_recall(points: Points, sample: Sample, distances: Float32s, space: SpaceName) -> float:
+    found = []
+    for point, true in zip(sample.points, sample.truth.points, strict=True):
+        own, theirs = points.vectors[points.rows[point]], points.vectors[points.rows[true]]
+        kth = pair_distances(own, theirs, space).max()
+        found.append((distances[point] <= kth * (1 + TIE)).mean())
     return float(np.mean(found))
 
 

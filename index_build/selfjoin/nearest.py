@@ -17,9 +17,8 @@ from index_build.selfjoin.lanes import (
     ROWS,
     lowest_bit,
     passing,
-    tile_distances,
 )
-from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, padded
+from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, padded, squared_tile
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.select import keep_smallest
 from nearfield.space import Float32s, Int32s
@@ -51,12 +50,12 @@ class NearCells:
     squared: Float32s
 
 
-def panel_of(centres: Float32s, scale: np.float32) -> Panel:
-    """Lay out centres float32 [c, d]."""
+def panel_of(centres: Float32s, points: Points) -> Panel:
+    """Lay out centres float32 [c, d] for comparison with `points`."""
     c, d = centres.shape
-    middle = centres.mean(axis=0, dtype=np.float64).astype(np.float32)
+    middle = points.origin(centres.mean(axis=0, dtype=np.float64).astype(np.float32))
     values, norms = aligned(padded(c) * d), aligned(padded(c))
-    pack_columns(centres, np.arange(c, dtype=np.int32), 0, c, middle, scale, values, norms)
+    pack_columns(centres, np.arange(c, dtype=np.int32), 0, c, middle, points.scale, values, norms)
     return Panel(centres, middle, values, norms)
 
 
@@ -72,7 +71,7 @@ def near_cells(points: Points, panel: Panel, *, ratio: float, most: int, threads
     def one(first: int) -> None:
         stop = min(first + CHUNK, len(points))
         _near(
-            points.vectors, points.rows[first:stop], panel.middle, points.scale,
+            points.careful, points.vectors, points.rows[first:stop], panel.middle, points.scale,
             panel.values, panel.norms, len(panel.centres), np.float32(min(ratio * ratio, 1e30)),
             aligned(TILES * ROWS * points.vectors.shape[1]),
             aligned(TILES * ROWS * len(panel.norms) + MASK_LANES),
@@ -99,7 +98,7 @@ def partition(points: Points, panel: Panel, *, ratio: float, most: int, threads:
 
 @kernel
 def _near(  # noqa: PLR0912, PLR0913, PLR0917
-    vectors: Float32s, rows: Int32s, middle: Float32s, scale: np.float32,
+    careful: bool, vectors: Float32s, rows: Int32s, middle: Float32s, scale: np.float32,
     panel: Float32s, norms: Float32s, centres: int, factor: np.float32,
     queries: Float32s, lines: Float32s,
     home: Int32s, cells: Int32s, squared: Float32s,
@@ -119,10 +118,7 @@ def _near(  # noqa: PLR0912, PLR0913, PLR0917
             )  # fmt: skip
         for c in range(0, width, COLUMNS):
             for tile in range(tiles):
-                tile_distances(
-                    queries, tile * ROWS * d, d, panel, c * d, row_norms, tile * ROWS, norms, c,
-                    lines, tile * ROWS * width + c, width,
-                )  # fmt: skip
+                squared_tile(careful, queries, tile * ROWS, d, panel, c, row_norms, norms, lines)
         for r in range(batch):
             at, row = r * width, first + r
             lowest = np.int32(0x7FFFFFFF)

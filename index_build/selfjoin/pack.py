@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel, summing_kernel
-from index_build.selfjoin.lanes import COLUMNS, ROWS
+from index_build.selfjoin.lanes import COLUMNS, ROWS, tile_differences, tile_products
 from nearfield.space import Float32s, Int32s
 
 
@@ -81,3 +81,25 @@ def pack_columns(  # noqa: PLR0913, PLR0917
         for t in range(d):
             out[panel + t * COLUMNS] = line[t]
         norms[c] = squared_length(line, 0, d)
+
+
+@kernel
+def squared_tile(  # noqa: PLR0913, PLR0917
+    careful: bool, queries: Float32s, first: int, d: int, panel: Float32s, c: int,
+    row_norms: Float32s, column_norms: Float32s, lines: Float32s,
+) -> None:  # fmt: skip
+    """Squared distances of rows first.. to columns c.., into `lines` of len(column_norms) each.
+
+    `careful` sums squared differences, which costs twice as much and never cancels.
+    """
+    width = len(column_norms)
+    if careful:
+        tile_differences(
+            queries, first * d, d, panel, c * d, row_norms, first, column_norms, c,
+            lines, first * width + c, width,
+        )  # fmt: skip
+    else:
+        tile_products(
+            queries, first * d, d, panel, c * d, row_norms, first, column_norms, c,
+            lines, first * width + c, width,
+        )  # fmt: skip

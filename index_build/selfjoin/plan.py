@@ -24,6 +24,8 @@ MOST_CELLS = 48
 RATIOS = np.linspace(1.0, 2.0, 101)
 EXACT_SHARE = 0.2
 """Past this share of all points per point, comparing everything is cheaper."""
+CANCELLING = 1e-3
+"""Squared distances below this share of the squared extent lose digits in a float32 product."""
 MARGIN_ERRORS = 1.5
 """Standard errors of the sampled recall that the plan aims above what was asked."""
 
@@ -60,6 +62,13 @@ def drawn_sample(points: Points, k: int, *, seed: int, threads: int) -> Sample:
     return Sample(queries, nearest_points(points, queries, k, threads=threads))
 
 
+def needs_care(points: Points, sample: Sample) -> bool:
+    """Whether some sampled list is so short, against the extent of all, that products cancel."""
+    own = points.vectors[points.rows[sample.points]].astype(np.float64) * float(points.scale)
+    extent = ((own - own.mean(axis=0)) ** 2).sum(axis=1).max()
+    return bool(sample.truth.limits.min() < CANCELLING * extent)
+
+
 def cell_size(k: int) -> int:
     """Residents that a cell has on average: enough to fill first lists, few to keep pairs few."""
     return max(4 * k, 128)
@@ -86,7 +95,7 @@ def plan_for(
     points: Points, sample: Sample, recall: float, centres: Float32s, *, threads: int
 ) -> Plan:
     """The cheapest plan with these centres, or the one nearest to the recall."""
-    panel = panel_of(centres, points.scale)
+    panel = panel_of(centres, points)
     own, theirs = (
         near_cells(points.chosen(chosen), panel, ratio=np.inf, most=MOST_CELLS, threads=threads)
         for chosen in (sample.points, sample.truth.points.ravel())

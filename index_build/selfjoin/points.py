@@ -1,6 +1,6 @@
 """What is joined: points, numbered without gaps, that stand for rows of a vector array."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,22 +12,31 @@ SCALE_SAMPLE = 4_096
 
 @dataclass(frozen=True)
 class Points:
-    """Point p is vectors[rows[p]]; `scale` as in `pack.scale_for`. Vectors are never copied."""
+    """Point p is vectors[rows[p]]; `scale` as in `pack.scale_for`. Vectors are never copied.
+
+    `careful`: distances are sums of squared differences, for data whose nearest neighbours are so
+    near, measured by the extent of all, that |x|^2 - 2xy + |y|^2 would cancel.
+    """
 
     vectors: Float32s
     rows: Int32s
     scale: np.float32
+    careful: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def part(self, first: int, stop: int) -> "Points":
         """Points first..stop-1."""
-        return Points(self.vectors, self.rows[first:stop], self.scale)
+        return replace(self, rows=self.rows[first:stop])
 
     def chosen(self, points: Int32s) -> "Points":
         """The given points, renumbered in that order."""
-        return Points(self.vectors, self.rows[points], self.scale)
+        return replace(self, rows=self.rows[points])
+
+    def origin(self, centre: Float32s) -> Float32s:
+        """What to subtract before a tile: the centre; nothing where differences are exact."""
+        return np.zeros_like(centre) if self.careful else centre
 
 
 def points_of(vectors: Float32s, rows: Int32s, seed: int) -> Points:

@@ -52,11 +52,16 @@ def keep_smallest(
     bits = values.view(np.int32)
     limit = kth_bits(bits, 0, count, k)
     surplus = count_up_to(bits, 0, count, limit) - k
-    last_id, ties_left = np.int32(0x7FFFFFFF), count
+    last_id, ties_left = 0x7FFFFFFF, count
     if surplus > 0:
-        ties = ids[:count][bits[:count] == np.int32(limit)]
-        ties_left = len(ties) - surplus
-        last_id = np.sort(ties)[ties_left - 1]
+        ties = np.empty(count, np.int32)
+        found = 0
+        for i in range(count):
+            if bits[i] == limit:
+                ties[found] = ids[i]
+                found += 1
+        ties_left = found - surplus
+        last_id = kth_bits(ties, 0, found, ties_left)
     largest, kept = np.float32(0), 0
     for i in range(count):
         if bits[i] > limit:

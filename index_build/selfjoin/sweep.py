@@ -15,9 +15,8 @@ from index_build.selfjoin.lanes import (
     ROWS,
     lowest_bit,
     passing,
-    tile_distances,
 )
-from index_build.selfjoin.pack import aligned, pack_columns, pack_rows
+from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, squared_tile
 from index_build.selfjoin.points import Points
 from nearfield.space import Float32s, Int32s
 
@@ -29,8 +28,8 @@ def nearest_points(points: Points, queries: Int32s, k: int, *, threads: int) -> 
     """The k nearest other points of each query point; lists [q, k]. Cost q x u x d."""
     lists = empty_lists(len(queries), k)
     group = min(GROUP, -(-len(queries) // threads))
-    middle = points.vectors[points.rows[queries]].mean(axis=0, dtype=np.float64).astype(np.float32)
     d = points.vectors.shape[1]
+    middle = np.zeros(d, np.float32)
 
     def one(first: int) -> None:
         chosen = slice(first, first + group)
@@ -67,9 +66,7 @@ def _sweep(  # noqa: PLR0913, PLR0917
             count = min(ROWS, len(queries) - first)
             pack_rows(vectors, query_rows, first, count, middle, scale, tile, row_norms)
             for c in range(0, stop, COLUMNS):
-                tile_distances(
-                    tile, 0, d, panel, c * d, row_norms, 0, column_norms, c, lines, c, width
-                )
+                squared_tile(True, tile, 0, d, panel, c, row_norms, column_norms, lines)
             for r in range(count):
                 query, at, found = first + r, r * width, 0
                 for c in range(0, stop, MASK_LANES):

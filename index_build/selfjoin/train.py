@@ -5,6 +5,8 @@ dense region as many cells as its share of the sample asks for. Seeded; the resu
 on the number of threads.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +29,7 @@ def trained_centres(points: Points, cells: int, *, seed: int, threads: int) -> F
     size = min(len(points), cells * SAMPLE_PER_CELL)
     chosen = np.sort(random.choice(len(points), size, replace=False)).astype(np.int32)
     vectors = np.ascontiguousarray(points.vectors[points.rows[chosen]])
-    sample = Points(vectors, np.arange(size, dtype=np.int32), points.scale)
+    sample = replace(points, vectors=vectors, rows=np.arange(size, dtype=np.int32))
     regions = lloyd(sample, round(cells**0.5), PASSES, random, threads)
     region = nearest_of(sample, regions, threads)
     shares = cells_per_region(np.bincount(region, minlength=len(regions)), cells)
@@ -78,7 +80,7 @@ def moved(points: Points, centres: Float32s, passes: int, threads: int) -> Float
 
 def nearest_of(points: Points, centres: Float32s, threads: int) -> Int32s:
     """The nearest centre of each point, int32 [m]."""
-    panel = panel_of(centres, points.scale)
+    panel = panel_of(centres, points)
     return near_cells(points, panel, ratio=1, most=1, threads=threads).home
 
 
