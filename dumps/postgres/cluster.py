@@ -16,9 +16,15 @@ from dumps.postgres.binaries import ENVIRONMENT, Account
 from nearfield.errors import DatabaseError, DiskFull
 from nearfield.files import fsync_path
 
+NEEDED_BYTES = 64 << 20
+"""A new cluster (39 MB, measured with versions 15 and 18) and its first log files."""
+
 
 def make_cluster(folder: Path, binaries: Path, account: Account) -> None:
     """Make data/ whole or not at all: under another name first, as an earlier try may have died."""
+    # initdb doesn't name a full disk reliably: one of its versions aborts instead
+    if shutil.disk_usage(folder).free < NEEDED_BYTES:
+        raise _no_room(folder)
     partial = folder / "data.partial"
     if partial.exists():
         shutil.rmtree(partial)
@@ -59,14 +65,19 @@ def start_failure(folder: Path) -> DatabaseError | DiskFull:
 
 def _failure(folder: Path, what: str, said: str) -> DatabaseError | DiskFull:
     if "No space left on device" in said:
-        return DiskFull(
-            f"no room left for the embedded Postgres in {folder}: free space there (about 60 MB, "
-            "and 1 kB per recording), then run the same command again"
-        )
+        return _no_room(folder)
     tail = " / ".join(said.strip().splitlines()[-4:]) or "nothing"
     return DatabaseError(
         f"the embedded Postgres in {folder} didn't start; {what} said: {tail}. The rest stands in "
         "server.log there. Give another server with --dsn, or remove the folder and load again"
+    )
+
+
+def _no_room(folder: Path) -> DiskFull:
+    return DiskFull(
+        f"no room left for the embedded Postgres in {folder}: free space there (about "
+        f"{NEEDED_BYTES >> 20} MB, and for k = 100 about 1 kB per recording), then run the same "
+        "command again"
     )
 
 

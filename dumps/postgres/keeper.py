@@ -4,8 +4,8 @@ Started by server.py as a program of its own, in its own session, so that neithe
 death of the command that started it hits the server midway. A user is a connection to the socket
 `keeper`; the kernel closes it however the user ends. Protocol: the keeper says "ready" once the
 server accepts connections; a user who leaves shuts its side down and reads until the end, which
-comes at once while others stay, and after the server has stopped for the last. Standard library
-only; refuses to know what the database holds.
+comes at once, with "others use it", while others stay, and for the last after the server stopped.
+Standard library only; refuses to know what the database holds.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ import sys
 from typing import Any
 
 READY = b"database system is ready to accept connections"
+GREETING = b"ready\n"
+STAYS = b"others use it\n"
 STOP_TIMEOUT_S = 60.0
 PR_SET_PDEATHSIG = 1
 
@@ -59,23 +61,25 @@ class Keeper:
                     return
 
     def admit(self, user: socket.socket) -> None:
-        """Take a user in; say when the server is ready."""
+        """Take a user in; say when the server is ready (never, if it has just died)."""
         self.users.add(user)
         self.selector.register(user, selectors.EVENT_READ)
-        if self.ready:
+        if self.ready and self.server.poll() is None:
             self.greet(user)
 
     def greet(self, user: socket.socket) -> None:
         """Tell a user that the server accepts connections."""
         # a user that has died meanwhile shows up as the end of its connection
         with contextlib.suppress(BrokenPipeError):
-            user.sendall(b"ready\n")
+            user.sendall(GREETING)
 
     def dismiss(self, user: socket.socket) -> None:
         """Let a user go; stop the server if it was the last."""
         self.selector.unregister(user)
         if len(self.users) > 1:
             self.users.remove(user)
+            with contextlib.suppress(BrokenPipeError):
+                user.sendall(STAYS)
             user.close()
             return
         # the last user and those who knock from now on are let go when this process ends
@@ -117,11 +121,12 @@ def start(plan: dict[str, Any]) -> subprocess.Popen[bytes]:
 def main() -> None:
     """Keep the server of the plan that is given as JSON on the command line."""
     plan = json.loads(sys.argv[1])
-    if os.fork():
-        os._exit(0)
     try:
         server = start(plan)
-        Keeper(plan, server).run()
+        # kept to the end of the process: its users take the end of their connection for the news
+        # that all is gone
+        keeper = Keeper(plan, server)
+        keeper.run()
         server.wait()
     finally:
         shutil.rmtree(plan["folder"], ignore_errors=True)

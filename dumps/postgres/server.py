@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from dumps.postgres import keeper
@@ -110,47 +111,64 @@ def _joined(folder: Path) -> Iterator[Path]:
             f"the embedded Postgres can't use {folder}: {error.strerror} ({error.filename}). "
             "Choose a folder that you own, or give a server with --dsn"
         ) from error
-    with closing(user):
-        try:
-            yield _sockets(folder)
-        finally:
-            _leave(user)
-
-
-def _leave(user: socket.socket) -> None:
-    """Returns when the server has stopped, or at once if others use it."""
-    with suppress(OSError):
-        user.shutdown(socket.SHUT_WR)
-        user.settimeout(2 * keeper.STOP_TIMEOUT_S)
-        while user.recv(64):
-            pass
-
-
-def _join(folder: Path) -> socket.socket | None:
-    """A connection to the keeper of a server that runs already, or None."""
-    user = socket.socket(socket.AF_UNIX)
     try:
-        user.connect(str(_sockets(folder) / "keeper"))
+        yield _sockets(folder)
+    finally:
+        user.leave()
+
+
+_left_running: list[subprocess.Popen[bytes]] = []
+"""Keepers that this process started and that serve others now; held so that they can be reaped."""
+
+
+@dataclass(frozen=True)
+class _User:
+    """A connection to a keeper; `started`: the keeper, where it is a child of this process."""
+
+    connection: socket.socket
+    started: subprocess.Popen[bytes] | None = None
+
+    def is_welcome(self) -> bool:
+        """Wait until the server accepts connections; False if it has ended instead."""
+        self.connection.settimeout(START_TIMEOUT_S)
+        with suppress(OSError):
+            if self.connection.recv(len(keeper.GREETING)):
+                return True
+        self.connection.close()
+        if self.started:
+            self.started.wait()
+        return False
+
+    def leave(self) -> None:
+        """Returns when the server has stopped, or at once if others use it."""
+        said = b""
+        with closing(self.connection), suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(2 * keeper.STOP_TIMEOUT_S)
+            while more := self.connection.recv(64):
+                said += more
+        if self.started and keeper.STAYS in said:
+            _left_running.append(self.started)
+        elif self.started:
+            self.started.wait()
+
+
+def _join(folder: Path) -> _User | None:
+    """A user of a server that runs already, or None."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(_sockets(folder) / "keeper"))
     except OSError:
-        user.close()
+        connection.close()
         return None
-    return user if _is_ready(user) else None
+    user = _User(connection)
+    return user if user.is_welcome() else None
 
 
-def _is_ready(user: socket.socket) -> bool:
-    user.settimeout(START_TIMEOUT_S)
-    try:
-        if user.recv(6):
-            return True
-    except OSError:
-        pass
-    user.close()
-    return False
-
-
-def _start(folder: Path) -> socket.socket:
+def _start(folder: Path) -> _User:
     """Start the folder's server, waiting for an earlier one to be gone; its data made if absent."""
     with _flocked(folder / "running.lock") as lock:
+        _left_running[:] = [process for process in _left_running if process.poll() is None]
         _remove_sockets(_sockets(folder))
         account = account_for(folder / "data")
         sockets = _new_sockets(account)
@@ -161,12 +179,12 @@ def _start(folder: Path) -> socket.socket:
         except BaseException:
             shutil.rmtree(sockets, ignore_errors=True)
             raise
-        if not _is_ready(user):
+        if not user.is_welcome():
             raise start_failure(folder)
         return user
 
 
-def _run_server(folder: Path, sockets: Path, account: Account, lock: int) -> socket.socket:
+def _run_server(folder: Path, sockets: Path, account: Account, lock: int) -> _User:
     data = folder / "data"
     binaries = find_binaries(account, major=data_version(data), scratch=sockets)
     if not data.exists():
@@ -186,7 +204,7 @@ def _run_server(folder: Path, sockets: Path, account: Account, lock: int) -> soc
             "log": str((folder / "server.log").resolve()),
             "first_user": theirs.fileno(),
         }
-        subprocess.run(
+        started = subprocess.Popen(
             [sys.executable, "-I", keeper.__file__, json.dumps(plan)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -194,9 +212,8 @@ def _run_server(folder: Path, sockets: Path, account: Account, lock: int) -> soc
             pass_fds=[theirs.fileno(), descriptor, lock],
             start_new_session=True,
             cwd="/",
-            check=True,
         )
-    return ours
+    return _User(ours, started)
 
 
 @contextmanager
