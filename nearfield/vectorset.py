@@ -72,7 +72,10 @@ class VectorSet:
         Raises `DamagedArtefact` if the file isn't the one that the vectors came with.
         """
         path = self.path / "recordings.parquet"
-        content = path.read_bytes()
+        # a buffer of Arrow's own: one of Python's, dropped by a late Arrow thread while the
+        # interpreter ends, aborts the process
+        with pa.OSFile(str(path)) as stream:
+            content = stream.read_buffer()
         if hashlib.sha256(content).hexdigest() != self.manifest.files[path.name].sha256:
             raise _replaced(self.path)
         return pq.read_table(pa.BufferReader(content))

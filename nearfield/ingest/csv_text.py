@@ -61,6 +61,16 @@ class TextTable:
                 malformed.check_quotes(last=None)
         malformed.check_quotes(last)
 
+    def sample(self) -> pa.Table:
+        """The well-formed records among the first few megabytes, all columns, as text."""
+        # a reader left in the middle would go on in Arrow's threads, so it gets these bytes alone
+        with opened(self.path) as stream, _csv_errors(self.path):
+            head = stream.read_buffer(BLOCK_BYTES)
+            reader = self._reader(
+                pa.BufferReader(head), list(self.names), _Malformed(self, RejectLog())
+            )
+            return pa.Table.from_batches(reader, pa.schema(dict.fromkeys(self.names, pa.string())))
+
     def _reader(self, stream: Any, wanted: list[str], malformed: "_Malformed") -> Any:
         try:
             return pc.open_csv(
@@ -93,8 +103,9 @@ def text_table(path: Path, delimiter: str | None, header_rows: int | None) -> Te
     """Find out how the text table at `path` is laid out, where it isn't said.
 
     The delimiter is the one out of comma, tab, semicolon and bar that splits the first line and
-    most of the next 99 into the same number of fields, the more the better; else a space. The first line is a header unless all of it are
-    numbers or one field is a UUID; without a header, columns are named column_1, column_2, ...
+    most of the next 99 into the same number of fields, the more the better; else a space. The
+    first line is a header unless all of it are numbers or one field is a UUID; without a header,
+    columns are named column_1, column_2, ...
     Raises `InputRejected` for an empty file and for names that repeat.
     """
     lines = _head(path)
@@ -106,7 +117,7 @@ def text_table(path: Path, delimiter: str | None, header_rows: int | None) -> Te
     if not 0 <= count <= len(rows):
         raise UsageError(f"expected at most {len(rows)} header rows in {path}; got {count}")
     names = _names(rows[:count], width=len(rows[0]))
-    _refuse_repeated(names, path)
+    refuse_repeated(names, path)
     return TextTable(path, names, chosen, ends[count - 1] if count else 0)
 
 
@@ -230,10 +241,11 @@ def _names(header: list[list[str]], *, width: int) -> tuple[str, ...]:
     )
 
 
-def _refuse_repeated(names: tuple[str, ...], path: Path) -> None:
+def refuse_repeated(names: Sequence[str], path: Path) -> None:
+    """Raise `InputRejected` when two columns have one name."""
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise InputRejected(
             f"the header of {path} names {repeated!r} {names.count(repeated)} times. If the names"
-            " take several lines, say how many (--header-rows), else rename the columns"
+            " take several lines of text, say how many (--header-rows), else rename the columns"
         )

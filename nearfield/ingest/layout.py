@@ -80,7 +80,7 @@ def choose_layout(sample: pa.Table, options: TableOptions, where: str) -> Layout
         )
     return Layout(
         id_column=id_column,
-        numbers=tuple((name, _list_width(sample[name])) for name in numbers),
+        numbers=tuple((name, _list_width(sample[name], f"{where} ({name})")) for name in numbers),
         categorical=options.categorical,
         labels=options.labels or _label_names(sample, id_column, numbers),
     )
@@ -153,10 +153,14 @@ def _whole(column: pa.ChunkedArray) -> bool:
     return bool(whole)
 
 
-def _list_width(column: pa.ChunkedArray) -> int:
+def _list_width(column: pa.ChunkedArray, where: str) -> int:
+    """Numbers in each list of the column, 0 for a column of single numbers."""
     if not is_list_of_numbers(column.type):
         return 0
-    return int(pc.max(pc.list_value_length(column)).as_py() or 0)
+    width = pc.max(pc.list_value_length(column)).as_py()
+    if not width:
+        raise InputRejected(f"expected numbers in the lists of {where}; the first ones are empty")
+    return int(width)
 
 
 def _example(column: pa.ChunkedArray) -> str:

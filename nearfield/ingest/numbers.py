@@ -4,7 +4,6 @@ Owns the spelling of missing values and of numbers in text. Refuses to know abou
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,9 +64,10 @@ def looks_numeric(column: pa.ChunkedArray) -> bool:
 
 def numbers_of(column: pa.ChunkedArray, width: int) -> Numbers:
     """The column as float64; a list column must have `width` numbers in every row."""
+    array = column.combine_chunks()
     if width:
-        return _lists(column, width)
-    return _from_text(text_of(column)) if is_text(column.type) else _from_typed(column)
+        return _from_lists(array, width)
+    return _from_text(array.cast(pa.string())) if is_text(array.type) else _from_typed(array)
 
 
 def text_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -76,54 +76,43 @@ def text_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
-def _from_typed(column: pa.ChunkedArray) -> Numbers:
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    missing = _mask(pc.is_null(column))
-    values = _flat(column.cast(pa.float64(), safe=False))
-    return Numbers(values[:, None], missing, np.zeros(len(values), np.bool_))
+def _from_typed(array: pa.Array) -> Numbers:
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    values = _flat(array.cast(pa.float64(), safe=False))
+    return Numbers(values[:, None], _mask(array.is_null()), np.zeros(len(array), np.bool_))
 
 
-def _from_text(texts: pa.ChunkedArray) -> Numbers:
+def _from_text(texts: pa.Array) -> Numbers:
     try:
-        values = _flat(texts.cast(pa.float64()))
-        missing = _mask(pc.is_null(texts))
-        return Numbers(values[:, None], missing, np.zeros(len(values), np.bool_))
+        return _from_typed(texts.cast(pa.float64()))
     except pa.ArrowInvalid:
         return _from_mixed_text(pc.utf8_trim_whitespace(texts))
 
 
-def _from_mixed_text(texts: pa.ChunkedArray) -> Numbers:
-    known = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(MISSING))
-    missing = pc.or_(pc.is_null(texts), pc.fill_null(known, False))
+def _from_mixed_text(texts: pa.Array) -> Numbers:
+    missing = _mask(texts.is_null()) | _mask(pc.is_in(pc.utf8_lower(texts), pa.array(MISSING)))
     numeric = pc.fill_null(pc.match_substring_regex(texts, NUMBER), False)
     values = pc.if_else(numeric, texts, pa.scalar(None, pa.string())).cast(pa.float64())
-    wrong = pc.and_not(pc.invert(missing), numeric)
-    return Numbers(_flat(values)[:, None], _mask(missing), _mask(wrong))
+    return Numbers(_flat(values)[:, None], missing, ~missing & ~_mask(numeric))
 
 
-def _lists(column: pa.ChunkedArray, width: int) -> Numbers:
-    array = column.combine_chunks()
-    null = np.asarray(array.is_null())
-    wrong = ~null & _mask(pc.not_equal(pc.fill_null(pc.list_value_length(array), -1), width))
-    values = np.full((len(array), width), np.nan)
+def _from_lists(array: pa.Array, width: int) -> Numbers:
+    null = _mask(array.is_null())
+    wrong = ~null & (_flat(pc.list_value_length(array)) != width)
     usable = ~null & ~wrong
     flat = pc.list_flatten(array.filter(pa.array(usable)))
+    values = np.full((len(array), width), np.nan)
     values[usable] = _flat(flat.cast(pa.float64(), safe=False)).reshape(-1, width)
     # a null inside a list is as missing as a whole one
-    holes = np.zeros(len(array), np.bool_)
-    holes[usable] = _mask(pc.is_null(flat)).reshape(-1, width).any(axis=1)
-    return Numbers(values, null | holes, wrong)
+    missing = null.copy()
+    missing[usable] = _mask(flat.is_null()).reshape(-1, width).any(axis=1)
+    return Numbers(values, missing, wrong)
 
 
-def _flat(column: Any) -> Float64s:
-    return np.asarray(
-        column.to_numpy(zero_copy_only=False)
-        if isinstance(column, pa.Array)
-        else column.to_numpy(),
-        dtype=np.float64,
-    )
+def _flat(array: pa.Array) -> Float64s:
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _mask(column: Any) -> Mask:
-    return np.asarray(column, dtype=np.bool_)
+def _mask(array: pa.Array) -> Mask:
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)

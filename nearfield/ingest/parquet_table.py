@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected
+from nearfield.ingest.csv_text import refuse_repeated
 from nearfield.ingest.rejects import RejectLog
 
 BATCH_VALUES = 2 << 20
@@ -26,6 +27,13 @@ class ParquetTable:
     def place(self, record: int) -> str:
         """Where a record stands: its row, from 0."""
         return f"row {record}"
+
+    def sample(self) -> pa.Table:
+        """The first rows, all columns."""
+        for _, chunk in self.chunks(self.names, RejectLog()):
+            return chunk
+        with _damage_rejected(self.path):
+            return pq.read_schema(self.path).empty_table()
 
     def chunks(
         self, columns: Sequence[str], rejects: RejectLog
@@ -44,7 +52,9 @@ class ParquetTable:
 def parquet_table(path: Path) -> ParquetTable:
     """Open a Parquet file. Raises `InputRejected` when it is damaged or isn't one."""
     with _damage_rejected(path):
-        return ParquetTable(path, tuple(pq.read_schema(path).names))
+        names = tuple(pq.read_schema(path).names)
+    refuse_repeated(names, path)
+    return ParquetTable(path, names)
 
 
 @contextmanager

@@ -29,13 +29,6 @@ def open_table(
     return text_table(path, delimiter, header_rows)
 
 
-def first_chunk(table: AnyTable) -> pa.Table:
-    """The first block of rows, all columns: the sample on which roles of columns are decided."""
-    for _, chunk in table.chunks(table.names, RejectLog()):
-        return chunk
-    raise InputRejected(f"expected rows in {table.path}; it has a header and nothing else")
-
-
 def read_whole(path: Path) -> pa.Table:
     """All rows of a side table (ids, labels) in memory. Raises `InputRejected` if one is malformed,
     since its rows stand for others.

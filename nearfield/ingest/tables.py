@@ -15,7 +15,7 @@ from nearfield.ingest.layout import Layout, choose_layout, require_column
 from nearfield.ingest.options import Gathered, IngestOptions, TableOptions
 from nearfield.ingest.raw import finished
 from nearfield.ingest.rejects import RejectLog
-from nearfield.ingest.table_files import AnyTable, first_chunk, open_table
+from nearfield.ingest.table_files import AnyTable, open_table
 from nearfield.ingest.table_rows import RowReader
 from nearfield.progress import progress
 from nearfield.vectorset import Geometry
@@ -49,7 +49,9 @@ def gather_tables(
 
 
 def _layout(table: AnyTable, options: IngestOptions) -> Layout:
-    sample = first_chunk(table)
+    sample = table.sample()
+    if len(sample) == 0:
+        raise InputRejected(f"expected rows in {table.path}; it has a header and nothing else")
     if options.base is None:
         return choose_layout(sample, options.tables, str(table.path))
     return _layout_of_base(sample, options.base, options.tables, str(table.path))
