@@ -68,7 +68,7 @@ def _parsed(dsn: str) -> dict[str, str]:
 
 
 def _explain_refusal(error: psycopg2.OperationalError, shown: str) -> NoReturn:
-    text = str(error).strip()
+    text = " ".join(str(error).split())
     if re.search(r"password authentication failed|no password supplied", text):
         advice = (
             "Put the right password into ~/.pgpass (chmod 600), a service file, or the "
@@ -84,7 +84,7 @@ def _explain_refusal(error: psycopg2.OperationalError, shown: str) -> NoReturn:
 
 
 def _explain(error: psycopg2.Error, shown: str) -> NoReturn:
-    text = str(error.diag.message_primary or error).strip() or type(error).__name__
+    text = " ".join(str(error.diag.message_primary or error).split()).rstrip(".")
     where = f"Postgres at {shown}"
     if error.pgcode in (UNKNOWN_RECORDING, WRONG_ARGUMENT):
         raise InputRejected(text) from error
@@ -101,7 +101,7 @@ def _explain(error: psycopg2.Error, shown: str) -> NoReturn:
         raise UsageError(
             f"{where} holds no nearfield tables ({text}). Load a run with: nearfield load RUN"
         ) from error
-    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or not error.pgcode:
         raise DatabaseError(
             f"{where} broke off: {text}. Nothing half-done is visible; run the command again"
         ) from error

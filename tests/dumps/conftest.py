@@ -1,13 +1,9 @@
-"""One embedded server for all tests, an empty database in it for each."""
-
-import itertools
+"""One embedded server for all tests; each begins in a database without a schema."""
 
 import pytest
 
 from dumps.postgres.server import embedded
 from tests.dumps.postgres_case import ask
-
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +15,6 @@ def postgres(tmp_path_factory):
 
 @pytest.fixture
 def dsn(postgres):
-    """The DSN of a fresh database."""
-    name = f"case_{next(_numbers)}"
-    ask(postgres, f"CREATE DATABASE {name}")
-    return postgres.replace("dbname=postgres", f"dbname={name}")
+    """The DSN of a database without nearfield's tables."""
+    ask(postgres, "DROP SCHEMA IF EXISTS nearfield CASCADE")
+    return postgres

@@ -17,9 +17,7 @@ COUNT_OF_ID_0 = "SELECT distances FROM nearfield.neighbours WHERE recording_id =
 @pytest.fixture
 def two_runs(tmp_path, dsn):
     """Run 1 loaded first, run 2 published over it."""
-    return [
-        load_run(loadable_run(tmp_path / str(seed), seed=seed), dsn).run_id for seed in (1, 2)
-    ]
+    return [load_run(loadable_run(tmp_path / str(seed), seed=seed), dsn).run_id for seed in (1, 2)]
 
 
 def distances(seed):
