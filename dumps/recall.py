@@ -56,8 +56,9 @@ def true_kth(rows: Rows, vectors: Vectors, k: int, space: str) -> Float64s:
     """Distance float64 [m] from each of `rows` [m] to its k-th nearest other row of `vectors`.
 
     Products propose k candidates per row, differences measure them. A product's rounding may
-    prefer a candidate that is farther by 1e-15 of the squared lengths, so the result is never too
-    small and too large by no more than that. Cost O(m n d); memory O(m k) and blocks.
+    prefer a candidate that is farther by some 1e-15 of the squared lengths (under l2 counted from
+    the middle of the queries), so the result is never too small, and too large by no more.
+    Cost O(m n d); memory O(m k) and blocks.
     """
     kth = np.empty(len(rows))
     with progress("exact search", -(-len(rows) // QUERIES) * len(vectors), "rows") as advance:
@@ -105,13 +106,15 @@ class _Candidates:
     def __init__(self, vectors: Vectors, queries: Rows, k: int, space: str) -> None:
         self.vectors, self.k, self.space = vectors, k, space
         self.own = queries
-        self.queries = _wide(vectors[queries], space)
+        # l2 doesn't change when the origin moves into the data, and products round less there
+        self.origin = _wide(vectors[queries], space).mean(axis=0) if space == "l2" else 0.0
+        self.queries = _wide(vectors[queries], space) - self.origin
         self.rows = np.empty((len(queries), 0), np.int64)
         self.scores = np.empty((len(queries), 0))
 
     def consider(self, start: int) -> int:
         """Take the block of vectors from row `start` into account; returns its number of rows."""
-        block = _wide(self.vectors[start : start + BLOCK], self.space)
+        block = _wide(self.vectors[start : start + BLOCK], self.space) - self.origin
         scores = self.queries @ block.T
         if self.space == "ip":
             np.negative(scores, out=scores)

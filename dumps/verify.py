@@ -117,9 +117,11 @@ class _Checker:
 
     def check(self, asked: float) -> None:
         run = self.run
-        self._check_manifest()
         vector_set = Path(self.config.vectors)
         same_vectors = self._check_vector_set(vector_set)
+        # one changed byte can send HDF5 into an endless loop: a damaged file isn't opened
+        if not self._check_manifest():
+            return
         try:
             with h5py.File(run.matrix, "r") as file:
                 wrong = list(layout_problems(file, self.config))
@@ -127,26 +129,30 @@ class _Checker:
                 if wrong:
                     return
                 chosen = self._check_rows(file, vector_set if same_vectors else None)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError) as error:  # as h5py puts HDF5's errors
             self.problems.append(f"{run.matrix.name} can't be read: {error}")
             return
         if same_vectors:
             self._check_sample(chosen, vector_set, asked)
 
-    def _check_manifest(self) -> None:
+    def _check_manifest(self) -> bool:
+        """Whether the file is as it was written, by this run."""
+        matrix = self.run.matrix
+        if matrix.is_file():
+            self.sha256 = sha256_of(matrix)
         try:
             manifest = self.run.finished_matrix(verify=False)
         except DamagedArtefact as error:
             self.problems.append(str(error))
-            self.sha256 = sha256_of(self.run.matrix) if self.run.matrix.is_file() else ""
-            return
-        self.sha256 = sha256_of(self.run.matrix)
-        if manifest.files[self.run.matrix.name].sha256 != self.sha256:
-            self.problems.append(f"{self.run.matrix.name} doesn't match its manifest's checksum")
-        if manifest.fingerprint != self.config.fingerprint:
+            return False
+        entry = manifest.files.get(matrix.name)
+        if entry is None or entry.sha256 != self.sha256:
+            self.problems.append(f"{matrix.name} doesn't match its manifest's checksum")
+        elif manifest.fingerprint != self.config.fingerprint:
             self.problems.append(
                 f"the matrix was made by run {manifest.fingerprint}, not {self.config.fingerprint}"
             )
+        return entry is not None and entry.sha256 == self.sha256
 
     def _check_vector_set(self, path: Path) -> bool:
         if not path.is_dir():
