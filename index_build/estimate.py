@@ -66,7 +66,7 @@ def estimate_build(config: RunConfig, vector_set: VectorSet) -> BuildEstimate:
         n=config.n,
         distinct=plan.n,
         parts=plan.parts,
-        seconds=round(seconds, 1),
+        seconds=round(seconds, 3),
         memory_bytes=int(BASE_BYTES + rows_at_once * (8 * config.d + 2 * lists)),
         disk_bytes=int(part_bytes + 2 * config.n * lists),
         assumptions=assumed,

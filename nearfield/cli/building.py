@@ -153,7 +153,7 @@ def _print_estimate(report: "BuildEstimate", *, as_json: bool) -> None:
             ("recordings", f"{report.n:,}, {report.distinct:,} of them distinct"),
             ("method", f"{report.method} ({report.reason})"),
             ("parts", str(report.parts)),
-            ("time", f"about {report.seconds:.0f} s on this machine, plus start and writing"),
+            ("time", f"about {report.seconds:.1f} s on this machine, plus start and writing"),
             ("memory", f"up to {size(report.memory_bytes)} per worker"),
             ("disk", f"up to {size(report.disk_bytes)}, of which half stays"),
             ("assumed", report.assumptions),

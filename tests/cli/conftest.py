@@ -64,9 +64,52 @@ def clustered(n, d=16, seed=0):
     return np.tanh(rng.standard_normal((n, 4)) @ rng.standard_normal((4, d))).astype(np.float32)
 
 
+def copy(source, target):
+    """A copy with owners: the embedded database belongs to another user when root runs it."""
+    subprocess.run(["cp", "-a", source, target], check=True)
+
+
+def make_embeddings(folder):
+    """`embeddings.npy` with 400 vectors and `ids.txt` in `folder`."""
+    np.save(folder / "embeddings.npy", clustered(400))
+    (folder / "ids.txt").write_text("".join(f"song-{i}\n" for i in range(400)))
+
+
 @pytest.fixture
 def embeddings(tmp_path):
-    """`embeddings.npy` with 400 vectors and `ids.txt` in the program's folder."""
-    np.save(tmp_path / "embeddings.npy", clustered(400))
-    (tmp_path / "ids.txt").write_text("".join(f"song-{i}\n" for i in range(400)))
+    make_embeddings(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory):
+    """The folder of a job after each stage, made once: `built`, `verified`, `loaded`."""
+    work = tmp_path_factory.mktemp("stages")
+    folder = work / "now"
+    folder.mkdir()
+    make_embeddings(folder)
+    program = Program(folder)
+    for stage, commands in {
+        "built": (
+            ("ingest", "embeddings.npy", "--ids", "ids.txt", "--out", "vectors"),
+            ("build", "vectors", "--out", "run", "-k", 10),
+        ),
+        "verified": (("verify", "run"),),
+        "loaded": (("load", "run"),),
+    }.items():
+        for command in commands:
+            done = program(*command)
+            assert done.code == 0, done.err
+        copy(folder, work / stage)
+    return work
+
+
+@pytest.fixture
+def at(stages, nearfield):
+    """A function that puts the folder of a stage in the program's place."""
+
+    def put(stage):
+        copy(f"{stages / stage}/.", nearfield.folder)
+        return nearfield
+
+    return put

@@ -12,14 +12,6 @@ from tests.cli.conftest import clustered
 MIB = 1 << 20
 
 
-@pytest.fixture
-def verified(nearfield, embeddings):
-    assert nearfield("ingest", "embeddings.npy", "--ids", "ids.txt", "--out", "vectors").code == 0
-    assert nearfield("build", "vectors", "--out", "run", "-k", 10).code == 0
-    assert nearfield("verify", "run").code == 0
-    return nearfield
-
-
 class TestFullDisk:
     def failed_cleanly(self, done):
         assert done.code == 5, done.err
@@ -45,7 +37,8 @@ class TestFullDisk:
         assert again.code == 0, again.err
         assert nearfield("verify", disk / "run").code == 0
 
-    def test_at_load_the_run_stays_and_loads_elsewhere(self, verified, small_disk):
+    def test_at_load_the_run_stays_and_loads_elsewhere(self, at, small_disk):
+        verified = at("verified")
         disk = small_disk(8 * MIB)
         done = verified("load", "run", "--database", disk / "postgres")
         assert done.code == 5
@@ -75,17 +68,18 @@ class TestCtrlC:
         np.save(tmp_path / "embeddings.npy", clustered(100))
         assert nearfield(*command).code == 0
 
-    def test_in_verify_leaves_the_last_verdict(self, verified, tmp_path):
-        np.save(tmp_path / "embeddings.npy", clustered(49_000, 64))
-        verified("ingest", "embeddings.npy", "--out", "large")
-        assert verified("build", "large", "--out", "large-run").code == 0
+    def test_in_verify_leaves_no_verdict(self, nearfield, tmp_path):
+        np.save(tmp_path / "embeddings.npy", clustered(20_000, 64))
+        nearfield("ingest", "embeddings.npy", "--out", "large")
+        assert nearfield("build", "large", "--out", "large-run", "-k", 10).code == 0
         command = ("verify", "large-run", "--sample", 20_000)
         started = time.monotonic()
-        self.interrupted(verified, *command, after=lambda: time.monotonic() - started > 3)
+        self.interrupted(nearfield, *command, after=lambda: time.monotonic() - started > 3)
         assert not (tmp_path / "large-run" / "verification.json").exists()
-        assert verified("verify", "large-run", "--sample", 100).code == 0
+        assert nearfield("verify", "large-run", "--sample", 100).code == 0
 
-    def test_in_load_leaves_no_server_and_loads_again(self, verified, tmp_path):
+    def test_in_load_leaves_no_server_and_loads_again(self, at, tmp_path):
+        verified = at("verified")
         postgres = tmp_path / "run" / "postgres"
         self.interrupted(verified, "load", "run", after=postgres.exists)
         time.sleep(0.5)
