@@ -52,13 +52,15 @@ def _finish(
             other = neighbours[point, j]
             if other < 0:
                 exact[j] = np.inf
+                # empty places need distinct keys
+                neighbours[point, j] = j
                 continue
             total = squared_distance(vectors, rows[point], rows[other])
             exact[j] = total / 2 if half else np.sqrt(total)
         bits = exact.view(np.int32)
         for j in range(k):
             # distances are not negative, so their bits order like numbers
-            keys[j] = (np.int64(bits[j]) << 32) | np.int64(neighbours[point, j] & 0x7FFFFFFF)
+            keys[j] = (np.int64(bits[j]) << 32) | np.int64(neighbours[point, j])
         sort_keys(keys, ordered)
         for j in range(k):
             bits[j] = ordered[j] >> 32
@@ -68,12 +70,10 @@ def _finish(
 
 @kernel
 def sort_keys(keys: Int64s, out: Int64s) -> None:
-    """Sort keys into `out` by counting smaller ones: k^2 steps, but in vector instructions."""
+    """Sort distinct keys into `out` by counting smaller ones: k^2 steps in vector instructions."""
     k = len(keys)
     for i in range(k):
         rank = 0
         for j in range(k):
             rank += keys[j] < keys[i]
-        for j in range(i):
-            rank += keys[j] == keys[i]
         out[rank] = keys[i]

@@ -20,14 +20,16 @@ from index_build.selfjoin.lanes import (
     exchange,
     lowest_bit,
     passing,
+    prefetch,
 )
 from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, padded, squared_tile
 from index_build.selfjoin.points import Points
-from index_build.selfjoin.select import keep_smallest, keep_smallest_of_line
+from index_build.selfjoin.select import keep_smallest
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 
 LOCKS = 4096
+CACHE_LINE = 16
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def _residents(  # noqa: PLR0913, PLR0917
     d, size, k = vectors.shape[1], len(members), out_points.shape[1]
     width = len(column_norms)
     row_norms = np.empty(ROWS, np.float32)
+    near_squared = np.empty(size + MASK_LANES, np.float32)
+    near_points = np.empty(size, np.int32)
     pack_columns(vectors, rows, 0, size, centre, scale, panel, column_norms)
     for first in range(0, size, ROWS):
         count = min(ROWS, size - first)
@@ -119,19 +123,16 @@ def _residents(  # noqa: PLR0913, PLR0917
             squared_tile(careful, queries, 0, d, panel, c, row_norms, column_norms, lines)
         for r in range(count):
             own, at, member = first + r, r * width, members[first + r]
-            if size - 1 > k:
-                lines[at + own] = np.nan
-                limits[member] = keep_smallest_of_line(
-                    lines, at, size, members, k, out_squared[member], out_points[member]
-                )
+            # the last one takes the place of the point itself
+            near_squared[:size] = lines[at : at + size]
+            near_points[:size] = members
+            near_squared[own], near_points[own] = near_squared[size - 1], near_points[size - 1]
+            kept = min(k, size - 1)
+            if kept == 0:
                 continue
-            kept, largest = 0, np.float32(0)
-            for j in range(size):
-                if j != own:
-                    out_squared[member, kept] = lines[at + j]
-                    out_points[member, kept] = members[j]
-                    largest = max(largest, lines[at + j])
-                    kept += 1
+            largest = keep_smallest(near_squared, near_points, size - 1, kept)
+            out_squared[member, :kept] = near_squared[:kept]
+            out_points[member, :kept] = near_points[:kept]
             if kept == k:
                 limits[member] = largest
 
@@ -152,9 +153,10 @@ def merge_into(  # noqa: PLR0913, PLR0917
     for i in range(count):
         spare_squared[k + i] = new_squared[i]
         spare_points[k + i] = new_points[i]
-    limits[point] = keep_smallest(
-        spare_squared, spare_points, k + count, k, out_squared[point], out_points[point]
-    )
+    limits[point] = keep_smallest(spare_squared, spare_points, k + count, k)
+    for i in range(k):
+        out_squared[point, i] = spare_squared[i]
+        out_points[point, i] = spare_points[i]
     exchange(locks, lock, np.int32(0))
 
 
@@ -162,7 +164,8 @@ def merge_lists(into: NearLists, at: Int32s, new: NearLists) -> None:
     """Merge lists [m] of the same or another join into lists at[m] of `into`; no pair in both."""
     k = into.k
     _merge_all(
-        at, new.squared, new.points, np.empty(k + new.k, np.float32), np.empty(k + new.k, np.int32),
+        at, new.squared, new.points,
+        np.empty(k + new.k + MASK_LANES, np.float32), np.empty(k + new.k, np.int32),
         into.points, into.squared, into.limits, into.locks,
     )  # fmt: skip
 
@@ -192,6 +195,22 @@ def meet_elsewhere(cell: int, home: int, resident: int, starts: Int64s, visited:
 
 
 @kernel
+def fetch_ahead(
+    vectors: Float32s, rows: Int32s, visitors: Int32s, first: int,
+    out_points: Int32s, out_squared: Float32s,
+) -> None:  # fmt: skip
+    """Have the lists of this tile and the vectors of the next on their way while it is computed."""
+    k, d = out_points.shape[1], vectors.shape[1]
+    for i in range(first, min(first + ROWS, len(visitors))):
+        for at in range(visitors[i] * k, (visitors[i] + 1) * k, CACHE_LINE):
+            prefetch(out_points, at)
+            prefetch(out_squared, at)
+    for i in range(first + ROWS, min(first + 2 * ROWS, len(visitors))):
+        for at in range(rows[i] * d, (rows[i] + 1) * d, CACHE_LINE):
+            prefetch(vectors, at)
+
+
+@kernel
 def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
     careful: bool, vectors: Float32s, rows: Int32s, members: Int32s,
     visitor_rows: Int32s, visitors: Int32s,
@@ -208,7 +227,7 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
     column_squared = np.empty((size, places), np.float32)
     column_points = np.empty((size, places), np.int32)
     row_squared, row_points = np.empty(places, np.float32), np.empty(places, np.int32)
-    spare_squared = np.empty(k + places, np.float32)
+    spare_squared = np.empty(k + places + MASK_LANES, np.float32)
     spare_points = np.empty(k + places, np.int32)
     for j in range(size):
         column_limits[j] = limits[members[j]]
@@ -216,6 +235,7 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
     for first in range(0, len(visitors), ROWS):
         count = min(ROWS, len(visitors) - first)
         pack_rows(vectors, visitor_rows, first, count, centre, scale, queries, row_norms)
+        fetch_ahead(vectors, visitor_rows, visitors, first, out_points, out_squared)
         for c in range(0, width, COLUMNS):
             squared_tile(careful, queries, 0, d, panel, c, row_norms, column_norms, lines)
         for r in range(count):

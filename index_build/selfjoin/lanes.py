@@ -175,6 +175,53 @@ def passing(_typing, values, values_at, limits, limits_at, limit):  # type: igno
 
 
 @intrinsic
+def how_many_up_to(_typing, bits, at, limit):  # type: ignore[no-untyped-def]
+    """How many of the 16 int32 from bits[at] are <= limit."""
+    signature = types.int64(bits, _AT, types.int32)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        item = ir.IntType(32)
+        wide = ir.VectorType(item, MASK_LANES)
+        value = _load(
+            builder, _pointer(context, builder, signature.args[0], given[0], given[1], item), wide
+        )
+        passed = builder.icmp_signed("<=", value, _splat(builder, given[2], wide))
+        mask = builder.bitcast(passed, ir.IntType(MASK_LANES))
+        return builder.ctpop(builder.zext(mask, _INT))
+
+    return signature, generate
+
+
+@intrinsic
+def float_of(_typing, bits):  # type: ignore[no-untyped-def]
+    """The float32 that has these bits."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        return builder.bitcast(given[0], _FLOAT)
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def prefetch(_typing, array, at):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of array[at], an array of 4-byte items, ahead of its use."""
+    signature = types.void(array, _AT)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        word = ir.IntType(32)
+        pointer = _pointer(context, builder, signature.args[0], given[0], given[1], ir.IntType(32))
+        byte = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [byte.type, word, word, word])
+        name = "llvm.prefetch.p0"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        # to be read, into the second cache, data
+        builder.call(function, [byte, word(0), word(2), word(1)])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def lowest_bit(_typing, bits):  # type: ignore[no-untyped-def]
     """Place of the lowest set bit of a non-zero int64."""
 

@@ -19,7 +19,7 @@ from index_build.selfjoin.lanes import (
     passing,
 )
 from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, padded, squared_tile
-from index_build.selfjoin.points import Points
+from index_build.selfjoin.points import Points, frozen
 from index_build.selfjoin.select import keep_smallest
 from nearfield.space import Float32s, Int32s
 
@@ -55,7 +55,9 @@ def panel_of(centres: Float32s, points: Points) -> Panel:
     c, d = centres.shape
     middle = points.origin(centres.mean(axis=0, dtype=np.float64).astype(np.float32))
     values, norms = aligned(padded(c) * d), aligned(padded(c))
-    pack_columns(centres, np.arange(c, dtype=np.int32), 0, c, middle, points.scale, values, norms)
+    pack_columns(
+        frozen(centres), np.arange(c, dtype=np.int32), 0, c, middle, points.scale, values, norms
+    )
     return Panel(centres, middle, values, norms)
 
 
@@ -97,7 +99,7 @@ def partition(points: Points, panel: Panel, *, ratio: float, most: int, threads:
 
 
 @kernel
-def _near(  # noqa: PLR0912, PLR0913, PLR0917
+def _near(  # noqa: PLR0913, PLR0917
     careful: bool, vectors: Float32s, rows: Int32s, middle: Float32s, scale: np.float32,
     panel: Float32s, norms: Float32s, centres: int, factor: np.float32,
     queries: Float32s, lines: Float32s,
@@ -142,7 +144,7 @@ def _near(  # noqa: PLR0912, PLR0913, PLR0917
                     near_squared[count] = lines[at + j]
                     count += 1
             if count > most:
-                keep_smallest(near_squared, near_ids, count, most, squared[row], cells[row])
-            else:
-                cells[row, :count] = near_ids[:count]
-                squared[row, :count] = near_squared[:count]
+                keep_smallest(near_squared, near_ids, count, most)
+                count = most
+            cells[row, :count] = near_ids[:count]
+            squared[row, :count] = near_squared[:count]

@@ -71,7 +71,7 @@ def needs_care(points: Points, sample: Sample) -> bool:
 
 def cell_size(k: int) -> int:
     """Residents that a cell has on average: enough to fill first lists, few to keep pairs few."""
-    return max(4 * k, 128)
+    return max(8 * k, 128)
 
 
 def choose_plan(

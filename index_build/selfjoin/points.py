@@ -39,8 +39,15 @@ class Points:
         return np.zeros_like(centre) if self.careful else centre
 
 
+def frozen(vectors: Float32s) -> Float32s:
+    """A read-only view: kernels are compiled once, for that, whether vectors are mapped or made."""
+    view = vectors.view(np.ndarray)
+    view.flags.writeable = False
+    return view
+
+
 def points_of(vectors: Float32s, rows: Int32s, seed: int) -> Points:
     """The points that stand for the given rows, ascending and without repeats."""
     size = min(len(rows), SCALE_SAMPLE)
     some = np.random.default_rng((seed, 2)).choice(rows, size, replace=False)
-    return Points(vectors, rows, scale_for(vectors, some))
+    return Points(frozen(vectors), rows, scale_for(vectors, some))

@@ -7,62 +7,98 @@ which compiles to a few vector instructions per pass; nothing is sorted and noth
 import numpy as np
 
 from index_build.selfjoin.jit import kernel
-from index_build.selfjoin.lanes import MASK_LANES, NO_LIMITS, lowest_bit, passing
+from index_build.selfjoin.lanes import MASK_LANES, float_of, how_many_up_to
 from nearfield.space import Float32s, Int32s
 
+PADDING = 0x7FFFFFFF
+"""Bits that no float and no row number has; they come after all others."""
+
 
 @kernel
-def count_up_to(bits: Int32s, first: int, stop: int, limit: int) -> int:
-    """How many of bits[first:stop] are <= limit."""
+def count_up_to(bits: Int32s, count: int, limit: int) -> int:
+    """How many of bits[:count] are <= limit; count is a multiple of 16."""
     bound = np.int32(limit)
-    count = 0
-    for i in range(first, stop):
-        count += bits[i] <= bound
-    return count
+    found = 0
+    for i in range(0, count, MASK_LANES):
+        found += how_many_up_to(bits, i, bound)
+    return found
 
 
 @kernel
-def kth_bits(bits: Int32s, first: int, stop: int, k: int) -> int:
-    """A limit with k of bits[first:stop] <= it, or, where ties forbid that, the k-th smallest."""
-    low, high = 0x7FFFFFFF, 0
-    for i in range(first, stop):
-        low = min(low, bits[i])
-        high = max(high, bits[i])
-    low -= 1
+def kth_bits(bits: Int32s, count: int, k: int) -> int:
+    """A limit with k of bits[:count] <= it, or, where ties forbid that, the k-th smallest.
+
+    count is a multiple of 16; more than k values are at most the largest float, 1 <= k. Halves
+    the range, or better: guesses by how the counts at its ends divide it, every other time.
+    """
+    least, most = np.int32(PADDING), np.int32(0)
+    for i in range(count):
+        least = min(least, bits[i])
+        most = max(most, bits[i] if bits[i] < np.int32(PADDING) else np.int32(0))
+    low, high = int(least) - 1, int(most)
+    below, above, guess = 0, count, True
     while high - low > 1:
         middle = (low + high) >> 1
-        count = count_up_to(bits, first, stop, middle)
-        if count == k:
+        if guess:
+            share = (k - below) / (above - below)
+            middle = min(max(low + int((high - low) * share), low + 1), high - 1)
+        guess = not guess
+        found = count_up_to(bits, count, middle)
+        if found == k:
             return middle
-        if count < k:
-            low = middle
+        if found < k:
+            low, below = middle, found
         else:
-            high = middle
+            high, above = middle, found
     return high
 
 
 @kernel
-def keep_smallest(
-    values: Float32s, ids: Int32s, count: int, k: int, out_values: Float32s, out_ids: Int32s
-) -> np.float32:
-    """Write the k smallest (value, id) of the first `count` >= k; returns the largest value kept.
+def keep_smallest(values: Float32s, ids: Int32s, count: int, k: int) -> np.float32:
+    """Move the k smallest (value, id) of the first `count` to the front, in their order.
 
-    values >= 0; read in groups of 16, so they have 15 spare places. Order is not kept.
+    values >= 0, with 15 spare places behind them. 1 <= k <= count. Returns the largest kept.
     """
     bits = values.view(np.int32)
-    limit = kth_bits(bits, 0, count, k)
-    surplus = count_up_to(bits, 0, count, limit) - k
-    last_id, ties_left = 0x7FFFFFFF, count
-    if surplus > 0:
-        ties = np.empty(count, np.int32)
-        found = 0
-        for i in range(count):
-            if bits[i] == limit:
-                ties[found] = ids[i]
-                found += 1
-        ties_left = found - surplus
-        last_id = kth_bits(ties, 0, found, ties_left)
-    largest, kept = np.float32(0), 0
+    groups = -(-count // MASK_LANES) * MASK_LANES
+    for i in range(count, groups):
+        bits[i] = PADDING
+    if count > k:
+        limit = kth_bits(bits, groups, k)
+        surplus = count_up_to(bits, groups, limit) - k
+        if surplus == 0:
+            keep_up_to(bits, ids, count, limit)
+        else:
+            drop_ties(bits, ids, count, limit, surplus)
+    largest = np.int32(0)
+    for i in range(k):
+        largest = max(largest, bits[i])
+    return float_of(np.int32(largest))
+
+
+@kernel
+def keep_up_to(bits: Int32s, ids: Int32s, count: int, limit: int) -> None:
+    """Move what is <= limit to the front. Without a branch: what stays can't be predicted."""
+    bound = np.int32(limit)
+    kept = 0
+    for i in range(count):
+        value = bits[i]
+        bits[kept], ids[kept] = value, ids[i]
+        kept += value <= bound
+
+
+@kernel
+def drop_ties(bits: Int32s, ids: Int32s, count: int, limit: int, surplus: int) -> None:
+    """Keep what is <= limit but for the `surplus` highest ids at the limit itself."""
+    ties = np.full(count + MASK_LANES, PADDING, np.int32)
+    found = 0
+    for i in range(count):
+        if bits[i] == limit:
+            ties[found] = ids[i]
+            found += 1
+    ties_left = found - surplus
+    last_id = kth_bits(ties, -(-found // MASK_LANES) * MASK_LANES, ties_left)
+    kept = 0
     for i in range(count):
         if bits[i] > limit:
             continue
@@ -71,32 +107,5 @@ def keep_smallest(
             if ids[i] > last_id or ties_left == 0:
                 continue
             ties_left -= 1
-        out_values[kept] = values[i]
-        out_ids[kept] = ids[i]
-        largest = max(largest, values[i])
+        bits[kept], ids[kept] = bits[i], ids[i]
         kept += 1
-    return largest
-
-
-@kernel
-def keep_smallest_of_line(  # noqa: PLR0913, PLR0917
-    line: Float32s, at: int, count: int, ids: Int32s, k: int,
-    out_values: Float32s, out_ids: Int32s,
-) -> np.float32:  # fmt: skip
-    """As `keep_smallest` for line[at : at + count] with few hits; NaN never counts as a value."""
-    bits = line.view(np.int32)
-    limit = kth_bits(bits, at, at + count, k)
-    if count_up_to(bits, at, at + count, limit) != k:
-        return keep_smallest(line[at:], ids, count, k, out_values, out_ids)
-    bound = np.array([limit], np.int32).view(np.float32)[0]
-    largest, kept = np.float32(0), 0
-    for j in range(0, count, MASK_LANES):
-        hits = passing(line, at + j, NO_LIMITS, 0, bound)
-        while hits:
-            i = j + lowest_bit(hits)
-            hits &= hits - 1
-            out_values[kept] = line[at + i]
-            out_ids[kept] = ids[i]
-            largest = max(largest, line[at + i])
-            kept += 1
-    return largest

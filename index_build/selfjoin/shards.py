@@ -13,8 +13,8 @@ import numpy as np
 
 from index_build.selfjoin.cells import Cells, Lists
 from index_build.selfjoin.join import NearLists, empty_lists, join_cells
-from index_build.selfjoin.points import Points
-from nearfield.space import Int32s
+from index_build.selfjoin.points import Points, frozen
+from nearfield.space import Float32s, Int32s
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,17 @@ def _renumbered(lists: Lists, points: Int32s) -> Lists:
     return Lists(lists.starts, np.searchsorted(points, lists.values).astype(np.int32))
 
 
-def join_shard(points: Points, shard: Shard, k: int, *, threads: int) -> NearLists:
+def join_shard(
+    vectors: Float32s, shard: Shard, k: int, *, scale: float, careful: bool, threads: int
+) -> NearLists:
     """Partial lists [t, k] of the shard's points, naming points of the whole join.
 
-    points: the touched ones only, in the shard's order, with the scale and care of the whole join.
-    Distances are squared and scaled; `finish` makes them final after the merge.
+    vectors: float32 [t, d], those of shard.points in that order. `scale` and `careful`: those of
+    the `Points` of the whole join. Distances are squared and scaled; unused places hold -1 and
+    infinity. `merge_lists` puts the lists of all shards together, `finish` makes them final.
     """
+    rows = np.arange(len(shard.points), dtype=np.int32)
+    points = Points(frozen(vectors), rows, np.float32(scale), careful)
     lists = empty_lists(len(points), k)
     join_cells(points, shard.cells, lists, threads=threads)
     held = lists.points >= 0

@@ -55,7 +55,7 @@ def _sweep(  # noqa: PLR0913, PLR0917
     row_norms = np.empty(ROWS, np.float32)
     new_squared = np.empty(places, np.float32)
     new_points = np.empty(places, np.int32)
-    spare_squared = np.empty(k + places, np.float32)
+    spare_squared = np.empty(k + places + MASK_LANES, np.float32)
     spare_points = np.empty(k + places, np.int32)
     unlocked = np.zeros(LOCKS, np.int32)
     for begin in range(0, len(rows), width):

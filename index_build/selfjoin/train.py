@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel
 from index_build.selfjoin.nearest import near_cells, panel_of
-from index_build.selfjoin.points import Points
+from index_build.selfjoin.points import Points, frozen
 from nearfield.space import Float32s, Int32s
 
 SAMPLE_PER_CELL = 100
@@ -29,7 +29,7 @@ def trained_centres(points: Points, cells: int, *, seed: int, threads: int) -> F
     size = min(len(points), cells * SAMPLE_PER_CELL)
     chosen = np.sort(random.choice(len(points), size, replace=False)).astype(np.int32)
     vectors = np.ascontiguousarray(points.vectors[points.rows[chosen]])
-    sample = replace(points, vectors=vectors, rows=np.arange(size, dtype=np.int32))
+    sample = replace(points, vectors=frozen(vectors), rows=np.arange(size, dtype=np.int32))
     regions = lloyd(sample, round(cells**0.5), PASSES, random, threads)
     region = nearest_of(sample, regions, threads)
     shares = cells_per_region(np.bincount(region, minlength=len(regions)), cells)

@@ -52,12 +52,9 @@ def test_merged_shards_equal_the_whole(case, shards: int) -> None:
     # in any order
     for first, stop in reversed(ranges):
         shard = shard_of(cells, first, stop)
-        own = replace(
-            points,
-            vectors=points.vectors[points.rows[shard.points]],
-            rows=np.arange(len(shard.points), dtype=np.int32),
-        )
-        merge_lists(merged, shard.points, join_shard(own, shard, K, threads=1))
+        vectors = points.vectors[points.rows[shard.points]]
+        partial = join_shard(vectors, shard, K, scale=points.scale, careful=False, threads=1)
+        merge_lists(merged, shard.points, partial)
     expected = finished(
         points, replace(whole, points=whole.points.copy(), squared=whole.squared.copy())
     )
