@@ -1,0 +1,211 @@
+"""How fast a load is, against a plain COPY of the same bytes, and how fast a lookup is.
+
+    python -m dumps.postgres.copy_speed [--n 200000] [-k 100] [--pairs 5]
+
+Three ways to fill a table take turns, so that a busy machine slows all: the load's own copy (read
+HDF5, gate, encode, COPY); the same bytes, encoded beforehand into a file, copied into the same
+table with its checks; and into a table without checks. Each time covers one transaction with its
+commit, which forces the table to disk. Every repetition is kept. The lists are random: no search
+is measured. Then one whole `load_run`, and 5,000 lookups through `similar_recordings` in one
+session. Prints Markdown. Owns this measurement; needs about 5 kB of disk per recording at k = 100.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg2
+import pyarrow as pa
+from psycopg2 import sql
+
+from dumps.matrix import Block, write_matrix
+from dumps.postgres.load import load_run
+from dumps.postgres.partition import BLOCK_BYTES, copy_in, create_lists, leaf, list_blocks
+from dumps.postgres.server import embedded
+from dumps.postgres.source import Source, opened_source
+from nearfield.run import Run, RunConfig, create_run
+from nearfield.vectorset import Geometry, write_vector_set
+
+TRIAL = 1_000_000_000
+"""Number of the trial's partition, which is never attached."""
+LOOKUPS = 5_000
+ROWS = 8192
+
+
+def random_run(folder: Path, n: int, k: int) -> Run:
+    """A finished and verified run with well-formed random lists."""
+    ids = pa.table({"recording_id": [_id(row) for row in range(n)]})
+    made = write_vector_set(folder / "vectors", np.zeros((n, 1), np.float32), ids, Geometry())
+    config = RunConfig(str(made.path), made.fingerprint, n, 1, "l2", k, 0.9, "random", 0)
+    run = create_run(folder / "run", config)
+    manifest = write_matrix(run, _random_lists(n, k), made.ids, attributes={})
+    verdict = {"passed": True, "matrix_sha256": manifest.files[run.matrix.name].sha256}
+    run.verification.write_text(json.dumps(verdict))
+    return run
+
+
+def measured(run: Run, folder: Path, pairs: int) -> dict[str, Any]:
+    """Seconds of each way, of one whole load, and of lookups; bytes sent and stored."""
+    encoded = folder / "lists.copy"
+    with embedded(run.postgres) as dsn:
+        report = load_run(run, dsn)
+        with opened_source(run, labels=False) as source:
+            with encoded.open("wb") as stream:
+                stream.writelines(list_blocks(TRIAL, source, _ignore))
+            ways = _ways(source, encoded)
+            seconds: dict[str, list[float]] = {name: [] for name in ways}
+            for _ in range(pairs):
+                for name, fill in ways.items():
+                    seconds[name].append(_timed(dsn, source.k, fill, bare=name == "no checks"))
+        return {
+            "n": run.config.n,
+            "k": run.config.columns,
+            "seconds": seconds,
+            "bytes": encoded.stat().st_size,
+            "load_s": report.seconds,
+            "stored": _asked(
+                dsn, "SELECT pg_total_relation_size('nearfield.neighbours_%s')", report.run_id
+            ),
+            "server": _asked(dsn, "SHOW server_version"),
+            "lookups_us": _lookups(dsn, run.config.n),
+        }
+
+
+def _ways(source: Source, encoded: Path) -> dict[str, Callable[[Any, sql.Composable], None]]:
+    def own(cursor: Any, statement: sql.Composable) -> None:
+        copy_in(cursor, statement, list_blocks(TRIAL, source, _ignore))
+
+    def plain(cursor: Any, statement: sql.Composable) -> None:
+        with encoded.open("rb") as stream:
+            cursor.copy_expert(statement, stream, BLOCK_BYTES)
+
+    return {"load": own, "plain": plain, "no checks": plain}
+
+
+def _timed(dsn: str, k: int, fill: Callable[[Any, sql.Composable], None], *, bare: bool) -> float:
+    table = leaf("neighbours", TRIAL)
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection.cursor() as cursor:
+            started = time.perf_counter()
+            if bare:
+                like = "CREATE TABLE {} (LIKE nearfield.neighbours_all INCLUDING STORAGE)"
+                cursor.execute(sql.SQL(like).format(table))
+            else:
+                create_lists(cursor, TRIAL, k)
+            fill(cursor, sql.SQL("COPY {} FROM STDIN (FORMAT binary, FREEZE)").format(table))
+            connection.commit()
+            elapsed = time.perf_counter() - started
+            cursor.execute(sql.SQL("DROP TABLE {}").format(table))
+            connection.commit()
+    finally:
+        connection.close()
+    return elapsed
+
+
+def _lookups(dsn: str, n: int) -> list[float]:
+    rows = np.random.default_rng(0).integers(0, n, LOOKUPS)
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            taken = []
+            for row in rows:
+                started = time.perf_counter()
+                cursor.execute("SELECT * FROM nearfield.similar_recordings(%s, 10)", (_id(row),))
+                cursor.fetchall()
+                taken.append(1e6 * (time.perf_counter() - started))
+    finally:
+        connection.close()
+    return taken
+
+
+def _asked(dsn: str, statement: str, *values: Any) -> Any:
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchone()[0]
+    finally:
+        connection.close()
+
+
+def _random_lists(n: int, k: int) -> Iterator[Block]:
+    random = np.random.default_rng(0)
+    for first in range(0, n, ROWS):
+        own = np.arange(first, min(n, first + ROWS))[:, None]
+        steps = random.choice(n - 1, k, replace=False) + 1
+        neighbours = random.permuted((own + steps) % n, axis=1)
+        distances = np.sort(random.random(neighbours.shape, np.float32), axis=1)
+        yield first, neighbours.astype(np.int32), distances
+
+
+def _id(row: int) -> str:
+    return f"{row * 2654435761 % 2**32:08x}-0000-4000-8000-{row:012x}"
+
+
+def _ignore(_amount: int) -> None:
+    pass
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The result as a section of docs/results/postgres-load.md."""
+    n, bytes_sent = result["n"], result["bytes"]
+    lines = [
+        f"## {n:,} x top-{result['k']}: {bytes_sent / 2**20:,.0f} MiB of binary COPY",
+        "",
+        "| way | seconds, each repetition | median | rows/s | MiB/s |",
+        "|---|---|---|---|---|",
+    ]
+    for name, seconds in result["seconds"].items():
+        middle = statistics.median(seconds)
+        each = ", ".join(f"{value:.2f}" for value in seconds)
+        lines.append(
+            f"| {name} | {each} | {middle:.2f} | {n / middle:,.0f} |"
+            f" {bytes_sent / 2**20 / middle:,.0f} |"
+        )
+    own, *others = result["seconds"].values()
+    for name, seconds in zip(list(result["seconds"])[1:], others, strict=True):
+        ratios = sorted(a / b for a, b in zip(own, seconds, strict=True))
+        lines += ["", f"load / {name}, by turn: median {statistics.median(ratios):.2f}"]
+        lines[-1] += f" ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    median, p99 = np.percentile(result["lookups_us"], [50, 99])
+    lines += [
+        "",
+        f"Whole load (recordings, lists, keys, checks, publication): {result['load_s']:.1f} s; "
+        f"{result['stored'] / 2**20:,.0f} MiB stored with keys, "
+        f"{result['stored'] / n:,.0f} bytes per recording.",
+        f"Lookup of 10 with labels: p50 {median:.0f} us, p99 {p99:.0f} us.",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, nargs="+", default=[200_000])
+    parser.add_argument("-k", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=5)
+    chosen = parser.parse_args()
+    for n in chosen.n:
+        with tempfile.TemporaryDirectory() as name:
+            result = measured(random_run(Path(name), n, chosen.k), Path(name), chosen.pairs)
+        print(markdown(result), end="\n\n", flush=True)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("psycopg2-binary", "h5py", "numpy"))
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at "
+        f"the end; Postgres {result['server']}, Python {platform.python_version()}, {versions}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""The measurement of the load runs and reports what it measured."""
+
+import pytest
+
+from dumps.postgres.copy_speed import markdown, measured, random_run
+
+pytestmark = pytest.mark.postgres
+
+
+def test_every_way_is_timed_on_the_same_bytes(tmp_path):
+    result = measured(random_run(tmp_path, 600, 20), tmp_path, 2)
+    assert {name: len(seconds) for name, seconds in result["seconds"].items()} == {
+        "load": 2,
+        "plain": 2,
+        "no checks": 2,
+    }
+    assert result["bytes"] == 21 + 600 * (2 + 2 * 8 + 2 * (24 + 8 * 20))
+    text = markdown(result)
+    assert "600 x top-20" in text
+    assert "load / plain, by turn" in text
