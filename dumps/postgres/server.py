@@ -33,7 +33,7 @@ from nearfield.errors import DatabaseError, MissingFile, UsageError, disk_errors
 DSN_VARIABLE = "NEARFIELD_DSN"
 START_TIMEOUT_S = 600.0
 """Long, since a server that was killed replays its log first."""
-SOCKETS_PREFIX = "nearfield-"
+SOCKETS_PREFIX = "nearfield-pg-"
 LONGEST_SOCKET_FOLDER = 80
 SETTINGS = {
     "listen_addresses": "",
