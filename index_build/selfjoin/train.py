@@ -18,6 +18,9 @@ from nearfield.space import Float32s, Int32s
 SAMPLE_PER_CELL = 100
 PASSES = 6
 POLISH = 1
+SPLITS = 2
+GIANT = 3
+"""A cell is split when it holds so many times its share: work grows with the square of size."""
 
 
 def trained_centres(points: Points, cells: int, *, seed: int, threads: int) -> Float32s:
@@ -38,7 +41,26 @@ def trained_centres(points: Points, cells: int, *, seed: int, threads: int) -> F
         for i, share in enumerate(shares)
         if share
     ]
-    return moved(sample, np.concatenate(parts), POLISH, threads)
+    centres = moved(sample, np.concatenate(parts), POLISH, threads)
+    for _ in range(SPLITS):
+        centres = with_giants_split(sample, centres, random, threads)
+    return centres
+
+
+def with_giants_split(
+    sample: Points, centres: Float32s, random: np.random.Generator, threads: int
+) -> Float32s:
+    """Centres where each cell with too large a share of the sample gives way to several."""
+    home = nearest_of(sample, centres, threads)
+    sizes = np.bincount(home, minlength=len(centres))
+    usual = max(1, len(sample) // len(centres))
+    parts = [
+        lloyd(sample.chosen(members_of(home, i)), int(size // usual), PASSES, random, threads)
+        if size > GIANT * usual
+        else centres[i : i + 1]
+        for i, size in enumerate(sizes)
+    ]
+    return np.concatenate(parts)
 
 
 def cells_per_region(sizes: NDArray[np.integer], cells: int) -> NDArray[np.int64]:

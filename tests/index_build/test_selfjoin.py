@@ -1,5 +1,8 @@
 """The self-join against an independent float64 brute force, on easy and on hard data."""
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -192,6 +195,34 @@ def test_hard_data(name: str) -> None:
     found = knn_matrix(vectors, 10)
     check_structure(found, N, 10)
     assert recall_of(found, vectors) >= 0.94
+
+
+def test_no_cell_is_a_giant() -> None:
+    vectors = hard_data("one giant cluster")
+    random = np.random.default_rng(3)
+    vectors[: N // 2] *= 1 + 0.01 * random.pareto(1.0, (N // 2, 1)).astype(np.float32)
+    report = knn_matrix(vectors, 10).report
+    assert report.chosen["largest cell"] <= 6 * N / report.chosen["cells"]
+
+
+def test_mapped_vectors_are_read_in_place(tmp_path: Path) -> None:
+    vectors = manifold(N, 16)
+    np.save(tmp_path / "vectors.npy", vectors)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    np.testing.assert_array_equal(
+        knn_matrix(mapped, 5).neighbours, knn_matrix(vectors, 5).neighbours
+    )
+
+
+def test_memory_stays_within_the_stated_bound() -> None:
+    vectors = manifold(60_000, 8)
+    knn_matrix(vectors[:N], 10, threads=1)
+    tracemalloc.start()
+    found = knn_matrix(vectors, 10, threads=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    stated = 64 + 16 * (1 + found.report.chosen["visits"])
+    assert peak <= found.neighbours.nbytes + found.distances.nbytes + 60_000 * stated + (40 << 20)
 
 
 def test_too_little_memory_is_refused() -> None:
