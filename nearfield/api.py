@@ -18,14 +18,13 @@ from dumps.postgres.query import Neighbour, similar
 from dumps.postgres.rights import Rights, rights
 from dumps.postgres.server import database as open_database
 from dumps.postgres.server import embedded as open_embedded
-from dumps.postgres.server import find_embedded
 from dumps.verify import Verification, verify_run
 from index_build.build import build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
 from nearfield import ingest as reading
 from nearfield.cluster import ClusterOptions, available_cores, connected
 from nearfield.doctor import Diagnosis, examine
-from nearfield.errors import DamagedArtefact, MissingFile
+from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 from nearfield.ingest import IngestReport
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
@@ -183,20 +182,37 @@ def load(
     dsn: str | None = None,
     database: Path | str | None = None,
     force: bool = False,
+    labels: bool = True,
 ) -> LoadReport:
     """Load a verified run into Postgres and publish it.
 
-    Into the server at `dsn` (default: environment variable NEARFIELD_DSN), else into the embedded
-    one with its data in `database` (default: `RUN/postgres`). Raises `QualityGate` for an
-    unverified run unless `force`.
+    Where to: see `place_of`; by default the embedded database in `RUN/postgres`. Raises
+    `QualityGate` for an unverified run unless `force`. `labels` False leaves titles and the like
+    out, for when the vector set is gone.
     """
     opened = open_run(Path(run))
-    directory = Path(database) if database else opened.postgres
-    with locked(opened.path), open_database(_dsn(dsn), directory) as address:
+    server, directory = place_of(dsn, database, default=opened.postgres)
+    with locked(opened.path), open_database(server, directory) as address:
         with opened.step("load") as facts:
-            report = load_run(opened, address, force=force)
+            report = load_run(opened, address, force=force, labels=labels)
             facts["rows"] = report.rows
         return report
+
+
+def place_of(
+    dsn: str | None, database: Path | str | None, *, default: Path | None
+) -> tuple[str | None, Path | None]:
+    """Which database is meant: (address of a server, None) or (None, folder of an embedded one).
+
+    In this order: `dsn` or `database` as given (both: `UsageError`), the server that the
+    environment variable NEARFIELD_DSN names, `default`.
+    """
+    if dsn and database:
+        raise UsageError("expected either --dsn or --database (or --run), got both")
+    if database:
+        return None, Path(database)
+    server = dsn or os.environ.get(DSN_VARIABLE)
+    return (server, None) if server else (None, default)
 
 
 def plan_load(
@@ -204,14 +220,14 @@ def plan_load(
 ) -> LoadPlan:
     """What `load` with the same arguments would do; touches no database."""
     opened = open_run(Path(run))
-    server = "the server that is named" if _dsn(dsn) else None
+    server, directory = place_of(dsn, database, default=opened.postgres)
     config = opened.config
     return LoadPlan(
         rows=config.n,
         k=config.columns,
         stage=status(run).stage,
         bytes=config.n * (ROW_OVERHEAD_BYTES + 2 * config.columns * ELEMENT_BYTES),
-        target=server or f"the embedded database in {database or opened.postgres}",
+        target="the server that is named" if server else f"the embedded database in {directory}",
     )
 
 
@@ -224,14 +240,11 @@ def query(
 ) -> list[Neighbour]:
     """The k nearest recordings of one, from the published run, through SQL.
 
-    Asks the server at `dsn` or NEARFIELD_DSN, else the embedded one in `database`, else the only
-    embedded one below the current folder. Raises `InputRejected` for an unknown recording.
+    Asks the database that `place_of` finds, else the only embedded one below the current folder.
+    Raises `InputRejected` for an unknown recording.
     """
-    address = _dsn(dsn)
-    directory = Path(database) if database else None
-    if address is None and directory is None:
-        directory = find_embedded(Path())
-    with open_database(address, directory, create=False) as opened:
+    server, directory = place_of(dsn, database, default=None)
+    with open_database(server, directory, create=False) as opened:
         return similar(opened, recording_id, k)
 
 
@@ -247,13 +260,13 @@ def embedded(directory: Path | str) -> Iterator[str]:
 
 def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> Diagnosis:
     """Examine machine, libraries and, where one is named, the database and its rights."""
-    address, directory = _dsn(dsn), Path(database) if database else None
+    server, directory = place_of(dsn, database, default=None)
 
     def database_rights() -> Rights:
-        with open_database(address, directory) as opened:
+        with open_database(server, directory, create=False) as opened:
             return rights(opened)
 
-    asked = address is not None or directory is not None
+    asked = server is not None or directory is not None
     where = directory or Path()
     return examine(directory=where, database=database_rights if asked else None)
 
@@ -328,7 +341,3 @@ def _verification(run: Run) -> Mapping[str, Any] | None:
         return None
     current = run.finished_matrix(verify=False).files[run.matrix.name].sha256
     return report if report["matrix_sha256"] == current else None
-
-
-def _dsn(given: str | None) -> str | None:
-    return given or os.environ.get(DSN_VARIABLE)

@@ -77,7 +77,7 @@ def plan_job(path: Path) -> dict[str, str]:
         "ingest": f"{len(sources)} sources, " + ("unchanged: kept" if done else "to be read"),
         "build": f"k {build.k}, recall {build.recall}, method {build.method}",
         "verify": f"{settings.verify.sample:,} rows",
-        "load": settings.load.dsn or f"embedded database in {folder / settings.load.database}",
+        "load": str(_place(settings, folder)[1] or "into the server that is named"),
         "folder": str(folder),
     }
 
@@ -108,9 +108,9 @@ def _run(settings: Settings, base: Path, folder: Path) -> JobReport:
             f"{run} failed its verification ({'; '.join(checked.problems)}): not loaded, "
             "the published run stays. Raise recall in the job file or use method exact"
         )
-    database = folder / settings.load.database
+    server, database = _place(settings, folder)
     with steps.step("load") as facts:
-        loaded = api.load(run, dsn=settings.load.dsn, database=database)
+        loaded = api.load(run, dsn=server, database=database)
         facts |= {"rows": loaded.rows, "published": loaded.run_id}
     _keep_newest(folder / "runs", run, settings.keep_runs)
     return JobReport(
@@ -118,10 +118,17 @@ def _run(settings: Settings, base: Path, folder: Path) -> JobReport:
         vectors=vector_set.path,
         run=run,
         matrix=run / "matrix.h5",
-        database=settings.load.dsn or str(database),
+        database=str(database or "the server that is named"),
         run_id=loaded.run_id,
         recall=checked.recall,
         steps=tuple(steps.done),
+    )
+
+
+def _place(settings: Settings, folder: Path) -> tuple[str | None, Path | None]:
+    named = settings.load.database
+    return api.place_of(
+        settings.load.dsn, folder / named if named else None, default=folder / "postgres"
     )
 
 

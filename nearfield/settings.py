@@ -50,10 +50,13 @@ class VerifySettings(_Section, frozen=True):
 
 
 class LoadSettings(_Section, frozen=True):
-    """[load]: `dsn` of a server (without password), or the folder of an embedded database."""
+    """[load]: `dsn` of a server (without password), or the folder of an embedded database.
+
+    Neither: the server that NEARFIELD_DSN names, else the embedded database in `postgres`.
+    """
 
     dsn: str | None = None
-    database: str = "postgres"
+    database: str | None = None
 
 
 class Settings(_Section, frozen=True):

@@ -30,7 +30,6 @@ from dumps.postgres.cluster import by_descriptor, data_version, make_cluster, op
 from dumps.postgres.connection import masked
 from nearfield.errors import DatabaseError, MissingFile, UsageError, disk_errors
 
-DSN_VARIABLE = "NEARFIELD_DSN"
 START_TIMEOUT_S = 600.0
 """Long, since a server that was killed replays its log first."""
 SOCKETS_PREFIX = "nearfield-pg-"
@@ -55,17 +54,16 @@ SETTINGS = {
 
 @contextmanager
 def database(dsn: str | None, directory: Path | None, *, create: bool = True) -> Iterator[str]:
-    """Yield a DSN for the block: `dsn`, else the environment's NEARFIELD_DSN, else embedded.
+    """Yield a DSN for the block: `dsn`, or that of an embedded server.
 
-    The embedded server keeps its data in `directory` (None: the one below the working directory)
+    It keeps its data in `directory` (None: the one below the working directory)
     and is shared by all commands that use it at the same time; the last one to leave stops it.
     `create` False raises `MissingFile` where there is no data yet, for commands that only read.
     Raises `UsageError`, `DatabaseError`, `DiskFull`. Cost: about 1.5 s for new data, else 0.3 s.
     """
-    given = dsn or os.environ.get(DSN_VARIABLE)
-    if given:
-        masked(given)
-        yield given
+    if dsn:
+        masked(dsn)
+        yield dsn
         return
     with embedded(directory or find_embedded(Path()), create=create) as address:
         yield address
@@ -87,7 +85,7 @@ def find_embedded(start: Path) -> Path:
     """
     candidates = [start / "postgres", *sorted(start.glob("*/postgres"))]
     found = [path for path in candidates if (path / "data" / "PG_VERSION").exists()]
-    advice = f"Name a run with --run RUN, or a server with --dsn DSN or {DSN_VARIABLE}"
+    advice = "Name a run with --run RUN, or a server with --dsn DSN or NEARFIELD_DSN"
     if not found:
         raise MissingFile(
             f"expected a run with a loaded database in {start.resolve()} or one folder below it; "

@@ -20,7 +20,6 @@ from nearfield.errors import QualityGate
 
 if TYPE_CHECKING:
     from dumps.verify import Verification
-
     from index_build.estimate import BuildEstimate
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]

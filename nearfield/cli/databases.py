@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from nearfield.cli.output import (
     size,
 )
 
+FIRST_LABELS = ("title", "artist")
 Dsn = Annotated[
     str | None,
     typer.Option(
@@ -44,13 +46,16 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("nearfield database run/postgres"))(database)
 
 
-def load(
+def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
     run: RunArgument,
     *,
     dsn: Dsn = None,
     database: Database = None,
     force: Annotated[
         bool, typer.Option("--force", help="Load although verification is missing or failed.")
+    ] = False,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="Leave titles and other labels out.")
     ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -68,7 +73,10 @@ def load(
             ]
         )
         return
-    report = api.load(run, dsn=dsn, database=database, force=force)
+    _warn_of_password(dsn)
+    report = api.load(run, dsn=dsn, database=database, force=force, labels=not no_labels)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     if as_json:
         print_json(report)
         return
@@ -97,11 +105,13 @@ def query(
 
     if database is None and run is not None:
         database = run / "postgres"
+    _warn_of_password(dsn)
     found = api.query(recording_id, k, dsn=dsn, database=database)
     if as_json:
         print_json(found)
         return
-    names = list(dict.fromkeys(name for neighbour in found for name in neighbour.labels))
+    used = {name for neighbour in found for name in neighbour.labels}
+    names = [*(name for name in FIRST_LABELS if name in used), *sorted(used - set(FIRST_LABELS))]
     print_table(
         ("rank", "distance", *names, "recording_id"),
         (
@@ -128,3 +138,14 @@ def database(
         print(json.dumps({"dsn": dsn}) if as_json else f'psql "{dsn}"', flush=True)
         with suppress(Interrupted):
             signal.pause()
+
+
+def _warn_of_password(dsn: str | None) -> None:
+    from dumps.postgres.connection import has_password
+
+    if dsn and has_password(dsn):
+        print(
+            "warning: others on this machine can read a password on the command line; "
+            "put the address into NEARFIELD_DSN",
+            file=sys.stderr,
+        )

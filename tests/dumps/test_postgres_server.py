@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from dumps.postgres import binaries
-from dumps.postgres.server import DSN_VARIABLE, database, embedded, find_embedded
+from dumps.postgres.server import database, embedded, find_embedded
 from nearfield.errors import DatabaseError, DiskFull, MissingFile, UsageError
 from tests.dumps.postgres_case import ask, sockets_of
 
@@ -310,12 +310,9 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path):
         pass
 
 
-def test_a_given_server_comes_before_an_embedded_one(tmp_path, monkeypatch):
+def test_a_given_server_comes_before_an_embedded_one(tmp_path):
     with database("host=there", tmp_path) as dsn:
         assert dsn == "host=there"
-    monkeypatch.setenv(DSN_VARIABLE, "host=elsewhere")
-    with database(None, tmp_path) as dsn:
-        assert dsn == "host=elsewhere"
     with pytest.raises(UsageError, match="can't be parsed"), database("no dsn", None):
         pass
     assert not list(tmp_path.iterdir())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dumps.postgres.copy_speed import markdown, measured, random_run
+from benchmark.copy_speed import markdown, measured, random_run
 
 pytestmark = pytest.mark.postgres
 

@@ -1,6 +1,6 @@
 """How fast a load is, against a plain COPY of the same bytes, and how fast a lookup is.
 
-    python -m dumps.postgres.copy_speed [--n 200000] [-k 100] [--pairs 5]
+    python -m benchmark.copy_speed [--n 200000] [-k 100] [--pairs 5]
 
 Three ways to fill a table take turns, so that a busy machine slows all: the load's own copy (read
 HDF5, gate, encode, COPY); the same bytes, encoded beforehand into a file, copied into the same
