@@ -5,11 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import psycopg2
 import pytest
 
+from nearfield.api import embedded
 from nearfield.cli.reference import reference
 from nearfield.demo.dump import write_dump
 from tests.cli.conftest import clustered
@@ -74,6 +77,21 @@ def test_the_readmes_commands_run_in_their_order(workplace):
         ]
         done = in_workplace(workplace, *map(str, files))
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_readmes_sql_runs(workplace):
+    in_workplace(workplace, "nearfield", "run", "job.toml")
+    with embedded(workplace / "postgres") as dsn, closing(psycopg2.connect(dsn)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT recording_id, neighbour_ids[1] FROM nearfield.neighbours LIMIT 1")
+        recording, other = cursor.fetchone()
+        cursor.execute("CREATE TEMP TABLE my_playlist AS SELECT %s AS recording_id", (recording,))
+        statements = "\n".join(blocks(ROOT / "README.md", "sql")).split(";\n")
+        assert len(statements) == 5
+        for statement in statements:
+            named = statement.replace("RECORDING_ID", recording).replace("OTHER_ID", other)
+            cursor.execute(named)
+            assert cursor.fetchall(), statement
 
 
 def test_the_readmes_python_runs(workplace):
