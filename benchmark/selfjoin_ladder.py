@@ -107,7 +107,7 @@ def machine() -> dict[str, Any]:
         "avx512": bool(llvm.get_host_cpu_features().get("avx512f")),
         "cores": os.cpu_count(),
         "load before": os.getloadavg()[0],
-        "system": platform.platform(terse=True),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "numba", "llvmlite", "faiss-cpu")},
     }
