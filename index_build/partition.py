@@ -20,11 +20,13 @@ RATIOS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.5, 1.6, 1.8, 2.0, 2
 
 
 def cell_centres(vectors: Float32s, cells: int, *, seed: int) -> Float32s:
-    """k-means centres float32 [cells, d] of a seeded sample of vectors [n, d].
+    """k-means centres float32 [cells, d] of a seeded sample of vectors [n, d]; 0 for a single cell.
 
     Cost O(sample x cells x d) per iteration, with sample <= 1,000 x cells.
     """
     n, d = vectors.shape
+    if cells == 1:
+        return np.zeros((1, d), np.float32)
     sample = min(n, cells * TRAINING_ROWS_PER_CELL)
     rows = np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
     kmeans = faiss.Kmeans(

@@ -4,11 +4,15 @@ Owns the compiled kernels; every distance that nearfield stores comes from here,
 differ in what they call a distance. Refuses to choose neighbours.
 """
 
+from threading import Lock
+
 import numba
 import numpy as np
 
 from nearfield.space import Float32s, Int32s, SpaceName
 
+_ONE_AT_A_TIME = Lock()
+"""numba's thread pool ends the process when two threads enter it at once."""
 _REASSOCIATE = {"reassoc", "contract"}
 """Lets the compiler add in lanes; nothing else about float arithmetic is relaxed."""
 
@@ -24,7 +28,8 @@ def list_distances(
     """
     distances = np.empty(neighbours.shape, dtype=np.float32)
     kernel = _negative_products if space == "ip" else _squared_differences
-    kernel(queries, vectors, neighbours, distances, 0.5 if space == "cosine" else 0.0)
+    with _ONE_AT_A_TIME:
+        kernel(queries, vectors, neighbours, distances, 0.5 if space == "cosine" else 0.0)
     return distances
 
 

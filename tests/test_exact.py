@@ -1,5 +1,7 @@
 """Exact search is exact: order, ties, offsets, the row itself, all spaces, block by block."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,3 +91,15 @@ def test_an_empty_place_is_infinitely_far():
     vectors = np.ones((2, 3), np.float32)
     found = list_distances(vectors, vectors, np.array([[1, -1], [0, -1]], np.int32), "l2")
     assert found.tolist() == [[0.0, np.inf], [0.0, np.inf]]
+
+
+def test_distances_may_be_asked_by_several_threads_at_once():
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((5_000, 32)).astype(np.float32)
+    neighbours = rng.integers(0, 5_000, (5_000, 20)).astype(np.int32)
+    expected = list_distances(vectors, vectors, neighbours, "l2")
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(
+            lambda _: list_distances(vectors, vectors, neighbours, "l2"), range(8)
+        ):
+            np.testing.assert_array_equal(found, expected)
