@@ -70,6 +70,7 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
     if workers < 1:
         raise UsageError(f"expected at least one worker, got {workers}")
     with (
+        _environment_kept(),
         TemporaryDirectory(prefix="nearfield-dask-") as scratch,
         dask.config.set(LOCAL_SETTINGS),
         LocalCluster(
@@ -83,6 +84,18 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         Client(local) as client,
     ):
         yield client
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """A nanny leaves OMP_NUM_THREADS=1 and the like in the environment of its parent: undo that."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _remote(address: str) -> Iterator[Client]:

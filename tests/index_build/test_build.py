@@ -222,3 +222,10 @@ def test_the_scratch_of_a_local_cluster_is_removed(tmp_path, monkeypatch):
         assert list(tmp_path.iterdir())
     shutil.rmtree(tmp_path / "dask-scratch-space", ignore_errors=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_environment_is_as_before_when_a_local_cluster_has_ended():
+    before = dict(os.environ)
+    with connected(ClusterOptions(workers=1)):
+        pass
+    assert dict(os.environ) == before
