@@ -23,7 +23,7 @@ from nearfield.errors import ShardFailed
 from nearfield.exact import exact_search
 from nearfield.files import atomic_path
 from nearfield.manifest import read_manifest, write_manifest
-from nearfield.neighbours import EMPTY, NeighbourTable, read_part, write_part
+from nearfield.neighbours import EMPTY, NeighbourTable, read_part_rows, write_part
 from nearfield.space import Float32s, Int32s, SpaceName
 
 SHARD_KIND = "shard"
@@ -109,7 +109,7 @@ def merged_part(
     """
     use_threads(threads)
     everything = np.load(vectors, mmap_mode="r", allow_pickle=False)
-    table = merge_parts((read_part(Path(part)) for part in parts), *block, task.k)
+    table = merge_parts((read_part_rows(Path(part), *block) for part in parts), *block, task.k)
     short = np.flatnonzero((table.neighbours == EMPTY).any(axis=1))
     if len(short):
         table.neighbours[short], table.distances[short] = exact_search(

@@ -70,6 +70,25 @@ def read_part(path: Path) -> NeighbourTable:
     return _read(path)
 
 
+def read_part_rows(path: Path, first: int, stop: int) -> NeighbourTable:
+    """The lists of rows `first`..`stop`-1 of a part, without reading the rest.
+
+    The file's size is compared with its manifest; what is read is covered by HDF5's checksum of
+    each chunk. Raises `DamagedArtefact`.
+    """
+    read_manifest(path.with_suffix(".json"), kind=PART_KIND, verify=False)
+    try:
+        with h5py.File(path, "r") as file:
+            rows = file["rows"][...]
+            low, high = np.searchsorted(rows, (first, stop))
+            lists = (file[name][low:high] for name in ("neighbours", "distances"))
+            return NeighbourTable(rows[low:high], *lists)
+    except OSError as error:
+        raise DamagedArtefact(
+            f"{path} can't be read ({error}): it was changed; run again"
+        ) from error
+
+
 def part_is_finished(path: Path, *, fingerprint: str) -> bool:
     """Whether a whole part of that fingerprint is there already, so that a resumed run keeps it."""
     try:

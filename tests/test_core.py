@@ -32,7 +32,13 @@ from nearfield.files import atomic_path, remove_temporaries, write_bytes
 from nearfield.hdf5 import new_file
 from nearfield.lock import locked
 from nearfield.manifest import fingerprint, read_manifest, write_manifest
-from nearfield.neighbours import NeighbourTable, part_is_finished, read_part, write_part
+from nearfield.neighbours import (
+    NeighbourTable,
+    part_is_finished,
+    read_part,
+    read_part_rows,
+    write_part,
+)
 from nearfield.progress import progress
 from nearfield.run import RunConfig, create_run, open_run
 from nearfield.space import pair_distances, prepared, space_named
@@ -292,6 +298,26 @@ class TestPart:
         assert not part_is_finished(path, fingerprint="f")
         with pytest.raises((DamagedArtefact, MissingFile)):
             read_part(path)
+
+    @pytest.mark.parametrize(
+        ("first", "stop"), [(0, 3000), (1000, 1100), (2990, 9000), (7000, 8000)]
+    )
+    def test_some_rows_are_read_without_the_rest(self, tmp_path, first, stop):
+        written = table(3000, 4)
+        write_part(tmp_path / "part.h5", written, fingerprint="f")
+        read = read_part_rows(tmp_path / "part.h5", first, stop)
+        inside = (written.rows >= first) & (written.rows < stop)
+        for name in ("rows", "neighbours", "distances"):
+            np.testing.assert_array_equal(getattr(read, name), getattr(written, name)[inside])
+
+    def test_a_flipped_list_isnt_read_by_rows(self, tmp_path):
+        path, written = tmp_path / "part.h5", table(3000, 4)
+        write_part(path, written, fingerprint="f")
+        content = path.read_bytes()
+        at = content.index(written.distances[1500].tobytes())
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(DamagedArtefact, match="was changed"):
+            read_part_rows(path, 1400, 1600)
 
     def test_a_full_disk_is_said_and_leaves_nothing(self, small_disk):
         disk = small_disk(1 << 16)

@@ -13,6 +13,7 @@ from index_build import plan, shards
 from index_build.build import build_lists
 from nearfield.cluster import ClusterOptions, Task, connected, run_tasks
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
+from nearfield.neighbours import read_part
 from nearfield.run import RunConfig, create_run
 from nearfield.vectorset import Geometry, write_vector_set
 from tests.index_build.brute import nearest
@@ -143,7 +144,7 @@ def test_rows_of_tiny_shards_are_searched_everywhere(tmp_path):
         part = shards.PartTask(parts[-1], "f", 5, "l2", 1.0, 0)
         shards.shard_part(str(directory), "faiss-ivf", part, threads=1)
     shards.merged_part(parts, str(tmp_path / "vectors.npy"), (0, 40), task, threads=1)
-    found = shards.read_part(Path(task.part))
+    found = read_part(Path(task.part))
     assert (found.neighbours >= 0).all()
     np.testing.assert_array_equal(found.neighbours[:3], nearest(vectors, 5, "l2")[0][:3])
 
