@@ -317,7 +317,7 @@ class TestPart:
         at = content.index(written.distances[1500].tobytes())
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(DamagedArtefact, match="was changed"):
-            read_part_rows(path, 1400, 1600)
+            read_part_rows(path, int(written.rows[1400]), int(written.rows[1600]))
 
     def test_a_full_disk_is_said_and_leaves_nothing(self, small_disk):
         disk = small_disk(1 << 16)
