@@ -48,7 +48,6 @@ class Built:
     final: tuple[Path, ...]
     parts: int
     kept: int
-    attempts: int
     recall_estimate: float
     k: int
 
@@ -89,6 +88,7 @@ def check_config(config: RunConfig) -> None:
         raise InputRejected(
             f"a matrix needs at least 2 recordings; {config.vectors} has {config.n}"
         )
+    plan_for(config, config.n)
 
 
 def build_lists(run: Run, vector_set: VectorSet, client: Client) -> Built:
@@ -116,12 +116,14 @@ class _Build:
     """The stages of one build; counts the parts that it kept."""
 
     def __init__(self, run: Run, plan: Plan, inputs: JoinInput, client: Client) -> None:
-        self.run, self.plan, self.inputs, self.client = run, plan, inputs, client
+        self.plan, self.inputs, self.client = plan, inputs, client
+        # workers of a cluster may have another working directory
+        self.run = Run(run.path.resolve(), run.config)
         self.k = min(run.config.k, plan.n - 1)
         self.parts = self.kept = 0
 
     def exact(self) -> Built:
-        vectors = str(self.inputs.path)
+        vectors = str(self.inputs.path.resolve())
         tasks = [
             Task(
                 f"rows from {self.plan.block(part)[0]:,}",
@@ -130,7 +132,7 @@ class _Build:
             )
             for part in range(self.plan.parts)
         ]
-        return self._built(self._make("join", tasks), attempts=1, estimate=1.0)
+        return self._built(self._make("join", tasks), estimate=1.0)
 
     def sharded(self) -> Built:
         rows, truth, near = self._truth()
@@ -139,12 +141,13 @@ class _Build:
             estimate = tie_aware_recall(self._distances_of(final, rows), truth)
             if estimate >= self.run.config.recall:
                 break
-        return self._built(final, attempts=attempt + 1, estimate=estimate)
+        return self._built(final, estimate=estimate)
 
     def _truth(self) -> tuple[Int32s, Float32s, Int32s]:
         vectors, seed = self.inputs.vectors, self.run.config.seed
         with self.run.step("sample") as facts:
-            chosen = np.random.default_rng(seed).choice(self.plan.n, SAMPLE, replace=False)
+            size = min(SAMPLE, self.plan.n)
+            chosen = np.random.default_rng(seed).choice(self.plan.n, size, replace=False)
             rows = np.sort(chosen).astype(np.int32)
             near, truth = exact_search(
                 vectors[rows], vectors, self.k, space=self.run.config.space, own_rows=rows
@@ -170,7 +173,7 @@ class _Build:
             (first, min(self.plan.n, first + MERGE_ROWS))
             for first in range(0, self.plan.n, MERGE_ROWS)
         ]
-        names, vectors = [str(part) for part in partial], str(self.inputs.path)
+        names, vectors = [str(part) for part in partial], str(self.inputs.path.resolve())
         merges = [
             Task(
                 f"merge of rows from {block[0]:,}",
@@ -241,14 +244,13 @@ class _Build:
             found[inside] = _of_rows(table, rows[inside])
         return found
 
-    def _built(self, final: list[Path], *, attempts: int, estimate: float) -> Built:
+    def _built(self, final: list[Path], *, estimate: float) -> Built:
         return Built(
             plan=self.plan,
             inputs=self.inputs,
             final=tuple(final),
             parts=self.parts,
             kept=self.kept,
-            attempts=attempts,
             recall_estimate=estimate,
             k=self.run.config.k,
         )

@@ -45,7 +45,7 @@ class BuildEstimate:
 
 def estimate_build(config: RunConfig, vector_set: VectorSet) -> BuildEstimate:
     """Measure a sample and scale it to the whole. Cost: a few seconds and a pass for duplicates."""
-    plan = plan_for(config, len(collapse(vector_set.vectors).representatives))
+    plan = plan_for(config, _distinct(config, vector_set))
     copies = COPIES if plan.parts > 1 and not plan.exact else 1.0
     use_threads(available_cores())
     if plan.exact:
@@ -71,6 +71,11 @@ def estimate_build(config: RunConfig, vector_set: VectorSet) -> BuildEstimate:
         disk_bytes=int(part_bytes + 2 * config.n * lists),
         assumptions=assumed,
     )
+
+
+def _distinct(config: RunConfig, vector_set: VectorSet) -> int:
+    """As the build counts, but for vectors that only become equal by scaling under cosine."""
+    return config.n if config.space == "ip" else len(collapse(vector_set.vectors).representatives)
 
 
 def _exact_seconds(config: RunConfig, plan: Plan, vector_set: VectorSet) -> float:

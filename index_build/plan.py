@@ -60,6 +60,8 @@ def plan_for(config: RunConfig, distinct: int) -> Plan:
 
 
 def _method(config: RunConfig, distinct: int) -> tuple[str, str]:
+    if distinct == 1:
+        return EXACT, "all vectors are equal"
     if config.method != AUTO:
         return config.method, "as asked"
     if config.space == "ip":

@@ -1,7 +1,6 @@
 """The build on a real Dask cluster: right lists, resumed parts, faults contained."""
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +60,31 @@ def test_a_small_set_is_built_exactly(tmp_path, client, space):
     if space == "l2":
         np.testing.assert_array_equal(neighbours, rows)
     assert built.plan.method == "exact"
+
+
+def test_a_library_joins_fewer_vectors_than_the_sample(tmp_path, client):
+    vectors = manifold(300)
+    vectors[50:80] = vectors[7]
+    opened = vector_set(tmp_path / "vectors", vectors)
+    run = create_run(tmp_path / "run", config_of(opened, "faiss-ivf"))
+    _, distances = lists(build_lists(run, opened, client))
+    assert tie_aware_recall(distances, nearest(vectors, 10, "l2")[1]) >= 0.95
+
+
+def test_equal_vectors_are_each_others_neighbours_whatever_the_method(tmp_path, client):
+    opened = vector_set(tmp_path / "vectors", np.ones((20, 4), np.float32))
+    run = create_run(tmp_path / "run", config_of(opened, "faiss-hnsw", k=3))
+    neighbours, distances = lists(build_lists(run, opened, client))
+    assert neighbours[:5].tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2]]
+    assert not distances.any()
+
+
+@pytest.mark.parametrize("method", ["exact", "faiss-ivf"])
+def test_workers_in_another_folder_find_relative_paths(tmp_path, client, monkeypatch, method):
+    monkeypatch.chdir(tmp_path)
+    opened = vector_set(Path("vectors"), manifold(60))
+    run = create_run(Path("run"), config_of(opened, method))
+    assert len(lists(build_lists(run, opened, client))[0]) == 60
 
 
 @pytest.mark.parametrize("method", ["faiss-ivf", "selfjoin"])
@@ -221,7 +245,6 @@ def test_the_scratch_of_a_local_cluster_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", None)
     with connected(ClusterOptions(workers=1)):
         assert list(tmp_path.iterdir())
-    shutil.rmtree(tmp_path / "dask-scratch-space", ignore_errors=True)
     assert not list(tmp_path.iterdir())
 
 
