@@ -157,8 +157,9 @@ class _Checker:
     def _check_vector_set(self, path: Path) -> bool:
         if not path.is_dir():
             raise MissingFile(
-                f"expected the vector set of this run at {path}, found none: put it back there, "
-                "the recall can't be measured without it"
+                f"expected the vector set of this run at {path}, found none, and the recall can't "
+                "be measured without it: put it back, or say where it is now by running the "
+                "build again: nearfield build VECTORS --out RUN (which keeps what is finished)"
             )
         try:
             found = fingerprint(**{name: sha256_of(path / name) for name in VECTOR_FILES})

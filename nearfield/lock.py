@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nearfield.errors import RunLocked
+from nearfield.errors import RunLocked, UsageError
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold the lock of `directory` (created if absent) for the block.
 
-    Raises `RunLocked` at once, naming the holder's process id, if another process has it.
+    Raises `RunLocked` at once, naming the holder's process id, if another process has it, and
+    `UsageError` when there is a file of that name.
     """
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"expected a directory, {directory} is a file: choose another path")
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:

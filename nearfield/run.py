@@ -79,12 +79,19 @@ class Run:
         return read_manifest(self.path / "matrix.json", kind=MATRIX_KIND, verify=verify)
 
     def steps(self) -> list[dict[str, Any]]:
-        """The finished steps in order of their end: name, seconds, and what each reported."""
+        """The finished steps in order of their end: name, seconds, and what each reported.
+
+        Raises `DamagedArtefact` when the file was changed by something else.
+        """
+        path = self.path / "steps.jsonl"
         try:
-            lines = (self.path / "steps.jsonl").read_text().splitlines()
+            return [json.loads(line) for line in path.read_text().splitlines()]
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise DamagedArtefact(
+                f"{path} can't be read ({error}): remove it, only the timings of the run are lost"
+            ) from error
 
     @contextmanager
     def step(self, name: str) -> Iterator[dict[str, Any]]:
@@ -93,14 +100,17 @@ class Run:
         started = time.monotonic()
         yield facts
         entry = {"step": name, "seconds": round(time.monotonic() - started, 3), **facts}
-        with (self.path / "steps.jsonl").open("a") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        path = self.path / "steps.jsonl"
+        # not appended to: a kill or a full disk midway would leave a line cut off
+        before = path.read_bytes() if path.exists() else b""
+        write_bytes(path, before + json.dumps(entry).encode() + b"\n")
 
 
 def create_run(path: Path, config: RunConfig) -> Run:
     """Make the run directory, or open it if it was made with the same configuration.
 
-    Raises `UsageError` when the directory holds a run with another configuration, or other files.
+    When the vector set has been moved since, the run remembers the new place. Raises `UsageError`
+    when the directory holds a run with another configuration, or other files.
     """
     if (path / "run.json").exists():
         run = open_run(path)
@@ -109,11 +119,13 @@ def create_run(path: Path, config: RunConfig) -> Run:
                 f"{path} holds another run ({_difference(run.config, config)})."
                 " Choose another directory, or remove this one"
             )
-        return run
+        if run.config != config:
+            _write_config(path, config)
+        return Run(path, config)
     others = [entry.name for entry in path.glob("[!.]*")] if path.exists() else []
     if others:
         raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
-    write_bytes(path / "run.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
+    _write_config(path, config)
     return Run(path, config)
 
 
@@ -121,13 +133,17 @@ def open_run(path: Path) -> Run:
     """Open a run directory. Raises `MissingFile` when it isn't one."""
     try:
         return Run(path, RunConfig(**json.loads((path / "run.json").read_bytes())))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFile(
             f"expected a run directory at {path}, found no run.json there. "
             "Make a run with: nearfield build VECTORS --out RUN"
         ) from error
     except (ValueError, TypeError) as error:
         raise DamagedArtefact(f"{path}/run.json can't be read ({error})") from error
+
+
+def _write_config(path: Path, config: RunConfig) -> None:
+    write_bytes(path / "run.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
 
 
 def _difference(old: RunConfig, new: RunConfig) -> str:

@@ -199,6 +199,11 @@ class TestLock:
             with locked(tmp_path):
                 assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
 
+    def test_a_file_in_the_directorys_place_is_named(self, tmp_path):
+        (tmp_path / "run").touch()
+        with pytest.raises(UsageError, match=r"run is a file"), locked(tmp_path / "run"):
+            pass
+
     def test_it_is_free_after_the_block(self, tmp_path):
         with pytest.raises(ZeroDivisionError), locked(tmp_path):
             raise ZeroDivisionError
@@ -376,9 +381,12 @@ class TestRun:
         ):
             create_run(tmp_path / "run", replace(CONFIG, k=50, recall=0.9))
 
-    def test_the_place_of_the_vectors_makes_no_difference(self, tmp_path):
-        create_run(tmp_path / "run", CONFIG)
+    def test_vectors_that_were_moved_are_found_at_their_new_place(self, tmp_path):
+        before = create_run(tmp_path / "run", CONFIG)
         create_run(tmp_path / "run", replace(CONFIG, vectors="/elsewhere"))
+        after = open_run(tmp_path / "run")
+        assert after.config.vectors == "/elsewhere"
+        assert after.config.fingerprint == before.config.fingerprint
 
     def test_a_folder_with_other_things_is_refused(self, tmp_path):
         (tmp_path / "thesis.txt").touch()
@@ -391,6 +399,15 @@ class TestRun:
         (tmp_path / "run.json").write_text("{")
         with pytest.raises(DamagedArtefact):
             open_run(tmp_path)
+
+    def test_steps_that_cant_be_read_are_named(self, tmp_path):
+        run = create_run(tmp_path / "run", CONFIG)
+        with run.step("one"):
+            pass
+        with (run.path / "steps.jsonl").open("a") as stream:
+            stream.write('{"step": "tw')
+        with pytest.raises(DamagedArtefact, match=r"steps\.jsonl.*remove it"):
+            run.steps()
 
     def test_steps_are_kept_in_order_unless_they_fail(self, tmp_path):
         run = create_run(tmp_path / "run", CONFIG)
