@@ -55,7 +55,7 @@ def test_similar_recordings_gives_the_first_k_with_their_labels(tmp_path, dsn):
 
 def test_asking_for_more_than_there_are_gives_all(tmp_path, dsn):
     load_run(loadable_run(tmp_path, k=5), dsn)
-    assert len(similar(dsn, "id-7", 1000)) == 5
+    assert len(similar(dsn, "id-7", 1000)) == len(similar(dsn, "id-7", 10**12)) == 5
 
 
 def test_arguments_have_the_names_that_are_documented(tmp_path, dsn):
@@ -70,6 +70,8 @@ def test_arguments_have_the_names_that_are_documented(tmp_path, dsn):
     [
         ("nobody", 3, "unknown recording: 'nobody'"),
         ("x'; DROP TABLE t; --", 3, "unknown recording"),
+        ("a\0b", 3, "unknown recording"),
+        ("half \ud800", 3, "unknown recording"),
         ("id-7", 0, "k >= 1"),
         ("id-7", -1, "k >= 1"),
     ],
