@@ -21,7 +21,7 @@ from nearfield.cluster import ClusterOptions, available_cores
 from nearfield.errors import NearfieldError, QualityGate, UsageError
 from nearfield.files import write_bytes
 from nearfield.ingest import ingest
-from nearfield.ingest.options import IngestOptions, TableOptions
+from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
 from nearfield.lock import locked
 from nearfield.manifest import fingerprint
 from nearfield.settings import IngestSettings, Settings, read_settings
@@ -151,7 +151,10 @@ def _ingest(settings: IngestSettings, base: Path, folder: Path, steps: _Steps) -
 def _sources(settings: IngestSettings, base: Path) -> list[Path]:
     found: list[Path] = []
     for pattern in settings.sources:
-        matches = sorted(base.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
+        # joined to a folder, an absolute path stays what it is
+        whole = base / pattern
+        below = Path(whole.anchor)
+        matches = [whole] if whole.exists() else sorted(below.glob(str(whole.relative_to(below))))
         if not matches:
             raise UsageError(f"the job's source {pattern} matches nothing in {base}")
         found += matches
@@ -183,8 +186,11 @@ def _options(settings: IngestSettings, base: Path) -> IngestOptions:
     return IngestOptions(
         space=settings.space,
         ids=base / settings.ids if settings.ids else None,
+        labels_from=base / settings.labels_from if settings.labels_from else None,
+        zero=settings.zero,
         max_rejected=settings.max_rejected,
         workers=settings.workers or available_cores(),
+        documents=DocumentOptions(settings.submissions, settings.first_cepstral),
         tables=TableOptions(
             id_column=settings.id_column,
             columns=tuple(settings.columns),
@@ -192,6 +198,8 @@ def _options(settings: IngestSettings, base: Path) -> IngestOptions:
             labels=tuple(settings.labels),
             scale=settings.scale,
             pca=settings.pca,
+            delimiter=settings.delimiter,
+            header_rows=settings.header_rows,
         ),
     )
 

@@ -23,6 +23,10 @@ class IngestSettings(_Section, frozen=True):
     sources: list[str]
     space: str | None = None
     ids: str | None = None
+    labels_from: str | None = None
+    zero: Literal["drop", "keep"] | None = None
+    submissions: Literal["lowest", "median"] = "lowest"
+    first_cepstral: Literal[0, 1] = 0
     max_rejected: float = 0.05
     workers: int | None = None
     id_column: str | None = None
@@ -31,6 +35,8 @@ class IngestSettings(_Section, frozen=True):
     labels: list[str] = []
     scale: Literal["standard", "robust", "none"] | None = None
     pca: int | None = None
+    delimiter: str | None = None
+    header_rows: int | None = None
 
 
 class BuildSettings(_Section, frozen=True):
@@ -79,5 +85,5 @@ def read_settings(path: Path) -> Settings:
         return msgspec.toml.decode(path.read_bytes(), type=Settings)
     except FileNotFoundError as error:
         raise MissingFile(f"expected a job file at {path}, found none") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the job file {path} can't be used: {error}") from error

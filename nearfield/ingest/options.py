@@ -56,7 +56,6 @@ class IngestOptions:
     labels_from: Path | None = None
     zero: Literal["drop", "keep"] | None = None
     max_rejected: float = 0.05
-    seed: int = 0
     workers: int = 1
     base: Geometry | None = None
     documents: DocumentOptions = DocumentOptions()
