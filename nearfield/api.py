@@ -6,6 +6,7 @@ through the files in the run directory and holds no logic of any stage.
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -272,7 +273,10 @@ def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> Dia
 
 
 def status(run: Path | str) -> RunStatus:
-    """How far a run is, what each step took, and what to do next."""
+    """How far a run is, what each step took, and what to do next.
+
+    Raises `MissingFile` when it isn't a run and `DamagedArtefact` when a file of it isn't whole.
+    """
     opened = open_run(Path(run))
     try:
         opened.finished_matrix(verify=False)
@@ -284,12 +288,14 @@ def status(run: Path | str) -> RunStatus:
             None if verification is None else bool(verification["passed"])
         ]
     config = opened.config
+    run_path, vectors = shlex.quote(str(opened.path)), shlex.quote(config.vectors)
     advice = {
-        "unfinished": f"nearfield build {config.vectors} --out {opened.path} -k {config.k} "
-        f"--recall {config.recall}  (resumes)",
-        "built": f"nearfield verify {opened.path}",
-        "failed verification": f"nearfield build with a higher --recall than {config.recall}",
-        "verified": f"nearfield load {opened.path}",
+        "unfinished": f"nearfield build {vectors} --out {run_path} -k {config.k} "
+        f"--recall {config.recall} --method {config.method}  (resumes)",
+        "built": f"nearfield verify {run_path}",
+        "failed verification": f"nearfield build {vectors} --out OTHER -k {config.k} with a higher "
+        f"--recall than {config.recall}, or --method exact",
+        "verified": f"nearfield load {run_path}",
     }[stage]
     facts = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
     return RunStatus(opened.path, stage, facts, tuple(opened.steps()), verification, advice)
@@ -334,10 +340,10 @@ def _report(run: Run, facts: Mapping[str, Any], *, made: bool) -> BuildReport:
 
 
 def _verification(run: Run) -> Mapping[str, Any] | None:
-    """The last verification, if it was of the matrix as it is now."""
+    """The last verification, if it can be read and was of the matrix as it is now."""
     try:
         report = json.loads(run.verification.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     current = run.finished_matrix(verify=False).files[run.matrix.name].sha256
     return report if report["matrix_sha256"] == current else None

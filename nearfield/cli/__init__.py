@@ -3,6 +3,7 @@
 Owns how errors end: a sentence on stderr and the exit code of the error's class.
 """
 
+import errno
 import sys
 from typing import Annotated
 
@@ -11,9 +12,11 @@ import typer
 from nearfield import __version__
 from nearfield.cli import building, databases, ingesting, jobs
 from nearfield.cli.interrupts import Interrupted, raise_on_signals
-from nearfield.errors import NearfieldError
+from nearfield.errors import NearfieldError, UsageError
 
 INTERRUPTED = 130
+WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""What the system says to a path that the user can't read, or can't write to."""
 
 app = typer.Typer(
     name="nearfield",
@@ -54,6 +57,15 @@ def main() -> None:
     except NearfieldError as error:
         print(f"nearfield: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.errno not in WRONG_PLACE:
+            raise
+        print(
+            f"nearfield: {error.strerror}: {error.filename}. Check the path and its rights, or "
+            "choose another place",
+            file=sys.stderr,
+        )
+        sys.exit(UsageError.exit_code)
     except Interrupted:
         print("nearfield: interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,5 +1,6 @@
 """`nearfield build`, `verify` and `status`."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,7 +82,7 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
             ("parts", f"{report.parts}; {kept}"),
             ("recall", f"about {report.recall_estimate:.4f} on the build's own sample"),
             *((f"  {name}", f"{seconds:.1f} s") for name, seconds in report.seconds.items()),
-            ("next", f"nearfield verify {report.run}"),
+            ("next", f"nearfield verify {shlex.quote(str(report.run))}"),
         ]
     )
     if report.k < k:

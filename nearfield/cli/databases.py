@@ -1,6 +1,7 @@
 """`nearfield load`, `query` and `database`: the matrix in Postgres."""
 
 import json
+import shlex
 import signal
 import sys
 from contextlib import suppress
@@ -20,6 +21,7 @@ from nearfield.cli.output import (
     print_table,
     size,
 )
+from nearfield.errors import UsageError
 
 FIRST_LABELS = ("title", "artist")
 Dsn = Annotated[
@@ -84,7 +86,7 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
         [
             ("published", f"run {report.run_id}, {report.rows:,} recordings"),
             ("loaded", "before" if report.already_loaded else f"in {report.seconds:.1f} s"),
-            ("next", f"nearfield query RECORDING_ID -k 10 --run {run}"),
+            ("next", f"nearfield query RECORDING_ID -k 10{_place(run, dsn, database)}"),
         ]
     )
 
@@ -103,7 +105,9 @@ def query(
     """Print the nearest recordings of one, from the published run, through SQL."""
     from nearfield import api
 
-    if database is None and run is not None:
+    if run is not None:
+        if database is not None:
+            raise UsageError("expected either --run or --database, got both")
         database = run / "postgres"
     _warn_of_password(dsn)
     found = api.query(recording_id, k, dsn=dsn, database=database)
@@ -138,6 +142,17 @@ def database(
         print(json.dumps({"dsn": dsn}) if as_json else f'psql "{dsn}"', flush=True)
         with suppress(Interrupted):
             signal.pause()
+
+
+def _place(run: Path, dsn: str | None, database: Path | None) -> str:
+    """The option that makes `query` ask where `load` with these options has put the run."""
+    from nearfield import api
+
+    server, directory = api.place_of(dsn, database, default=None)
+    if server:
+        return " --dsn DSN" if dsn else ""
+    name, path = ("--database", directory) if directory else ("--run", run)
+    return f" {name} {shlex.quote(str(path))}"
 
 
 def _warn_of_password(dsn: str | None) -> None:

@@ -1,5 +1,6 @@
 """`nearfield ingest`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,7 +60,8 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
         float, typer.Option(help="Share of items that may be rejected before ingest stops.")
     ] = 0.05,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that read archives (default: one per core).")
+        int | None,
+        typer.Option(min=1, help="Processes that read archives (default: one per core)."),
     ] = None,
     submissions: Annotated[
         Literal["lowest", "median"],
@@ -127,7 +129,7 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
             *((name.replace("_", " "), _fact(value)) for name, value in report.facts.items()),
             ("rejected", _counts(report.rejected)),
             ("rejects file", str(report.rejects_file)),
-            ("next", f"nearfield build {report.path} --out RUN"),
+            ("next", f"nearfield build {shlex.quote(str(report.path))} --out RUN"),
         ]
     )
 

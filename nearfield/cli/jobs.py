@@ -61,7 +61,7 @@ def demo(
         (
             (
                 hit.rank,
-                *(hit.labels.get(name, "") for name in ("title", "artist", "genre")),
+                *(hit.labels.get(name, "") for name in shown),
                 hit.distance,
             )
             for hit in report.neighbours

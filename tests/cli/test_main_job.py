@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 
 import h5py
@@ -88,11 +89,17 @@ class TestMistakes:
             (["load", "nowhere"], 2, "nearfield build"),
             (["query", "x"], 2, "--run"),
             (["run", "nowhere.toml"], 2, "nowhere.toml"),
+            (["run", "."], 2, "directory"),
+            (["verify", "file"], 2, "nearfield build"),
+            (["ingest", "file.npy", "--out", "file/vectors"], 2, "file/vectors"),
+            (["query", "x", "--run", "r", "--database", "d"], 2, "--run or --database"),
             (["build", "vectors"], 2, "--out"),
             (["nonsense"], 2, "nonsense"),
         ],
     )
     def test_a_wrong_path_or_option_is_named(self, nearfield, command, code, message):
+        (nearfield.folder / "file").touch()
+        np.save(nearfield.folder / "file.npy", clustered(3))
         done = nearfield(*command)
         assert done.code == code
         assert message in done.err
@@ -156,10 +163,12 @@ class TestMistakes:
         assert "recall" in done.err
         assert nearfield("load", "run").code == 4
 
-    def test_an_unknown_recording_is_named(self, at):
-        done = at("loaded")("query", "no-such-song")
-        assert done.code == 3
-        assert "no-such-song" in done.err
+    @pytest.mark.parametrize("named", ["no-such-song", "song\udcff"])
+    def test_an_unknown_recording_is_named(self, at, named):
+        done = at("loaded")("query", named)
+        assert (done.code, "Traceback" in done.err) == (3, False)
+        assert "unknown recording" in done.err
+        assert ascii(named).strip("'") in done.err
 
     def test_a_database_that_isnt_there_is_infrastructure(self, at):
         done = at("verified")("load", "run", "--dsn", "postgresql://u:secret@127.0.0.1:9/db")
@@ -254,10 +263,22 @@ def test_a_job_file_does_all_stages_and_converges(nearfield, embeddings):
     assert [hit["recording_id"] for hit in answer.json] == [f"song-{i}" for i in rows[7]]
 
 
+def test_sources_of_a_job_may_be_absolute_patterns(nearfield, embeddings):
+    (embeddings / "jobs").mkdir()
+    (embeddings / "jobs" / "job.toml").write_text(
+        f'[ingest]\nsources = ["{embeddings}/emb*.npy", "../embeddings.npy"]\n'
+    )
+    plan = nearfield("run", "jobs/job.toml", "--dry-run", "--json")
+    assert plan.json["ingest"] == "2 sources, to be read"
+    assert plan.json["folder"] == str(embeddings / "jobs")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("nonsense", "job.toml"),
+        ("\udcff", "job.toml"),
+        ('[ingest]\nsources = ["/nowhere/*.csv"]', "matches nothing"),
         ('[ingest]\nsources = ["*.csv"]', "matches nothing"),
         ('[ingest]\nsources = ["embeddings.npy"]\n[build]\nkk = 3', "kk"),
         ('[ingest]\nsources = ["embeddings.npy"]\n[build]\nk = "three"', "build.k"),
@@ -265,7 +286,7 @@ def test_a_job_file_does_all_stages_and_converges(nearfield, embeddings):
     ],
 )
 def test_a_wrong_job_file_is_refused(nearfield, embeddings, text, message):
-    (embeddings / "job.toml").write_text(text)
+    (embeddings / "job.toml").write_bytes(os.fsencode(text))
     done = nearfield("run", "job.toml")
     assert done.code == 2
     assert message in done.err
