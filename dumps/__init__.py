@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The products: the matrix file, its verification, and Postgres. Refuses to compute neighbours."""
