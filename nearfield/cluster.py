@@ -4,6 +4,7 @@ Owns how tasks are submitted (retries, progress, failures listed by name) and ho
 threads a task may use. The cluster is disposable: what matters lies in files.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,10 +70,13 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
     workers = available_cores() if options.workers is None else options.workers
     if workers < 1:
         raise UsageError(f"expected at least one worker, got {workers}")
+    # after Ctrl-C while it starts, our scratch folder is gone before Dask tries to empty it
+    logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
     with (
         _environment_kept(),
         TemporaryDirectory(prefix="nearfield-dask-") as scratch,
-        dask.config.set(LOCAL_SETTINGS),
+        # the scheduler has no option for its folder and would leave one behind in /tmp
+        dask.config.set(LOCAL_SETTINGS | {"temporary-directory": scratch}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

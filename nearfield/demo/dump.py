@@ -25,8 +25,10 @@ from nearfield.demo.model import Catalogue, catalogue
 from nearfield.demo.model import recordings as made_up
 from nearfield.demo.schema import high_level, low_level, noise
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
-from nearfield.files import atomic_path
+from nearfield.files import atomic_path, remove_temporaries
+from nearfield.lock import locked
 from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
+from nearfield.progress import progress
 
 DATE = "20220623"
 PARTS = 4
@@ -73,14 +75,21 @@ def write_dump(
 
     The bytes depend on `recordings` and `seed` alone, not on `workers` (processes). Each low-level
     document has about 33 kB (real ones 55). A dump that is there already is kept when it is the
-    same one, else overwritten. Raises `UsageError` for fewer than one recording, `DiskFull`.
+    same one, else overwritten. Raises `UsageError` for fewer than one recording, `DiskFull`,
+    `RunLocked` when another process writes there.
     """
     if recordings < 1 or workers < 1:
         raise UsageError(f"expected at least 1 recording and worker; got {recordings}, {workers}")
+    with locked(folder):
+        return _write_dump(folder, recordings, seed, workers)
+
+
+def _write_dump(folder: Path, recordings: int, seed: int, workers: int) -> DumpReport:
     expected = fingerprint(kind=KIND, version=VERSION, recordings=recordings, seed=seed)
     manifest = _finished(folder, expected)
     if manifest is None:
         (folder / MANIFEST).unlink(missing_ok=True)
+        remove_temporaries(folder)
         manifest = write_manifest(
             folder / MANIFEST,
             kind=KIND,
@@ -102,18 +111,25 @@ def _finished(folder: Path, expected: str) -> Manifest | None:
 
 
 def _write_parts(write: Callable[[int], Counter[str]], workers: int) -> dict[str, Any]:
-    if workers == 1:
-        counts = [write(part) for part in range(PARTS)]
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, PARTS), context) as pool:
-            counts = list(pool.map(write, range(PARTS)))
-    total = sum(counts, Counter())
+    total: Counter[str] = Counter()
+    with progress("make dump", PARTS, "parts") as advance:
+        for counts in _counts_of_parts(write, workers):
+            total += counts
+            advance(1)
     return {
         "low_level": total.pop("lowlevel"),
         "high_level": total.pop("highlevel"),
         "rejects": dict(sorted(total.items())),
     }
+
+
+def _counts_of_parts(write: Callable[[int], Counter[str]], workers: int) -> Iterator[Counter[str]]:
+    if workers == 1:
+        yield from map(write, range(PARTS))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, PARTS), context) as pool:
+        yield from pool.map(write, range(PARTS))
 
 
 def _archive(folder: Path, level: str, part: int) -> Path:

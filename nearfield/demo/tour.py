@@ -12,6 +12,7 @@ from nearfield import api
 from nearfield.api import Neighbour
 from nearfield.cluster import available_cores
 from nearfield.demo.dump import write_dump
+from nearfield.files import write_bytes
 from nearfield.job import JobReport, run_job
 from nearfield.vectorset import ID_COLUMN, open_vector_set
 
@@ -53,7 +54,7 @@ def run_demo(out: Path, *, recordings: int = 20_000) -> Demo:
         "documents": dump.documents,
     }
     job_file = out / "job.toml"
-    job_file.write_text(JOB)
+    write_bytes(job_file, JOB.encode())
     job = run_job(job_file)
     asked = _some_recording(job.vectors)
     database = out / "postgres"

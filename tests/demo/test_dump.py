@@ -9,7 +9,9 @@ import pytest
 import zstandard
 
 from nearfield.demo.dump import write_dump
-from nearfield.errors import UsageError
+from nearfield.errors import RunLocked, UsageError
+from nearfield.files import TEMPORARY_MARK
+from nearfield.lock import locked
 from tests.ingest.document_samples import gather
 
 
@@ -50,6 +52,19 @@ def test_a_dump_that_is_there_is_kept_and_a_different_or_damaged_one_is_replaced
     first.archives[3].write_bytes(b"cut")
     assert checksums(write_dump(tmp_path, recordings=40)) == sums
     assert checksums(write_dump(tmp_path, recordings=41)) != sums
+
+
+def test_a_dump_that_another_process_writes_is_left_alone(tmp_path):
+    with locked(tmp_path), pytest.raises(RunLocked, match="in use"):
+        write_dump(tmp_path, recordings=40)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    left = tmp_path / f".dump.tar.zst{TEMPORARY_MARK}0"
+    left.touch()
+    write_dump(tmp_path, recordings=40)
+    assert not left.exists()
 
 
 def test_ingest_rejects_exactly_what_the_report_says(dump):
