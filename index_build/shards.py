@@ -4,7 +4,9 @@ Owns `RUN/shards/NNNNN/` (rows and vectors of one shard, so that a task reads no
 the tasks that turn a shard or a block of rows into a part file. Each returns the part's name.
 """
 
+import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +28,8 @@ from nearfield.manifest import read_manifest, write_manifest
 from nearfield.neighbours import EMPTY, NeighbourTable, read_part_rows, write_part
 from nearfield.space import Float32s, Int32s, SpaceName
 
+PR_SET_PDEATHSIG = 1
+"""From Linux' prctl.h."""
 SHARD_KIND = "shard"
 SHARD_FORMAT_VERSION = 1
 
@@ -86,6 +90,7 @@ def shard_part(directory: str, method: str, task: PartTask, *, threads: int) -> 
     A native crash in the library ends the child, not the worker; the error names the shard.
     """
     arguments = {"directory": directory, "method": method, "threads": threads, **asdict(task)}
+    arguments["parent"] = os.getpid()
     done = subprocess.run(
         [sys.executable, "-m", "index_build.shards", json.dumps(arguments)],
         capture_output=True,
@@ -143,8 +148,16 @@ def _join(directory: str, method: str, threads: int, task: PartTask) -> None:
     _write(NeighbourTable(rows, neighbours, distances), task)
 
 
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its worker ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the worker has ended")
+
+
 def _main(text: str) -> None:
     arguments = json.loads(text)
+    _die_with_parent(arguments.pop("parent"))
     place = {name: arguments.pop(name) for name in ("directory", "method", "threads")}
     _join(**place, task=PartTask(**arguments))
 

@@ -6,9 +6,11 @@ threads a task may use. The cluster is disposable: what matters lies in files.
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,6 +28,8 @@ import logging, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 # a failed task is reported once, at the end, by `run_tasks`
 logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
+# after Ctrl-C the scratch folder may be gone before a worker empties its part of it
+logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
 """
 LOCAL_SETTINGS = {
     "distributed.worker.preload": [WORKER_PRELOAD],
@@ -77,17 +81,34 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         TemporaryDirectory(prefix="nearfield-dask-") as scratch,
         # the scheduler has no option for its folder and would leave one behind in /tmp
         dask.config.set(LOCAL_SETTINGS | {"temporary-directory": scratch}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            local_directory=scratch,
-            silence_logs="ERROR",
-        ) as local,
-        Client(local) as client,
+        ExitStack() as stack,
     ):
-        yield client
+        with _interrupts_held():
+            local = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    local_directory=scratch,
+                    silence_logs="ERROR",
+                )
+            )
+        yield stack.enter_context(Client(local))
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for the block; processes started in it never see one.
+
+    A worker that is still importing would end with a traceback on the user's terminal.
+    """
+    resource_tracker.ensure_running()  # else Dask starts it in the block, and it lifts the mask
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 @contextmanager

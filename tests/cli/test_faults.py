@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -67,6 +68,17 @@ class TestCtrlC:
         assert not (out / "manifest.json").exists()
         np.save(tmp_path / "embeddings.npy", clustered(100))
         assert nearfield(*command).code == 0
+
+    @pytest.mark.parametrize("after_s", [0.7, 1.0, 1.4])
+    def test_while_workers_start_is_one_sentence(self, at, after_s):
+        nearfield = at("built")
+        (nearfield.folder / "run" / "matrix.json").unlink()
+        process = nearfield.start("build", "vectors", "--out", "run", "-k", 10)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(after_s)
+        if process.poll() is None:
+            ended = nearfield.interrupt(process)
+            assert (ended.code, ended.err.count("\n")) == (130, 1), ended.err
 
     def test_in_verify_leaves_no_verdict(self, nearfield, tmp_path):
         np.save(tmp_path / "embeddings.npy", clustered(20_000, 64))

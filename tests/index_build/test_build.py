@@ -1,9 +1,13 @@
 """The build on a real Dask cluster: right lists, resumed parts, faults contained."""
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -181,6 +185,27 @@ def test_a_native_crash_names_the_shard(tmp_path, monkeypatch):
     task = shards.PartTask(str(tmp_path / "part.h5"), "f", 5, "l2", 1.0, 0)
     with pytest.raises(ShardFailed, match=r"faiss-ivf on .*00007: killed by SIGSEGV"):
         shards.shard_part(str(tmp_path / "00007"), "faiss-ivf", task, threads=1)
+
+
+def test_a_killed_worker_takes_its_child_with_it(tmp_path):
+    shards.write_shard(
+        tmp_path / "00001", np.arange(60_000, dtype=np.int32), manifold(60_000, 64), fingerprint="f"
+    )
+    program = (
+        "from index_build import shards\n"
+        f"task = shards.PartTask({str(tmp_path / 'part.h5')!r}, 'f', 100, 'l2', 1.0, 0)\n"
+        f"shards.shard_part({str(tmp_path / '00001')!r}, 'faiss-hnsw', task, threads=1)\n"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program])
+    deadline = time.monotonic() + 30
+    while not (children := psutil.Process(worker.pid).children()):
+        assert worker.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker.kill()
+    worker.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
 
 
 def test_a_damaged_shard_names_its_file(tmp_path):
