@@ -1,10 +1,14 @@
 """What all tests share: where real data lies, and a disk small enough to fill."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+
+# started in the background, this process ignores Ctrl-C, and so would the programs that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -262,7 +262,10 @@ def test_a_loader_that_dies_in_the_middle_leaves_nothing_and_can_be_repeated(tmp
     run = loadable_run(tmp_path / "2", n=3000, seed=2)
     process = stuck_load(run, dsn)
     process.send_signal(how)
-    process.wait(30)
+    try:
+        process.wait(30)
+    finally:
+        process.kill()
     assert rows_seen(dsn) == 300
     wait_for_other_sessions(dsn)
     assert tables(dsn) == before
