@@ -25,7 +25,7 @@ from index_build.shards import (
     write_shard,
 )
 from nearfield.cluster import Task, run_tasks
-from nearfield.errors import InputRejected, MissingFile, NearfieldError, UsageError
+from nearfield.errors import InputRejected, NearfieldError, UsageError
 from nearfield.exact import exact_search
 from nearfield.manifest import fingerprint, read_manifest, write_manifest
 from nearfield.neighbours import NeighbourTable, part_is_finished, read_part
@@ -263,6 +263,6 @@ def _of_rows(table: NeighbourTable, rows: Int32s) -> Float32s:
 def _finished_shards(directory: Path, mark: str) -> int | None:
     try:
         manifest = read_manifest(directory / "manifest.json", kind=PARTITION_KIND)
-    except (MissingFile, NearfieldError):
+    except NearfieldError:
         return None
     return int(manifest.facts["shards"]) if manifest.fingerprint == mark else None

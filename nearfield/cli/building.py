@@ -1,9 +1,8 @@
 """`nearfield build`, `verify` and `status`."""
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +12,7 @@ from nearfield.cli.output import (
     examples,
     print_json,
     print_pairs,
-    print_table,
+    print_steps,
     size,
 )
 from nearfield.cluster import ClusterOptions
@@ -134,14 +133,7 @@ def status(run: RunArgument, *, as_json: AsJson = False) -> None:
         ]
     )
     if report.steps:
-        print_table(
-            ("step", "seconds", "what"),
-            ((step["step"], step["seconds"], _rest(step)) for step in report.steps),
-        )
-
-
-def _rest(step: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in step.items() if k not in {"step", "seconds"})
+        print_steps(report.steps)
 
 
 def _print_estimate(report: "BuildEstimate", *, as_json: bool) -> None:

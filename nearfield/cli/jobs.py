@@ -1,13 +1,20 @@
 """`nearfield run`, `demo` and `doctor`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nearfield.cli.databases import Database, Dsn
-from nearfield.cli.output import AsJson, DryRun, examples, print_json, print_pairs, print_table
+from nearfield.cli.output import (
+    AsJson,
+    DryRun,
+    examples,
+    print_json,
+    print_pairs,
+    print_steps,
+    print_table,
+)
 from nearfield.errors import Infrastructure
 
 if TYPE_CHECKING:
@@ -92,7 +99,7 @@ def doctor(*, dsn: Dsn = None, database: Database = None, as_json: AsJson = Fals
 
 
 def _print_job(report: "JobReport") -> None:
-    print_table(("step", "seconds", "what"), (_cells(step) for step in report.steps))
+    print_steps(report.steps)
     print()
     print_pairs(
         [
@@ -102,8 +109,3 @@ def _print_job(report: "JobReport") -> None:
             ("published", f"run {report.run_id}, recall {report.recall:.4f}"),
         ]
     )
-
-
-def _cells(step: Mapping[str, Any]) -> tuple[object, ...]:
-    rest = (f"{k} {v}" for k, v in step.items() if k not in {"step", "seconds"})
-    return step["step"], float(step["seconds"]), ", ".join(rest)

@@ -51,6 +51,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     console.print(table, markup=False, highlight=False)
 
 
+def print_steps(steps: Iterable[Mapping[str, Any]]) -> None:
+    """Print what each step took and reported, one a line."""
+    print_table(("step", "seconds", "what"), (_step_cells(step) for step in steps))
+
+
 def size(amount: float) -> str:
     """Bytes for people: 1.4 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -58,6 +63,11 @@ def size(amount: float) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def _step_cells(step: Mapping[str, Any]) -> tuple[object, ...]:
+    rest = (f"{name} {value}" for name, value in step.items() if name not in {"step", "seconds"})
+    return step["step"], float(step["seconds"]), ", ".join(rest)
 
 
 def _cell(value: object) -> str:
