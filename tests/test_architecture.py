@@ -144,7 +144,7 @@ def test_a_planted_violation_is_found(tmp_path, path, text, rule):
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("nearfield/api.py", "import dumps, index_build"),
+        ("nearfield/api/matrix.py", "import dumps, index_build"),
         ("nearfield/cli/a.py", "from dumps.verify import verify_run"),
         ("nearfield/__init__.py", "from nearfield.api import build"),
         ("benchmark/copy_speed.py", "import dumps.postgres.load"),

@@ -1,59 +1,23 @@
-"""The stages as Python functions: what the command line calls, and what a program would import.
-
-The composition root: the only place, with `nearfield.cli`, that knows all rooms. It joins them
-through the files in the run directory and holds no logic of any stage.
-"""
+"""From a vector set to a verified matrix: build, its estimate, verify, status."""
 
 import json
-import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dumps.matrix import write_matrix
-from dumps.postgres.load import LoadReport, load_run
-from dumps.postgres.query import Neighbour, similar
-from dumps.postgres.rights import Rights, rights
-from dumps.postgres.server import database as open_database
-from dumps.postgres.server import embedded as open_embedded
 from dumps.verify import Verification, verify_run
 from index_build.build import build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
-from nearfield import ingest as reading
-from nearfield.cluster import ClusterOptions, available_cores, connected
-from nearfield.doctor import Diagnosis, examine
-from nearfield.errors import DamagedArtefact, MissingFile, UsageError
-from nearfield.ingest import IngestReport
-from nearfield.ingest.options import IngestOptions
+from nearfield.cluster import ClusterOptions, connected
+from nearfield.errors import DamagedArtefact, MissingFile
 from nearfield.lock import locked
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import VectorSet, open_vector_set
 
-__all__ = [
-    "BuildReport",
-    "IngestReport",
-    "LoadReport",
-    "Neighbour",
-    "RunStatus",
-    "Verification",
-    "build",
-    "estimate",
-    "ingest",
-    "load",
-    "query",
-    "status",
-    "verify",
-]
-
 SEED = 0
-DSN_VARIABLE = "NEARFIELD_DSN"
-ELEMENT_BYTES = 8
-"""One number of an array in a binary COPY: its length and itself."""
-ROW_OVERHEAD_BYTES = 66
-"""The rest of a row there: field lengths, run, row, two array headers."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +38,6 @@ class BuildReport:
 
 
 @dataclass(frozen=True)
-class LoadPlan:
-    """What `load` would do: rows and bytes to copy, whether verified, and where to."""
-
-    rows: int
-    k: int
-    stage: str
-    bytes: int
-    target: str
-
-
-@dataclass(frozen=True)
 class RunStatus:
     """How far a run is. `stage` is one of: unfinished, built, failed verification, verified."""
 
@@ -94,27 +47,6 @@ class RunStatus:
     steps: tuple[Mapping[str, Any], ...]
     verification: Mapping[str, Any] | None
     advice: str
-
-
-def ingest(
-    sources: Sequence[Path | str] | Path | str,
-    out: Path | str,
-    options: IngestOptions | None = None,
-    *,
-    extend: Path | str | None = None,
-) -> IngestReport:
-    """Turn recordings into the vector set `out`; see `nearfield.ingest.ingest` for what it raises.
-
-    sources: one path or several of one kind. extend: a vector set whose recordings come first, at
-    the rows that they have there.
-    """
-    paths = [sources] if isinstance(sources, Path | str) else sources
-    return reading.ingest(
-        [Path(path) for path in paths],
-        Path(out),
-        options or IngestOptions(workers=available_cores()),
-        extend=None if extend is None else Path(extend),
-    )
 
 
 def build(
@@ -175,101 +107,6 @@ def verify(run: Path | str, *, sample: int = 1000, recall: float | None = None) 
             report = verify_run(opened, sample=sample, seed=SEED, recall=recall)
             facts |= {"passed": report.passed, "recall": report.recall}
         return report
-
-
-def load(
-    run: Path | str,
-    *,
-    dsn: str | None = None,
-    database: Path | str | None = None,
-    force: bool = False,
-    labels: bool = True,
-) -> LoadReport:
-    """Load a verified run into Postgres and publish it.
-
-    Where to: see `place_of`; by default the embedded database in `RUN/postgres`. Raises
-    `QualityGate` for an unverified run unless `force`. `labels` False leaves titles and the like
-    out, for when the vector set is gone.
-    """
-    opened = open_run(Path(run))
-    server, directory = place_of(dsn, database, default=opened.postgres)
-    with locked(opened.path), open_database(server, directory) as address:
-        with opened.step("load") as facts:
-            report = load_run(opened, address, force=force, labels=labels)
-            facts["rows"] = report.rows
-        return report
-
-
-def place_of(
-    dsn: str | None, database: Path | str | None, *, default: Path | None
-) -> tuple[str | None, Path | None]:
-    """Which database is meant: (address of a server, None) or (None, folder of an embedded one).
-
-    In this order: `dsn` or `database` as given (both: `UsageError`), the server that the
-    environment variable NEARFIELD_DSN names, `default`.
-    """
-    if dsn and database:
-        raise UsageError("expected either --dsn or --database (or --run), got both")
-    if database:
-        return None, Path(database)
-    server = dsn or os.environ.get(DSN_VARIABLE)
-    return (server, None) if server else (None, default)
-
-
-def plan_load(
-    run: Path | str, *, dsn: str | None = None, database: Path | str | None = None
-) -> LoadPlan:
-    """What `load` with the same arguments would do; touches no database."""
-    opened = open_run(Path(run))
-    server, directory = place_of(dsn, database, default=opened.postgres)
-    config = opened.config
-    return LoadPlan(
-        rows=config.n,
-        k=config.columns,
-        stage=status(run).stage,
-        bytes=config.n * (ROW_OVERHEAD_BYTES + 2 * config.columns * ELEMENT_BYTES),
-        target="the server that is named" if server else f"the embedded database in {directory}",
-    )
-
-
-def query(
-    recording_id: str,
-    k: int = 10,
-    *,
-    dsn: str | None = None,
-    database: Path | str | None = None,
-) -> list[Neighbour]:
-    """The k nearest recordings of one, from the published run, through SQL.
-
-    Asks the database that `place_of` finds, else the only embedded one below the current folder.
-    Raises `InputRejected` for an unknown recording.
-    """
-    server, directory = place_of(dsn, database, default=None)
-    with open_database(server, directory, create=False) as opened:
-        return similar(opened, recording_id, k)
-
-
-@contextmanager
-def embedded(directory: Path | str) -> Iterator[str]:
-    """Keep the embedded database in `directory` up for the block; yields its address (DSN).
-
-    Raises `MissingFile` when there is no database yet.
-    """
-    with open_embedded(Path(directory), create=False) as dsn:
-        yield dsn
-
-
-def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> Diagnosis:
-    """Examine machine, libraries and, where one is named, the database and its rights."""
-    server, directory = place_of(dsn, database, default=None)
-
-    def database_rights() -> Rights:
-        with open_database(server, directory, create=False) as opened:
-            return rights(opened)
-
-    asked = server is not None or directory is not None
-    where = directory or Path()
-    return examine(directory=where, database=database_rights if asked else None)
 
 
 def status(run: Path | str) -> RunStatus:

@@ -1,0 +1,130 @@
+"""The matrix in Postgres: load, query, the embedded server, and what `doctor` finds."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dumps.postgres.load import LoadReport, load_run
+from dumps.postgres.query import Neighbour, similar
+from dumps.postgres.rights import Rights, rights
+from dumps.postgres.server import database as open_database
+from dumps.postgres.server import embedded as open_embedded
+from nearfield.api.matrix import status
+from nearfield.doctor import Diagnosis, examine
+from nearfield.errors import UsageError
+from nearfield.lock import locked
+from nearfield.run import open_run
+
+DSN_VARIABLE = "NEARFIELD_DSN"
+ELEMENT_BYTES = 8
+"""One number of an array in a binary COPY: its length and itself."""
+ROW_OVERHEAD_BYTES = 66
+"""The rest of a row there: field lengths, run, row, two array headers."""
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What `load` would do: rows and bytes to copy, whether verified, and where to."""
+
+    rows: int
+    k: int
+    stage: str
+    bytes: int
+    target: str
+
+
+def load(
+    run: Path | str,
+    *,
+    dsn: str | None = None,
+    database: Path | str | None = None,
+    force: bool = False,
+    labels: bool = True,
+) -> LoadReport:
+    """Load a verified run into Postgres and publish it.
+
+    Where to: see `place_of`; by default the embedded database in `RUN/postgres`. Raises
+    `QualityGate` for an unverified run unless `force`. `labels` False leaves titles and the like
+    out, for when the vector set is gone.
+    """
+    opened = open_run(Path(run))
+    server, directory = place_of(dsn, database, default=opened.postgres)
+    with locked(opened.path), open_database(server, directory) as address:
+        with opened.step("load") as facts:
+            report = load_run(opened, address, force=force, labels=labels)
+            facts["rows"] = report.rows
+        return report
+
+
+def place_of(
+    dsn: str | None, database: Path | str | None, *, default: Path | None
+) -> tuple[str | None, Path | None]:
+    """Which database is meant: (address of a server, None) or (None, folder of an embedded one).
+
+    In this order: `dsn` or `database` as given (both: `UsageError`), the server that the
+    environment variable NEARFIELD_DSN names, `default`.
+    """
+    if dsn and database:
+        raise UsageError("expected either --dsn or --database (or --run), got both")
+    if database:
+        return None, Path(database)
+    server = dsn or os.environ.get(DSN_VARIABLE)
+    return (server, None) if server else (None, default)
+
+
+def plan_load(
+    run: Path | str, *, dsn: str | None = None, database: Path | str | None = None
+) -> LoadPlan:
+    """What `load` with the same arguments would do; touches no database."""
+    opened = open_run(Path(run))
+    server, directory = place_of(dsn, database, default=opened.postgres)
+    config = opened.config
+    return LoadPlan(
+        rows=config.n,
+        k=config.columns,
+        stage=status(run).stage,
+        bytes=config.n * (ROW_OVERHEAD_BYTES + 2 * config.columns * ELEMENT_BYTES),
+        target="the server that is named" if server else f"the embedded database in {directory}",
+    )
+
+
+def query(
+    recording_id: str,
+    k: int = 10,
+    *,
+    dsn: str | None = None,
+    database: Path | str | None = None,
+) -> list[Neighbour]:
+    """The k nearest recordings of one, from the published run, through SQL.
+
+    Asks the database that `place_of` finds, else the only embedded one below the current folder.
+    Raises `InputRejected` for an unknown recording.
+    """
+    server, directory = place_of(dsn, database, default=None)
+    with open_database(server, directory, create=False) as opened:
+        return similar(opened, recording_id, k)
+
+
+@contextmanager
+def embedded(directory: Path | str) -> Iterator[str]:
+    """Keep the embedded database in `directory` up for the block; yields its address (DSN).
+
+    Raises `MissingFile` when there is no database yet.
+    """
+    with open_embedded(Path(directory), create=False) as dsn:
+        yield dsn
+
+
+def doctor(*, dsn: str | None = None, database: Path | str | None = None) -> Diagnosis:
+    """Examine machine, libraries and, where one is named, the database and its rights."""
+    server, directory = place_of(dsn, database, default=None)
+
+    def database_rights() -> Rights:
+        with open_database(server, directory, create=False) as opened:
+            return rights(opened)
+
+    asked = server is not None or directory is not None
+    where = directory or Path()
+    return examine(directory=where, database=database_rights if asked else None)
