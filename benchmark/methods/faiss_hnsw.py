@@ -1,42 +1,43 @@
 """faiss HNSW: a layered neighbour graph over the full vectors."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import faiss
-import numpy as np
+from msgspec import Meta
 
-from benchmark.methods.base import Index, Method
-from nearfield.space import Float32s, Int32s, SpaceName
+from benchmark.methods.base import ladder
+from benchmark.methods.faiss_index import FaissIndex, FaissMethod, metric
+from nearfield.space import Float32s, SpaceName
 
-LINKS = 16
-BUILD_EFFORT = 200
+FACTORS = (1, 1.5, 2, 3, 4, 6, 8, 16)
+LEAST = 16
 
 
-class FaissHnsw(Method):
+class _Hnsw(FaissIndex):
+    def efforts(self, k: int) -> Sequence[int]:
+        return ladder(k, FACTORS, least=LEAST)
+
+    def searching(self, effort: int) -> Any:
+        return faiss.SearchParametersHNSW(efSearch=effort)
+
+
+@dataclass(frozen=True)
+class FaissHnsw(FaissMethod):
     """Effort is efSearch. Built with several threads, the graph differs from build to build."""
 
+    links: Annotated[int, Meta(ge=2, le=512)] = 16
+    build_effort: Annotated[int, Meta(ge=1)] = 200
+
     name: ClassVar[str] = "faiss-hnsw"
-    spaces: ClassVar[frozenset[SpaceName]] = frozenset({"l2", "cosine", "ip"})
+    effort: ClassVar[str] = "efSearch"
+    index: ClassVar[type[FaissIndex]] = _Hnsw
 
-    def build(self, vectors: Float32s, space: SpaceName, *, threads: int, seed: int) -> Index:
-        """See `Method.build`."""
-        faiss.omp_set_num_threads(threads)
-        metric = faiss.METRIC_INNER_PRODUCT if space == "ip" else faiss.METRIC_L2
-        index = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, metric)
+    def make(self, vectors: Float32s, space: SpaceName, seed: int) -> Any:
+        """See `FaissMethod.make`."""
+        index = faiss.IndexHNSWFlat(vectors.shape[1], self.links, metric(space))
         index.hnsw.rng = faiss.RandomGenerator(seed + 1)
-        index.hnsw.efConstruction = BUILD_EFFORT
+        index.hnsw.efConstruction = self.build_effort
         index.add(vectors)
-        return _Built(index)
-
-
-class _Built(Index):
-    def __init__(self, index: Any) -> None:
-        self.index = index
-
-    def efforts(self, k: int) -> Sequence[int]:
-        return [max(16, int(factor * (k + 1))) for factor in (1, 1.5, 2, 3, 4, 6, 8, 16)]
-
-    def search(self, queries: Float32s, k: int, effort: int) -> Int32s:
-        parameters = faiss.SearchParametersHNSW(efSearch=effort)
-        return self.index.search(queries, k, params=parameters)[1].astype(np.int32)
+        return index

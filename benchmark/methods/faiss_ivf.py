@@ -1,49 +1,58 @@
 """faiss IVF-flat: inverted lists around k-means centres."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import faiss
-import numpy as np
+from msgspec import Meta
 
-from benchmark.methods.base import Index, Method
-from nearfield.space import Float32s, Int32s, SpaceName
+from benchmark.methods.faiss_index import FaissIndex, FaissMethod, flat, metric
+from nearfield.space import Float32s, SpaceName
 
-ROWS_PER_LIST = 256
-TRAINING_ROWS_PER_LIST = 64
-
-
-class FaissIvf(Method):
-    """Effort is the number of lists probed."""
-
-    name: ClassVar[str] = "faiss-ivf"
-    spaces: ClassVar[frozenset[SpaceName]] = frozenset({"l2", "cosine", "ip"})
-
-    def build(self, vectors: Float32s, space: SpaceName, *, threads: int, seed: int) -> Index:
-        """See `Method.build`."""
-        faiss.omp_set_num_threads(threads)
-        n, d = vectors.shape
-        lists = max(1, n // ROWS_PER_LIST)
-        flat = faiss.IndexFlatIP(d) if space == "ip" else faiss.IndexFlatL2(d)
-        metric = faiss.METRIC_INNER_PRODUCT if space == "ip" else faiss.METRIC_L2
-        index = faiss.IndexIVFFlat(flat, d, lists, metric)
-        index.cp.seed = seed + 1
-        index.cp.min_points_per_centroid = 1
-        index.cp.max_points_per_centroid = TRAINING_ROWS_PER_LIST
-        index.train(vectors)
-        index.add(vectors)
-        return _Built(index, lists)
+PROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 
 
-class _Built(Index):
-    def __init__(self, index: Any, lists: int) -> None:
-        self.index, self.lists = index, lists
+def train(index: Any, vectors: Float32s, seed: int, rows_per_list: int) -> None:
+    """k-means on at most `rows_per_list` rows for each list; few rows aren't worth a warning."""
+    index.cp.seed = seed + 1
+    index.cp.min_points_per_centroid = 1
+    index.cp.max_points_per_centroid = rows_per_list
+    index.train(vectors)
+
+
+def probes(lists: int, rows_per_list: int, k: int) -> Sequence[int]:
+    """Numbers of lists to probe for k neighbours, up to all lists."""
+    first = max(1, k // rows_per_list)
+    return [*(p for p in (first * factor for factor in PROBES) if p < lists), lists]
+
+
+class _Ivf(FaissIndex):
+    method: "FaissIvf"
 
     def efforts(self, k: int) -> Sequence[int]:
-        first = max(1, k // ROWS_PER_LIST)
-        ladder = [first * factor for factor in (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)]
-        return [*(probes for probes in ladder if probes < self.lists), self.lists]
+        return probes(self.native.nlist, self.method.rows_per_list, k)
 
-    def search(self, queries: Float32s, k: int, effort: int) -> Int32s:
-        parameters = faiss.SearchParametersIVF(nprobe=effort)
-        return self.index.search(queries, k, params=parameters)[1].astype(np.int32)
+    def searching(self, effort: int) -> Any:
+        return faiss.SearchParametersIVF(nprobe=min(effort, self.native.nlist))
+
+
+@dataclass(frozen=True)
+class FaissIvf(FaissMethod):
+    """n // rows_per_list lists; effort is the number of lists probed, all of them being exact."""
+
+    rows_per_list: Annotated[int, Meta(ge=1)] = 256
+    training_rows_per_list: Annotated[int, Meta(ge=1)] = 64
+
+    name: ClassVar[str] = "faiss-ivf"
+    effort: ClassVar[str] = "nprobe"
+    index: ClassVar[type[FaissIndex]] = _Ivf
+
+    def make(self, vectors: Float32s, space: SpaceName, seed: int) -> Any:
+        """See `FaissMethod.make`."""
+        n, d = vectors.shape
+        lists = max(1, n // self.rows_per_list)
+        index = faiss.IndexIVFFlat(flat(d, space), d, lists, metric(space))
+        train(index, vectors, seed, self.training_rows_per_list)
+        index.add(vectors)
+        return index
