@@ -48,7 +48,7 @@ class TestContract:
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="expected a method out of faiss-hnsw, .*; got 'hnsw'"):
+    with pytest.raises(UsageError, match=r"expected a method out of faiss-hnsw, .*; got 'hnsw'"):
         method_named("hnsw")
 
 
