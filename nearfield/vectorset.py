@@ -6,7 +6,7 @@ Owns the directory's format (docs/formats.md): `vectors.npy`, `recordings.parque
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,14 @@ import pyarrow.parquet as pq
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile
 from nearfield.files import atomic_path, sha256_of, write_bytes
 from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
-from nearfield.space import Block, Float32s, SpaceName, space_named
+from nearfield.space import Block, Float32s, Int32s, SpaceName, space_named
 
 KIND = "vector set"
 FORMAT_VERSION = 1
 ID_COLUMN = "recording_id"
 FILES = ("vectors.npy", "recordings.parquet", "space.json")
+REMOVED_FILE = "removed.npy"
+"""Only in sets from which recordings were removed: their rows, int32 ascending."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,14 @@ class VectorSet:
         return self.manifest.fingerprint
 
     @cached_property
+    def removed(self) -> Int32s:
+        """Rows whose recording was removed, int32 ascending: they keep their numbers and ids, but
+        have no neighbours and are nobody's. Empty in a set that was only ingested."""
+        if REMOVED_FILE not in self.manifest.files:
+            return np.empty(0, np.int32)
+        return np.load(self.path / REMOVED_FILE, allow_pickle=False)
+
+    @cached_property
     def recordings(self) -> pa.Table:
         """One row per recording in row order: `recording_id`, then the label columns.
 
@@ -102,12 +112,15 @@ def write_vector_set(
     recordings: pa.Table,
     geometry: Geometry,
     facts: Mapping[str, Any] | None = None,
+    *,
+    removed: Int32s | None = None,
 ) -> VectorSet:
     """Write a vector set to the directory `path` and open it.
 
     vectors: float32 [n, d], C order, finite (checked). recordings: n rows in the same order, with
     a unique, non-null `recording_id` (string or int64) and any label columns. `facts` go into the
-    manifest (counts, sources, policies). Raises `InputRejected`. Cost O(n d), one block at a time.
+    manifest (counts, sources, policies); `removed`: see `VectorSet.removed`. Raises
+    `InputRejected`. Cost O(n d), one block at a time.
     """
     check_finite(vectors)
     check_ids(recordings, expected=len(vectors))
@@ -122,12 +135,18 @@ def write_vector_set(
     with atomic_path(path / "recordings.parquet") as temporary:
         pq.write_table(recordings, temporary, compression="zstd")
     write_bytes(path / "space.json", (json.dumps(asdict(geometry), indent=2) + "\n").encode())
+    (path / REMOVED_FILE).unlink(missing_ok=True)
+    files: tuple[str, ...] = FILES
+    if removed is not None and len(removed):
+        with atomic_path(path / REMOVED_FILE) as temporary, temporary.open("wb") as stream:
+            np.save(stream, removed)
+        files = (*FILES, REMOVED_FILE)
     manifest = write_manifest(
         path / "manifest.json",
         kind=KIND,
-        fingerprint=_content_fingerprint(path),
+        fingerprint=_content_fingerprint(path, files),
         format_version=FORMAT_VERSION,
-        files=FILES,
+        files=files,
         facts={"n": len(vectors), "d": int(vectors.shape[1]), "dtype": "float32", **(facts or {})},
     )
     return _opened(path, manifest)
@@ -184,8 +203,8 @@ def row_blocks(vectors: Float32s, block_bytes: int = 64 << 20) -> Iterable[Float
     return (vectors[start : start + rows] for start in range(0, len(vectors), rows))
 
 
-def _content_fingerprint(path: Path) -> str:
-    return fingerprint(**{name: sha256_of(path / name) for name in FILES})
+def _content_fingerprint(path: Path, files: Sequence[str]) -> str:
+    return fingerprint(**{name: sha256_of(path / name) for name in files})
 
 
 def _opened(path: Path, manifest: Manifest) -> VectorSet:
