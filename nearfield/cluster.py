@@ -17,6 +17,7 @@ from typing import Any
 import dask.config
 from distributed import Client, LocalCluster, as_completed
 
+from nearfield.clusters.connection import connection
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
 from nearfield.progress import progress
 
@@ -40,7 +41,9 @@ LOCAL_SETTINGS = {
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """`scheduler` address, or `workers` local processes (default: one per core)."""
+    """`scheduler`: an address or a connection file (see `nearfield.clusters.connection`), or
+    `workers` local processes (default: one per core).
+    """
 
     workers: int | None = None
     scheduler: str | None = None
@@ -123,10 +126,11 @@ def _environment_kept() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _remote(address: str) -> Iterator[Client]:
+def _remote(named: str) -> Iterator[Client]:
+    address, security = connection(named)
     try:
-        client = Client(address, timeout=CONNECT_TIMEOUT_S)
-    except (OSError, ValueError) as error:
+        client = Client(address, timeout=CONNECT_TIMEOUT_S, security=security)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise Infrastructure(
             f"expected a Dask scheduler at {address}; it can't be reached ({error}). "
             "Start one, or leave --scheduler away to use this machine"

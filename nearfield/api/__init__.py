@@ -9,6 +9,7 @@ from dumps.postgres.load import LoadReport
 from dumps.postgres.query import Neighbour
 from dumps.verify import Verification
 from nearfield.api.databases import LoadPlan, doctor, embedded, load, place_of, plan_load, query
+from nearfield.api.machines import cluster_down, cluster_status, cluster_up
 from nearfield.api.matrix import BuildReport, RunStatus, build, estimate, status, verify
 from nearfield.api.vectors import ingest
 from nearfield.ingest import IngestReport
@@ -22,6 +23,9 @@ __all__ = [
     "RunStatus",
     "Verification",
     "build",
+    "cluster_down",
+    "cluster_status",
+    "cluster_up",
     "doctor",
     "embedded",
     "estimate",

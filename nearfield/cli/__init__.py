@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nearfield import __version__
-from nearfield.cli import building, databases, ingesting, jobs
+from nearfield.cli import building, databases, ingesting, jobs, machines
 from nearfield.cli.interrupts import Interrupted, raise_on_signals
 from nearfield.errors import NearfieldError, UsageError
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     "5 infrastructure (run again to resume), 75 another process holds the lock, 130 interrupted.",
 )
 
-for commands in (ingesting, building, databases, jobs):
+for commands in (ingesting, building, databases, jobs, machines):
     commands.register(app)
 
 

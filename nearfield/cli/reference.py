@@ -26,6 +26,12 @@ def reference() -> str:
                 name, [], parent=context, resilient_parsing=True, terminal_width=WIDTH
             ) as inner:
                 parts.append(_section(f"nearfield {name}", command.get_help(inner)))
+                for verb in getattr(command, "commands", {}):
+                    below = command.commands[verb]
+                    with below.make_context(
+                        verb, [], parent=inner, resilient_parsing=True, terminal_width=WIDTH
+                    ) as last:
+                        parts.append(_section(f"nearfield {name} {verb}", below.get_help(last)))
     return "\n".join(parts)
 
 

@@ -1,0 +1,30 @@
+"""Runs on the scheduler's host: which workers does the scheduler see? Prints one line of JSON.
+
+`python -m nearfield.clusters.watch ADDRESS WORKERS SECONDS` waits until so many workers are there.
+It runs there because the scheduler may be out of reach for the machine that asks.
+"""
+
+import json
+import sys
+import time
+
+from distributed import Client
+
+POLL_S = 0.2
+
+
+def watch(address: str, workers: int, timeout_s: float) -> dict[str, int]:
+    """Worker processes per host address, once there are `workers` or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    with Client(address, timeout=max(2.0, timeout_s)) as client:
+        while True:
+            seen: dict[str, int] = {}
+            for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+                seen[worker["host"]] = seen.get(worker["host"], 0) + 1
+            if sum(seen.values()) >= workers or time.monotonic() > deadline:
+                return seen
+            time.sleep(POLL_S)
+
+
+if __name__ == "__main__":
+    print(json.dumps(watch(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))
