@@ -18,8 +18,10 @@ class Verdict:
     forced: bool
 
 
-def verdict(run: Run, matrix_sha256: str, *, force: bool) -> Verdict:
-    """The verdict on the matrix with that checksum.
+def verdict(
+    run: Run, matrix_sha256: str, *, force: bool, doing: tuple[str, str] = ("load", "loaded")
+) -> Verdict:
+    """The verdict on the matrix with that checksum; `doing` names what is asked for in messages.
 
     Raises `QualityGate` when verification is missing, was of another matrix, or failed, unless
     `force`; then the verdict is marked as forced.
@@ -28,8 +30,8 @@ def verdict(run: Run, matrix_sha256: str, *, force: bool) -> Verdict:
     problem = _problem(report, matrix_sha256)
     if problem and not force:
         raise QualityGate(
-            f"{run.path} {problem}, so it isn't loaded. Run: nearfield verify {run.path} "
-            "(or load it as it is, which is recorded: --force)"
+            f"{run.path} {problem}, so it isn't {doing[1]}. Run: nearfield verify "
+            f"{run.path} (or {doing[0]} it as it is, which is recorded: --force)"
         )
     measured = report if report.get("matrix_sha256") == matrix_sha256 else {}
     return Verdict(
