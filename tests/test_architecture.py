@@ -24,6 +24,7 @@ MEASUREMENTS = (
     "benchmark/*_speed.py",
     "benchmark/method_choice.py",
     "benchmark/selfjoin_ladder.py",
+    "benchmark/competitors.py",
 )
 """Scripts that measure the product, run by hand: may import everything."""
 NUMERICS = (
