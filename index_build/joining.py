@@ -8,7 +8,8 @@ from index_build.selfjoin import knn_matrix
 from nearfield.space import Float32s, Int32s
 
 SELFJOIN = "selfjoin"
-JOINS = (SELFJOIN, *METHODS)
+JOINS = (SELFJOIN, *(name for name in METHODS if name != "exact"))
+"""Exact search isn't one: it compares rows with all vectors, not with those of a shard."""
 
 
 def joined(method: str, vectors: Float32s, asked: Asked) -> tuple[Int32s, Float32s]:
