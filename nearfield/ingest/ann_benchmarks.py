@@ -79,22 +79,33 @@ def _read(dataset: Any, rows: slice, path: Path) -> NDArray[Any]:
         raise InputRejected(f"{path} is damaged at rows {rows.start}...: {error}") from error
 
 
-def _checked_dataset(file: Any, path: Path) -> Any:
-    link = file.get(DATASET, getlink=True)
+def read_matrix(path: Path, name: str, rows: int) -> NDArray[Any] | None:
+    """The first `rows` rows of another matrix [m, c] of such a file (`test`, `neighbors`).
+
+    None where the file has none of that name; refused for the same reasons as `train`.
+    """
+    with _opened(path) as file:
+        if name not in file:
+            return None
+        return _read(_checked_dataset(file, path, name), slice(0, rows), path)
+
+
+def _checked_dataset(file: Any, path: Path, name: str = DATASET) -> Any:
+    link = file.get(name, getlink=True)
     if link is None:
         raise InputRejected(
-            f"expected a dataset {DATASET!r} in {path}, as ann-benchmarks has it; found"
+            f"expected a dataset {name!r} in {path}, as ann-benchmarks has it; found"
             f" {', '.join(file) or 'nothing'}"
         )
-    if not isinstance(link, h5py.HardLink) or not isinstance(file[DATASET], h5py.Dataset):
-        raise InputRejected(f"{DATASET!r} in {path} isn't a dataset of the file itself")
-    dataset = file[DATASET]
+    if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+        raise InputRejected(f"{name!r} in {path} isn't a dataset of the file itself")
+    dataset = file[name]
     if dataset.external or dataset.is_virtual:
-        raise InputRejected(f"{DATASET!r} in {path} keeps its data in other files: not followed")
-    require_matrix(dataset.dtype, dataset.shape, f"{path} ({DATASET})")
+        raise InputRejected(f"{name!r} in {path} keeps its data in other files: not followed")
+    require_matrix(dataset.dtype, dataset.shape, f"{path} ({name})")
     if not _is_filled(dataset):
         raise InputRejected(
-            f"{DATASET!r} in {path} declares {dataset.shape} but the file doesn't hold all of it:"
+            f"{name!r} in {path} declares {dataset.shape} but the file doesn't hold all of it:"
             " it was never finished. Fetch it again"
         )
     return dataset

@@ -1,0 +1,1 @@
+"""Measuring: what is measured in which order, each configuration in a process of its own."""

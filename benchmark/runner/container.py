@@ -1,0 +1,95 @@
+"""The measured process in a container with a memory limit, through the docker client.
+
+Owns the container's life: started with our files in place, watched, stopped in time, removed
+whatever happens. The image must have nearfield installed, of this version. Refuses to build images.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from benchmark.results.outcome import Status
+from benchmark.runner.process import CHILD, THREAD_VARIABLES, Ended, Limits, read_end
+from nearfield.errors import Infrastructure, UsageError
+
+POLL_S = 0.1
+KILLED_BY_SIGNAL = 128
+"""An exit code above this is 128 + the signal's number."""
+
+
+def engine() -> Any:
+    """The docker client of the engine at hand. Raises `Infrastructure` where there is none."""
+    try:
+        client = docker.from_env()
+        client.ping()
+    except (DockerException, OSError) as error:
+        raise Infrastructure(
+            f"expected a container engine for --container, none answers ({error}). Start one, set "
+            "DOCKER_HOST, or leave --container away: processes are then capped by this machine"
+        ) from error
+    return client
+
+
+def check_image(image: str) -> None:
+    """Raise `UsageError` unless the engine has the image, `Infrastructure` without an engine."""
+    try:
+        engine().images.get(image)
+    except ImageNotFound as error:
+        raise UsageError(
+            f"expected an image {image!r} with nearfield installed; the engine has none of that "
+            "name. Build or pull it first"
+        ) from error
+
+
+def run_in_container(image: str, directory: Path, request: Path, limits: Limits) -> Ended:
+    """Run the child on `request` in a container of `image`; `directory` keeps its path inside.
+
+    The memory limit is the kernel's and counts cached pages of files, too.
+    """
+    client, log = engine(), request.parent / "log"
+    place = str(directory.resolve())
+    started = time.monotonic()
+    try:
+        container = client.containers.run(
+            image,
+            ["python", "-m", CHILD, str(request.resolve())],
+            detach=True,
+            environment=dict.fromkeys(THREAD_VARIABLES, str(limits.threads)),
+            volumes={place: {"bind": place, "mode": "rw"}},
+            mem_limit=limits.memory_bytes,
+            memswap_limit=limits.memory_bytes,
+            nano_cpus=limits.threads * 10**9,
+            network_disabled=True,
+        )
+    except APIError as error:
+        raise Infrastructure(f"the container of {image} didn't start: {error}") from error
+    try:
+        stopped = _watched(container, limits, started)
+        log.write_bytes(container.logs())
+        state = client.api.inspect_container(container.id)["State"]
+    finally:
+        container.remove(force=True)
+    seconds = time.monotonic() - started
+    if stopped is not None:
+        return Ended(*stopped, seconds)
+    if state.get("OOMKilled"):
+        gigabytes = limits.memory_bytes / 2**30
+        return Ended(Status.OUT_OF_MEMORY, f"beyond the container's {gigabytes:.2f} GiB", seconds)
+    code = int(state["ExitCode"])
+    if code > KILLED_BY_SIGNAL:
+        code = KILLED_BY_SIGNAL - code
+    return Ended(*read_end(code, log), seconds)
+
+
+def _watched(container: Any, limits: Limits, started: float) -> tuple[Status, str] | None:
+    while True:
+        container.reload()
+        if container.status in {"exited", "dead"}:
+            return None
+        if time.monotonic() - started > limits.timeout_s:
+            container.kill()
+            return Status.TIMEOUT, f"stopped after {limits.timeout_s:.0f} s"
+        time.sleep(POLL_S)

@@ -1,0 +1,249 @@
+"""One group on the machine that measures: build once, ask in many ways, leave a file for each.
+
+Owns the order within a group. A Dask task calls `run_group`; everything measured runs in child
+processes, everything that is there already is kept.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.results.file import Result
+from benchmark.results.outcome import Outcome, Status
+from benchmark.runner.container import run_in_container
+from benchmark.runner.plan import ENOUGH_RECALL, Group, Point, ks_for, limited_point, points_of
+from benchmark.runner.process import Ended, Limits, run_here
+from benchmark.runner.request import CHECKED, AnyRequest, Build, Graph, Search, noted, write_request
+from benchmark.runner.rows import Left, result_of
+from benchmark.runner.store import Place, Store, Stored
+from benchmark.runner.truth import truth_path
+from nearfield.neighbours import NeighbourTable, read_part
+from nearfield.space import Int32s
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What a group gave. `kept` of its points were there; `unmeasured`: rows without a file.
+
+    `seconds`: what all its measured processes took, those of earlier runs included.
+    """
+
+    group: Group
+    outcomes: tuple[Outcome, ...]
+    unmeasured: tuple[Outcome, ...]
+    measured: int
+    kept: int
+    seconds: float
+
+
+def run_group(place: Place, group: Group, budget_s: float | None) -> GroupReport:
+    """Task: measure what isn't there yet. `budget_s`: seconds that are left of the budget.
+
+    Raises `DiskFull`, or `Infrastructure` where the container engine is gone; whatever a library
+    does becomes a row.
+    """
+    run = _GroupRun(place, group, None if budget_s is None else time.monotonic() + budget_s)
+    try:
+        run.all_points()
+    finally:
+        shutil.rmtree(run.scratch, ignore_errors=True)
+    return GroupReport(
+        group, tuple(run.outcomes), tuple(run.unmeasured), run.measured, run.kept, run.seconds
+    )
+
+
+class _GroupRun:
+    """The state of one group while it is measured."""
+
+    def __init__(self, place: Place, group: Group, deadline: float | None) -> None:
+        self.place, self.group, self.deadline = place, group, deadline
+        self.store = Store(place, group)
+        self.scratch = place.directory / "indexes" / f"{group.name}.work"
+        self.outcomes: list[Outcome] = []
+        self.unmeasured: list[Outcome] = []
+        self.measured = self.kept = 0
+        self.seconds = 0.0
+
+    def all_points(self) -> None:
+        """Every point that can be measured, then the one under a memory limit."""
+        if (obstacle := self._obstacle()) is not None:
+            self.unmeasured += self.store.without_figures(*obstacle)
+            return
+        facts: Mapping[str, Any] | None = {}
+        if "queries" in self.group.method.workloads:
+            facts = self.store.build_facts() or self._build()
+        if facts is None:
+            return
+        self.seconds += facts.get("seconds", 0.0)
+        suggested = {int(k): efforts for k, efforts in facts.get("efforts", {}).items()}
+        points = points_of(self.group, self.place.settings, suggested, self.place.data.asked)
+        for point in points:
+            if not self._enough(point):
+                self._point(point)
+        limited = limited_point(points, facts.get("index_bytes", 0))
+        if limited is not None:
+            self._point(limited)
+        shutil.rmtree(self.store.index, ignore_errors=True)
+
+    def _obstacle(self) -> tuple[Status, str] | None:
+        method, space = self.group.method, self.place.data.space
+        if reason := method.unavailable():
+            return Status.NOT_INSTALLED, reason
+        if space not in method.spaces:
+            known = ", ".join(sorted(method.spaces))
+            return Status.UNSUPPORTED, f"{method.name} has no space {space}; it has {known}"
+        if space not in self.group.configuration.spaces:
+            return Status.UNSUPPORTED, f"the grid leaves {method.name} out in space {space}"
+        wanted = set(self.place.settings.workloads)
+        if not wanted & method.workloads:
+            return Status.UNSUPPORTED, f"{method.name} can't do {' or '.join(sorted(wanted))}"
+        return None
+
+    def _enough(self, point: Point) -> bool:
+        """Whether a lower effort found all that there is to find."""
+        return point.stage == "search" and any(
+            (outcome.workload, outcome.k) == (point.workload, point.k)
+            and outcome.load_s is not None
+            and (outcome.recall or 0) >= ENOUGH_RECALL
+            for outcome in self.outcomes
+        )
+
+    def _build(self) -> Mapping[str, Any] | None:
+        """Build the index; None where that fails: then each workload and k has a row for it."""
+        stand_ins = self.store.stand_ins()
+        failures = [self.store.kept(point) for point in stand_ins]
+        if all(failures):
+            for stored in failures:
+                self._take(stored, new=False)
+            return None
+        if self._spent():
+            self._drop(stand_ins)
+            return None
+        ended, out = self._measure(self._build_request(), None)
+        facts = noted(out)
+        if "index_bytes" in facts:
+            facts = {**facts, **self._adding(facts, ended), "seconds": ended.seconds}
+            self.store.keep_index(self.scratch / "index", facts)
+            return facts
+        if self._cut_off(ended):
+            self._drop(stand_ins)
+            return None
+        for point in stand_ins:
+            rows = self.store.without_figures(ended.status, f"build: {ended.reason}", [point])
+            nothing = Result(tuple(rows), np.empty(0, np.int32), {})
+            self._take(self.store.keep(point, nothing, ended.seconds / len(stand_ins)), new=True)
+        return None
+
+    def _adding(self, facts: Mapping[str, Any], ended: Ended) -> dict[str, Any]:
+        """How more rows get in, and what it takes; it is the last thing that a builder does."""
+        if ended.status is not Status.OK:
+            return {"add_way": f"adding: {ended.status}, {ended.reason}"}
+        if "add_s" in facts:
+            return {"add_way": "add"}
+        return {"add_way": "rebuild", "add_s": facts["build_s"], "add_rows": self._rows_to_add()}
+
+    def _point(self, point: Point) -> None:
+        """Measure a point unless its result is there."""
+        kept = self.store.kept(point)
+        if kept is not None:
+            self._take(kept, new=False)
+            return
+        if self._spent():
+            self._drop([point])
+            return
+        if point.stage == "search" and not self.store.index_is_there() and self._build() is None:
+            return
+        truth = self._truth(point)
+        ended, out = self._measure(self._request(point), truth.rows)
+        if self._cut_off(ended):
+            self._drop([point])
+            return
+        left = Left(point, ended, out, self.store.blank(point))
+        result = result_of(left, self.group, self.place.data, truth)
+        self._take(self.store.keep(point, result, ended.seconds), new=True)
+
+    def _take(self, stored: Stored | None, *, new: bool) -> None:
+        if stored is not None:
+            self.outcomes += stored.outcomes
+            self.seconds += stored.seconds
+            self.measured += new
+            self.kept += not new
+
+    def _truth(self, point: Point) -> NeighbourTable:
+        return read_part(truth_path(self.place.directory, point.workload, self.group.n))
+
+    def _measure(self, request: AnyRequest, checked: Int32s | None) -> tuple[Ended, Path]:
+        out, settings = Path(request.out), self.place.settings
+        shutil.rmtree(out, ignore_errors=True)
+        path = write_request(request)
+        if checked is not None:
+            np.save(out / CHECKED, checked)
+        left = self._left()
+        timeout_s = settings.timeout_s if left is None else min(settings.timeout_s, left)
+        limits = Limits(timeout_s, settings.memory_bytes, settings.threads)
+        if settings.container is None:
+            return run_here(path, out / "log", limits), out
+        return run_in_container(settings.container, self.place.directory, path, limits), out
+
+    def _left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def _spent(self) -> bool:
+        return self._left() == 0
+
+    def _cut_off(self, ended: Ended) -> bool:
+        """Whether the budget stopped a process, not the time-out."""
+        early = ended.seconds < self.place.settings.timeout_s
+        return ended.status is Status.TIMEOUT and early
+
+    def _drop(self, points: Sequence[Point]) -> None:
+        reason = "the budget was spent"
+        self.unmeasured += self.store.without_figures(Status.DROPPED, reason, points)
+
+    def _build_request(self) -> Build:
+        return Build(
+            **self._common(),
+            parameters=self.group.method.parameters,
+            folder=str(self.scratch / "index"),
+            ks=list(ks_for(self.group.n, self.place.settings.ks)),
+            add_rows=self._rows_to_add(),
+        )
+
+    def _rows_to_add(self) -> int:
+        """1% more rows, as far as there are any."""
+        return min(-(-self.group.n // 100), len(self.place.data.vectors) - self.group.n)
+
+    def _request(self, point: Point) -> AnyRequest:
+        data, repeat = self.place.data, self.place.settings.repeat
+        if point.effort is None:
+            parameters = self.group.method.parameters
+            return Graph(**self._common(), parameters=parameters, k=point.k, repeat=repeat)
+        queries = str(data.path / "queries.npy") if point.workload == "queries" else None
+        return Search(
+            **self._common(),
+            folder=str(self.store.index),
+            k=point.k,
+            effort=point.effort,
+            queries=queries,
+            batches=list(point.batches),
+            repeat=repeat,
+            limit_bytes=point.limit_bytes,
+        )
+
+    def _common(self) -> dict[str, Any]:
+        data, settings = self.place.data, self.place.settings
+        return {
+            "method": self.group.configuration.address,
+            "vectors": str(data.path / "vectors.npy"),
+            "out": str(self.scratch),
+            "n": self.group.n,
+            "space": data.space,
+            "threads": settings.threads,
+            "seed": settings.seed,
+            "pinned": settings.pinned,
+        }

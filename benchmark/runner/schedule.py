@@ -1,0 +1,140 @@
+"""Groups on machines: one at a time on each, the next one chosen when a machine is free.
+
+Owns the Dask side: a task holds its whole machine, whatever number of workers runs there. Prints
+one line per finished group on stderr, with an estimate of what is left.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, Future, as_completed
+
+from benchmark.runner.budget import History, expected_seconds, next_group, remaining_seconds
+from benchmark.runner.group import GroupReport, run_group
+from benchmark.runner.plan import Group
+from benchmark.runner.store import Place
+from nearfield.errors import Infrastructure, NearfieldError
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A group that the budget left out, and why."""
+
+    group: Group
+    reason: str
+
+
+def run_groups(
+    client: Client,
+    place: Place,
+    groups: Sequence[Group],
+    budget_s: float | None,
+    on_report: Callable[[GroupReport], None],
+) -> list[Dropped]:
+    """Measure all groups, as far as the budget goes; returns those that it left out.
+
+    A machine of the cluster gets one group at a time. A group whose task fails doesn't stop the
+    others; they are listed at the end. Raises `Infrastructure` for them, `DiskFull` at once.
+    """
+    return _Schedule(client, place, groups, budget_s, on_report).run()
+
+
+class _Schedule:
+    def __init__(
+        self,
+        client: Client,
+        place: Place,
+        groups: Sequence[Group],
+        budget_s: float | None,
+        on_report: Callable[[GroupReport], None],
+    ) -> None:
+        self.client, self.place, self.on_report = client, place, on_report
+        self.remaining = list(groups)
+        self.total, self.budget_s = len(groups), budget_s
+        self.history = History()
+        self.started = time.monotonic()
+        self.failed: list[str] = []
+        self.running: dict[Future, tuple[str, Group]] = {}
+
+    def run(self) -> list[Dropped]:
+        queue: Any = as_completed([])
+        for address in one_worker_per_host(self.client):
+            self._start(address, queue)
+        for future in queue:
+            address, group = self.running.pop(future)
+            self._finish(future, group)
+            future.release()
+            self._start(address, queue)
+        if self.failed:
+            raise Infrastructure(
+                f"{len(self.failed)} of {self.total} groups could not be measured:\n  "
+                + "\n  ".join(self.failed)
+                + "\nWhat was finished is kept: run the same command again to try the rest"
+            )
+        return [Dropped(group, self._why(group)) for group in self.remaining]
+
+    def _left(self) -> float | None:
+        if self.budget_s is None:
+            return None
+        return self.budget_s - (time.monotonic() - self.started)
+
+    def _start(self, address: str, queue: Any) -> None:
+        group = next_group(self.remaining, self.history, self._left())
+        if group is None:
+            return
+        self.remaining.remove(group)
+        future = self.client.submit(
+            run_group,
+            self.place,
+            group,
+            self._left(),
+            workers=[address],
+            allow_other_workers=False,
+            pure=False,
+        )
+        self.running[future] = (address, group)
+        queue.add(future)
+
+    def _finish(self, future: Future, group: Group) -> None:
+        error = None if future.status == "finished" else future.exception()
+        if isinstance(error, NearfieldError):
+            raise error
+        if error is not None:
+            self.failed.append(f"{group.label}: {error}")
+            return
+        report: GroupReport = future.result()
+        self.history.finished(group, report.seconds, report.outcomes)
+        self.on_report(report)
+        self._say(report)
+
+    def _say(self, report: GroupReport) -> None:
+        done = self.total - len(self.remaining) - len(self.running)
+        parts = [f"{report.measured} measured" if report.measured else ""]
+        parts += [f"{report.kept} kept" if report.kept else ""]
+        parts += [f"{len(report.unmeasured)} not measured" if report.unmeasured else ""]
+        what = ", ".join(part for part in parts if part)
+        text = f"{report.group.label}: {what}; {done} of {self.total} groups"
+        unfinished = [*self.remaining, *(group for _, group in self.running.values())]
+        left = remaining_seconds(unfinished, self.history)
+        if unfinished and left is not None:
+            hosts = max(1, len(self.running) or 1)
+            text += f", about {_duration(left / hosts)} left"
+        print(text, file=sys.stderr, flush=True)
+
+    def _why(self, group: Group) -> str:
+        expected = expected_seconds(group, self.history)
+        takes = "" if expected is None else f", it would take about {_duration(expected)}"
+        return f"left out by the budget of {_duration(self.budget_s or 0)}{takes}"
+
+
+def one_worker_per_host(client: Client) -> list[str]:
+    """Addresses of one worker on each host of the cluster."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return list({worker["host"]: address for address, worker in workers.items()}.values())
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,184 @@
+"""Where a group's results lie, and which of them still hold when a benchmark is run again.
+
+Owns names, fingerprints and the rows before there are figures. Refuses processes.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.results.file import Result, read_outcomes, write_result
+from benchmark.results.outcome import Outcome, Status
+from benchmark.runner.data import Data
+from benchmark.runner.plan import Group, Point, Settings, batches_for, ks_for, parameters_text
+from nearfield.errors import NearfieldError
+from nearfield.files import fsync_path
+from nearfield.machine import machine_facts
+from nearfield.manifest import fingerprint, read_manifest, write_manifest
+
+INDEX_KIND = "benchmark index"
+RECORD_KIND = "benchmark group"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a group works: the benchmark's directory, its data, and how to measure."""
+
+    directory: Path
+    data: Data
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result that is there: its rows, and the seconds that its process took."""
+
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+
+class Store:
+    """The files of one group."""
+
+    def __init__(self, place: Place, group: Group) -> None:
+        self.place, self.group = place, group
+        self.index = place.directory / "indexes" / group.name
+        self.record = place.directory / "results" / f"{group.name}.index.json"
+        self.mark = _circumstances(place, group)
+
+    def build_facts(self) -> Mapping[str, Any] | None:
+        """Facts of an earlier build that still tell the efforts for every k, else None."""
+        known = {str(k) for k in ks_for(self.group.n, self.place.settings.ks)}
+        try:
+            record = read_manifest(self.record, kind=RECORD_KIND)
+        except NearfieldError:
+            return None
+        whole = record.fingerprint == self.mark and known <= set(record.facts["efforts"])
+        return record.facts if whole else None
+
+    def index_is_there(self) -> bool:
+        """Whether the index lies there whole. Cost: one read of it."""
+        try:
+            found = read_manifest(self.index / "manifest.json", kind=INDEX_KIND)
+        except NearfieldError:
+            return False
+        return found.fingerprint == self.mark
+
+    def keep_index(self, made: Path, facts: Mapping[str, Any]) -> None:
+        """Give the finished index `made` its place, and write down what building it took."""
+        shutil.rmtree(self.index, ignore_errors=True)
+        for name in facts["files"]:
+            fsync_path(made / name)
+        made.rename(self.index)
+        for path, kind, files in (
+            (self.index / "manifest.json", INDEX_KIND, facts["files"]),
+            (self.record, RECORD_KIND, ()),
+        ):
+            write_manifest(
+                path, kind=kind, fingerprint=self.mark, format_version=1, files=files, facts=facts
+            )
+
+    def kept(self, point: Point) -> Stored | None:
+        """The result of an earlier measurement that still holds, else None.
+
+        One that was stopped holds unless it may now take longer, or more memory.
+        """
+        found = read_outcomes(self._path(point))
+        if found is None or found[0].fingerprint != self._point_mark(point):
+            return None
+        manifest, outcomes = found
+        limits, settings = manifest.facts, self.place.settings
+        stopped = {outcome.status for outcome in outcomes}
+        longer = Status.TIMEOUT in stopped and limits["timeout_s"] < settings.timeout_s
+        larger = Status.OUT_OF_MEMORY in stopped and limits["memory_bytes"] < settings.memory_bytes
+        return None if longer or larger else Stored(tuple(outcomes), limits["seconds"])
+
+    def keep(self, point: Point, result: Result, seconds: float) -> Stored:
+        """Write the result of a point whose process took so long; returns it as kept."""
+        path, mark, settings = self._path(point), self._point_mark(point), self.place.settings
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        outcomes = tuple(
+            replace(outcome, measured_at=now, configuration=mark, file=f"results/{path.name}")
+            for outcome in result.outcomes
+        )
+        limits = {"timeout_s": settings.timeout_s, "memory_bytes": settings.memory_bytes}
+        write_result(
+            path,
+            replace(result, outcomes=outcomes),
+            fingerprint=mark,
+            facts={**limits, "seconds": seconds},
+        )
+        return Stored(outcomes, seconds)
+
+    def blank(self, point: Point) -> Outcome:
+        """The row of a point before there are figures of its own; `batch` is its first."""
+        method, data, settings = self.group.method, self.place.data, self.place.settings
+        built = (self.build_facts() or {}) if point.stage == "search" else {}
+        tuned = point.effort is not None and method.effort
+        return Outcome(
+            dataset=data.name,
+            space=data.space,
+            n=self.group.n,
+            d=data.d,
+            k=point.k,
+            workload=point.workload,
+            batch=point.batches[0],
+            method=method.name,
+            build=parameters_text(method.parameters),
+            search=f"{method.effort}={point.effort}" if tuned else "",
+            threads=settings.threads,
+            memory_limit_bytes=point.limit_bytes,
+            pinned=settings.pinned,
+            container=settings.container or "",
+            build_s=built.get("build_s"),
+            add_s=built.get("add_s"),
+            add_rows=built.get("add_rows"),
+            add_way=built.get("add_way", ""),
+            index_bytes=built.get("index_bytes"),
+            build_peak_bytes=built.get("build_peak_bytes"),
+            build_baseline_bytes=built.get("build_baseline_bytes"),
+        )
+
+    def without_figures(
+        self, status: Status, reason: str, points: Sequence[Point] | None = None
+    ) -> list[Outcome]:
+        """Rows that say why there are no figures: of `points`, else of the whole group."""
+        return [
+            replace(self.blank(point), status=status, reason=reason)
+            for point in (self.stand_ins() if points is None else points)
+        ]
+
+    def stand_ins(self) -> list[Point]:
+        """A point for each workload and k of the group, standing for all its efforts."""
+        batches = batches_for(self.place.data.asked)
+        return [
+            Point(workload, k, None, (0,) if workload == "all" else batches, stage="build")
+            for workload in self.place.settings.workloads
+            for k in ks_for(self.group.n, self.place.settings.ks)
+        ]
+
+    def _path(self, point: Point) -> Path:
+        name = f"{self.group.method.name}-{self.group.n}-{self._point_mark(point)}.h5"
+        return self.place.directory / "results" / name
+
+    def _point_mark(self, point: Point) -> str:
+        return fingerprint(group=self.mark, repeat=self.place.settings.repeat, **asdict(point))
+
+
+def _circumstances(place: Place, group: Group) -> str:
+    """Fingerprint of all that the figures of a group depend on, but the point itself."""
+    library, settings = group.method.built(), place.settings
+    return fingerprint(
+        data=place.data.fingerprint,
+        n=group.n,
+        built=group.configuration.fingerprint,
+        library=[library.version, library.built],
+        processor=machine_facts().processor.model,
+        threads=settings.threads,
+        pinned=settings.pinned,
+        seed=settings.seed,
+        container=settings.container,
+    )
