@@ -2,27 +2,29 @@
 
 A pair is found exactly when one of its points visits (or lives in) the other's home. So the recall
 of a join is known before it runs: take a sample of points, find their true neighbours by a sweep,
-look up the nearest cells of both, and count the pairs that meet. The smallest distance ratio that
-reaches the asked recall is the plan.
+look up the nearest cells of both, and count the pairs that meet. The smallest ratio (how near the
+border to a cell must be, for a visit) that reaches the asked recall is the plan.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from index_build.selfjoin.jit import kernel
 from index_build.selfjoin.join import NearLists
-from index_build.selfjoin.nearest import NearCells, Panel, near_cells, panel_of
+from index_build.selfjoin.nearest import NearCells, Panel, margins, near_cells, panel_of
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.sweep import nearest_points
-from index_build.selfjoin.train import trained_centres
+from index_build.selfjoin.train import SAMPLE_PER_CELL, Trained, trained
 from nearfield.space import Float32s, Int32s
 
 SAMPLE = 1_024, 2_048
 """Fewest and most points with known truth: more for small k, whose recall scatters more."""
 TRUE_PAIRS = 20_000
-MOST_CELLS = 48
-RATIOS = np.linspace(1.0, 2.0, 101)
+TRUE_PLACES = 128
+"""At most so many of a sampled point's true neighbours are looked up."""
+MOST_CELLS = 64
+RATIOS = np.linspace(0.0, 2.0, 401)
 EXACT_SHARE = 0.2
 """Past this share of all points per point, comparing everything is cheaper."""
 CANCELLING = 1e-3
@@ -41,10 +43,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Plan:
-    """A partition to be made: `panel` of centres, the distance `ratio`, at most `most` cells.
+    """A partition to be made: `panel` of centres, the `ratio` of its border rule, out of the
+    `most` nearest cells.
 
     `expected` recall as the sample predicts it; `visits` cells per point, home included, and the
-    `pairs_per_point` that the join will compute.
+    `pairs_per_point` that the join will compute. `largest`: residents of the largest cell, about.
     """
 
     panel: Panel
@@ -53,6 +56,7 @@ class Plan:
     expected: float
     visits: float
     pairs_per_point: float
+    largest: float
 
 
 def drawn_sample(points: Points, k: int, *, seed: int, threads: int) -> Sample:
@@ -60,7 +64,10 @@ def drawn_sample(points: Points, k: int, *, seed: int, threads: int) -> Sample:
     random = np.random.default_rng((seed, 1))
     size = min(max(SAMPLE[0], min(SAMPLE[1], TRUE_PAIRS // k)), len(points))
     queries = np.sort(random.choice(len(points), size, replace=False)).astype(np.int32)
-    return Sample(queries, nearest_points(points, queries, k, threads=threads))
+    truth = nearest_points(points, queries, k, threads=threads, careful=False)
+    if needs_care(points, Sample(queries, truth)):
+        truth = nearest_points(points, queries, k, threads=threads)
+    return Sample(queries, truth)
 
 
 def needs_care(points: Points, sample: Sample) -> bool:
@@ -76,16 +83,18 @@ def cell_size(k: int) -> int:
 
 
 def choose_plan(
-    points: Points, sample: Sample, recall: float, *, seed: int, threads: int
-) -> Plan | None:
+    points: Points, sample: Sample, recall: float, *, seed: int, threads: int,
+    per_cell: int = SAMPLE_PER_CELL,
+) -> Plan | None:  # fmt: skip
     """The plan for that recall, or None where comparing everything is cheaper.
 
-    Cells are doubled in size while no ratio reaches the recall. Raises nothing.
+    Cells are doubled in size while no ratio reaches the recall. `per_cell` points of each cell
+    train it. Raises nothing.
     """
     size = cell_size(sample.truth.k)
     while size <= len(points) * EXACT_SHARE / 2:
-        centres = trained_centres(points, len(points) // size, seed=seed, threads=threads)
-        plan = plan_for(points, sample, recall, centres, threads=threads)
+        cells = trained(points, len(points) // size, seed=seed, threads=threads, per_cell=per_cell)
+        plan = plan_for(points, sample, recall, cells, threads=threads)
         if plan.expected >= recall and plan.pairs_per_point <= EXACT_SHARE * len(points):
             return plan
         size *= 2
@@ -93,40 +102,76 @@ def choose_plan(
 
 
 def plan_for(
-    points: Points, sample: Sample, recall: float, centres: Float32s, *, threads: int
+    points: Points, sample: Sample, recall: float, cells: Trained, *, threads: int
 ) -> Plan:
-    """The cheapest plan with these centres, or the one nearest to the recall."""
-    panel = panel_of(centres, points)
-    own, theirs = (
-        near_cells(points.chosen(chosen), panel, ratio=np.inf, most=MOST_CELLS, threads=threads)
-        for chosen in (sample.points, sample.truth.points.ravel())
+    """The cheapest plan with these cells, or the one nearest to the recall."""
+    panel = panel_of(cells.centres, points, cells.radii)
+    own = _near(points.chosen(sample.points), panel, threads)
+    theirs = _near(points.chosen(_true_neighbours(sample).ravel()), panel, threads)
+    needed = needed_ratios(own, theirs)
+    chosen = RATIOS[-1]
+    for ratio in RATIOS:
+        shares = (needed <= ratio).mean(axis=1)
+        if shares.mean() - MARGIN_ERRORS * shares.std() / np.sqrt(len(shares)) >= recall:
+            chosen = ratio
+            break
+    visited = own.margins <= chosen
+    sizes = cells.shares * len(points)
+    return Plan(
+        panel=panel,
+        ratio=float(chosen),
+        most=MOST_CELLS,
+        expected=float((needed <= chosen).mean()),
+        visits=float(visited.sum(axis=1).mean()),
+        pairs_per_point=float((sizes[own.near.cells] * visited).sum(axis=1).mean()),
+        largest=float(sizes.max()),
     )
-    low, high = 0, len(RATIOS) - 1
-    while low < high:
-        middle = (low + high) // 2
-        found = found_shares(own, theirs, float(RATIOS[middle]))
-        error = found.std() / np.sqrt(len(found))
-        if found.mean() - MARGIN_ERRORS * error >= recall:
-            high = middle
-        else:
-            low = middle + 1
-    ratio = float(RATIOS[low])
-    expected = float(found_shares(own, theirs, ratio).mean())
-    visits = float((kept(own, ratio) >= 0).sum(axis=1).mean())
-    return Plan(panel, ratio, MOST_CELLS, expected, visits, visits * len(points) / len(centres))
 
 
-def found_shares(own: NearCells, theirs: NearCells, ratio: float) -> NDArray[np.float64]:
-    """Share [q] of each sample point's true neighbours that it meets at that ratio."""
-    q = len(own.home)
-    their_home = theirs.home.reshape(q, -1)
-    mine = kept(own, ratio)
-    visits_them = (mine[:, None, :] == their_home[:, :, None]).any(axis=2)
-    visit_me = (kept(theirs, ratio).reshape(q, -1, mine.shape[1]) == own.home[:, None, None]).any(2)
-    return (visits_them | visit_me).mean(axis=1)
+def _true_neighbours(sample: Sample) -> Int32s:
+    """Of each sampled point's true list, int32 [q, <= 128]: some at random where it is longer."""
+    k = sample.truth.k
+    if k <= TRUE_PLACES:
+        return sample.truth.points
+    places = np.random.default_rng(k).permuted(
+        np.broadcast_to(np.arange(k), sample.truth.points.shape), axis=1
+    )
+    return np.take_along_axis(sample.truth.points, places[:, :TRUE_PLACES], axis=1)
 
 
-def kept(near: NearCells, ratio: float) -> Int32s:
-    """Cells [m, most] within the ratio, -1 elsewhere."""
-    nearest = near.squared.min(axis=1, keepdims=True)
-    return np.where(near.squared <= nearest * np.float32(ratio * ratio), near.cells, -1)
+@dataclass(frozen=True)
+class _Visits:
+    near: NearCells
+    margins: Float32s
+
+
+def _near(points: Points, panel: Panel, threads: int) -> _Visits:
+    near = near_cells(points, panel, ratio=np.inf, most=MOST_CELLS, threads=threads)
+    return _Visits(near, margins(near, panel, points))
+
+
+def needed_ratios(own: _Visits, theirs: _Visits) -> Float32s:
+    """The smallest ratio at which each sampled point meets each true neighbour, [q, m]."""
+    needed = np.empty((len(own.near.home), len(theirs.near.home) // len(own.near.home)), np.float32)
+    _needed(
+        own.near.home, own.near.cells, own.margins,
+        theirs.near.home, theirs.near.cells, theirs.margins, needed,
+    )  # fmt: skip
+    return needed
+
+
+@kernel
+def _needed(  # noqa: PLR0913, PLR0917
+    home: Int32s, cells: Int32s, apart: Float32s,
+    their_home: Int32s, their_cells: Int32s, their_apart: Float32s, needed: Float32s,
+) -> None:  # fmt: skip
+    for i in range(needed.shape[0]):
+        for j in range(needed.shape[1]):
+            other = i * needed.shape[1] + j
+            least = np.float32(np.inf)
+            for place in range(cells.shape[1]):
+                if cells[i, place] == their_home[other]:
+                    least = min(least, apart[i, place])
+                if their_cells[other, place] == home[i]:
+                    least = min(least, their_apart[other, place])
+            needed[i, j] = least

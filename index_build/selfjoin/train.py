@@ -1,35 +1,59 @@
 """The centres of the cells: k-means on a sample, in two levels, then polished flat.
 
 Two levels make training cost sample x sqrt(cells) per pass in place of sample x cells, and give a
-dense region as many cells as its share of the sample asks for. Seeded; the result doesn't depend
-on the number of threads.
+dense region as many cells as its share of the sample asks for. Cells that are giants all the same
+are split until none is left, since work grows with the square of their size and buffers with it.
+Seeded; the result doesn't depend on the number of threads.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel
-from index_build.selfjoin.nearest import near_cells, panel_of
+from index_build.selfjoin.nearest import NearCells, near_cells, panel_of
 from index_build.selfjoin.points import Points, frozen
 from nearfield.space import Float32s, Int32s
 
 SAMPLE_PER_CELL = 100
 PASSES = 6
 POLISH = 1
-SPLITS = 2
 GIANT = 3
-"""A cell is split when it holds so many times its share: work grows with the square of size."""
+"""A cell is split when it holds so many times its share of the sample."""
+SPLITS = 30
+DUST = 16
+"""A cell with less than this part of its share is given up: its points could not fill a list."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """centres float32 [c, d]; radii float32 [c], the median distance of a cell's points from its
+    centre; shares float64 [c] of all points.
+    """
+
+    centres: Float32s
+    radii: Float32s
+    shares: NDArray[np.float64]
 
 
 def trained_centres(points: Points, cells: int, *, seed: int, threads: int) -> Float32s:
-    """At most `cells` centres float32 [c, d], neighbours in space near each other in number.
+    """Centres alone, as `trained` makes them."""
+    return trained(points, cells, seed=seed, threads=threads).centres
 
-    Cost O(sample d (passes sqrt(cells) + cells)) with sample = 100 cells; memory: the sample.
+
+def trained(
+    points: Points, cells: int, *, seed: int, threads: int, per_cell: int = SAMPLE_PER_CELL
+) -> Trained:
+    """About `cells` cells, neighbours in space near each other in number, from a seeded sample of
+    `per_cell` points each.
+
+    Of the sample no cell holds more than 3 times its share, unless its points can't be told apart
+    in float32; of all points, 4 times is beyond chance with a sample of 100 per cell.
+    Cost O(sample d (passes sqrt(cells) + cells)); memory: the sample.
     """
     random = np.random.default_rng(seed)
-    size = min(len(points), cells * SAMPLE_PER_CELL)
+    size = min(len(points), cells * per_cell)
     chosen = np.sort(random.choice(len(points), size, replace=False)).astype(np.int32)
     vectors = np.ascontiguousarray(points.vectors[points.rows[chosen]])
     sample = replace(points, vectors=frozen(vectors), rows=np.arange(size, dtype=np.int32))
@@ -42,18 +66,35 @@ def trained_centres(points: Points, cells: int, *, seed: int, threads: int) -> F
         if share
     ]
     centres = moved(sample, np.concatenate(parts), POLISH, threads)
+    usual = max(1, size // cells)
     for _ in range(SPLITS):
-        centres = with_giants_split(sample, centres, random, threads)
-    return centres
+        near = nearest_cells(sample, centres, threads)
+        split = with_giants_split(sample, near.home, centres, usual, random, threads)
+        if len(split) == len(centres):
+            break
+        centres = split
+    held = np.bincount(near.home, minlength=len(centres)) * DUST >= usual
+    if not held.all():
+        centres = centres[held]
+        near = nearest_cells(sample, centres, threads)
+    return Trained(centres, *_measured(near, len(centres), float(points.scale)))
+
+
+def _measured(near: NearCells, cells: int, scale: float) -> tuple[Float32s, NDArray[np.float64]]:
+    sizes = np.bincount(near.home, minlength=cells)
+    order = np.lexsort((near.squared[:, 0], near.home))
+    middle = np.cumsum(sizes) - sizes + sizes // 2
+    medians = near.squared[order[np.minimum(middle, len(order) - 1)], 0]
+    radii = np.where(sizes > 0, np.sqrt(medians.astype(np.float64)) / scale, 0)
+    return radii.astype(np.float32), sizes / max(1, len(near.home))
 
 
 def with_giants_split(
-    sample: Points, centres: Float32s, random: np.random.Generator, threads: int
-) -> Float32s:
+    sample: Points, home: Int32s, centres: Float32s, usual: int,
+    random: np.random.Generator, threads: int,
+) -> Float32s:  # fmt: skip
     """Centres where each cell with too large a share of the sample gives way to several."""
-    home = nearest_of(sample, centres, threads)
     sizes = np.bincount(home, minlength=len(centres))
-    usual = max(1, len(sample) // len(centres))
     parts = [
         lloyd(sample.chosen(members_of(home, i)), int(size // usual), PASSES, random, threads)
         if size > GIANT * usual
@@ -102,8 +143,13 @@ def moved(points: Points, centres: Float32s, passes: int, threads: int) -> Float
 
 def nearest_of(points: Points, centres: Float32s, threads: int) -> Int32s:
     """The nearest centre of each point, int32 [m]."""
-    panel = panel_of(centres, points)
-    return near_cells(points, panel, ratio=1, most=1, threads=threads).home
+    return nearest_cells(points, centres, threads).home
+
+
+def nearest_cells(points: Points, centres: Float32s, threads: int) -> NearCells:
+    """The nearest centre of each point and how far it is."""
+    panel = panel_of(centres, points, np.zeros(len(centres), np.float32))
+    return near_cells(points, panel, ratio=1, most=1, threads=threads)
 
 
 @kernel
