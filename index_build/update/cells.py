@@ -1,0 +1,178 @@
+"""The cells of an update: a partition kept beside the run, so that no update has to train it again.
+
+    RUN/cells/  centres.npy float32 [c, d]   home.npy int32 [n] (-1: removed)
+                limits.npy float32 [n]       largest.npy int32 [n]: distance and row of the k-th
+                manifest.json                kind update cells; its fingerprint is the matrix'
+
+Owns these files, and the choice of how many cells a recording visits. Exact runs have one cell.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from index_build.selfjoin import points_of
+from index_build.selfjoin.nearest import NearCells, near_cells, panel_of
+from index_build.selfjoin.plan import MOST_CELLS, cell_size
+from index_build.selfjoin.train import trained_centres
+from nearfield.errors import DamagedArtefact, MissingFile
+from nearfield.files import atomic_path
+from nearfield.manifest import read_manifest, write_manifest
+from nearfield.space import Float32s, Int32s
+
+KIND = "update cells"
+FORMAT_VERSION = 1
+ARRAYS = ("centres", "home", "limits", "largest")
+RATIOS = np.linspace(1.0, 2.0, 51)
+REMOVED = -1
+
+
+@dataclass(frozen=True)
+class UpdateCells:
+    """centres float32 [c, d]; home int32 [n]; limits float32 [n] and largest int32 [n].
+
+    `facts`: what `drift` compares with: live rows, and pairs per row, when the cells were trained.
+    """
+
+    centres: Float32s
+    home: Int32s
+    limits: Float32s
+    largest: Int32s
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a run is from a fresh build. `due`: sentences that say why to rebuild, else empty."""
+
+    live: int
+    removed: int
+    added: int
+    pairs_growth: float
+    due: tuple[str, ...]
+
+
+def trained(vectors: Float32s, k: int, *, seed: int, threads: int) -> tuple[Float32s, Int32s]:
+    """Centres and the home of each of the prepared vectors float32 [n, d].
+
+    Cost as the self-join's own plan and partition.
+    """
+    points = points_of(vectors, np.arange(len(vectors), dtype=np.int32), seed)
+    cells = max(1, len(vectors) // cell_size(k))
+    centres = trained_centres(points, cells, seed=seed, threads=threads)
+    return centres, homes(vectors, centres, threads=threads)
+
+
+def single(n: int, d: int) -> tuple[Float32s, Int32s]:
+    """One cell for everything."""
+    return np.zeros((1, d), np.float32), np.zeros(n, np.int32)
+
+
+def homes(vectors: Float32s, centres: Float32s, *, threads: int) -> Int32s:
+    """The nearest centre of each prepared vector, int32 [m]."""
+    if len(centres) == 1 or not len(vectors):
+        return np.zeros(len(vectors), np.int32)
+    return _near(vectors, centres, 1.0, 1, threads).home
+
+
+def visits(vectors: Float32s, centres: Float32s, ratio: float, *, threads: int) -> Int32s:
+    """The cells within `ratio` of each vector's nearest, int32 [m, most], -1 in unused places."""
+    if len(centres) == 1:
+        return np.zeros((len(vectors), 1), np.int32)
+    return _near(vectors, centres, ratio, MOST_CELLS, threads).cells
+
+
+def ratio_for(
+    coverage: float, centres: Float32s, sample: Float32s, listed: Float32s, *, threads: int
+) -> tuple[float, float]:
+    """The smallest ratio at which `coverage` of known pairs meet, in the worse direction; and that.
+
+    sample: float32 [m, d]; listed: float32 [m, k, d], their known neighbours.
+    """
+    if len(centres) == 1:
+        return 1.0, 1.0
+    m, k, d = listed.shape
+    own = _near(sample, centres, 1e9, MOST_CELLS, threads)
+    theirs = _near(listed.reshape(m * k, d), centres, 1e9, MOST_CELLS, threads)
+    # the ratio at which a visitor reaches the other's home
+    reach = _reach(own, theirs.home.reshape(m, k))
+    back = _reach(theirs, np.repeat(own.home, k)[:, None])
+    for ratio in RATIOS:
+        kept = float(min((reach <= ratio).mean(), (back <= ratio).mean()))
+        if kept >= coverage:
+            return float(ratio), kept
+    return float(RATIOS[-1]), kept
+
+
+def _reach(visitors: NearCells, wanted: Int32s) -> Float32s:
+    nearest = visitors.squared.min(axis=1, keepdims=True)
+    out = np.full(wanted.shape, np.inf, np.float32)
+    for place in range(visitors.cells.shape[1]):
+        there = visitors.cells[:, place, None] == wanted
+        ratio = np.sqrt(visitors.squared[:, place] / np.maximum(nearest[:, 0], 1e-30))
+        out = np.where(there, ratio[:, None], out)
+    return out
+
+
+def _near(vectors: Float32s, centres: Float32s, ratio: float, most: int, threads: int) -> NearCells:
+    contiguous = np.ascontiguousarray(vectors)
+    points = points_of(contiguous, np.arange(len(vectors), dtype=np.int32), 0)
+    return near_cells(points, panel_of(centres, points), ratio=ratio, most=most, threads=threads)
+
+
+def pairs_per_row(home: Int32s, cells: int) -> float:
+    """Residents that a resident of a cell meets there, on average."""
+    sizes = np.bincount(home[home >= 0], minlength=cells).astype(np.float64)
+    return float((sizes * sizes).sum() / max(1.0, sizes.sum()))
+
+
+def drift(cells: UpdateCells) -> Drift:
+    """What has become of the cells since they were trained; pure.
+
+    A rebuild is due when a third of the live rows weren't there at training, when a fifth of all
+    rows are removed, or when cells have become so uneven that work per row has doubled.
+    """
+    removed = int((cells.home == REMOVED).sum())
+    live = len(cells.home) - removed
+    at_first, rows = int(cells.facts["trained_live"]), int(cells.facts["trained_rows"])
+    added = len(cells.home) - rows
+    before = float(cells.facts["trained_pairs"]) / max(1, at_first)
+    growth = pairs_per_row(cells.home, len(cells.centres)) / max(1, live) / max(before, 1e-30)
+    due = []
+    if added > live / 3:
+        due.append(f"{added:,} of {live:,} recordings came after the cells were trained")
+    if removed > len(cells.home) / 5:
+        due.append(f"{removed:,} of {len(cells.home):,} rows are removed and still take room")
+    if growth > 2:
+        due.append(f"cells have become uneven: a recording meets {growth:.1f} times its share")
+    return Drift(live, removed, added, round(growth, 3), tuple(due))
+
+
+def write_cells(folder: Path, cells: UpdateCells, *, fingerprint: str) -> None:
+    """Write the cells of a run whose matrix has that fingerprint; the manifest comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ARRAYS:
+        with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as stream:
+            np.save(stream, getattr(cells, name))
+    write_manifest(
+        folder / "manifest.json",
+        kind=KIND,
+        fingerprint=fingerprint,
+        format_version=FORMAT_VERSION,
+        files=[f"{name}.npy" for name in ARRAYS],
+        facts=cells.facts,
+    )
+
+
+def read_cells(folder: Path, *, fingerprint: str) -> UpdateCells | None:
+    """The cells kept there for the matrix of that fingerprint; None where there are none."""
+    try:
+        manifest = read_manifest(folder / "manifest.json", kind=KIND)
+    except (MissingFile, DamagedArtefact):
+        return None
+    if manifest.fingerprint != fingerprint:
+        return None
+    arrays = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS)
+    return UpdateCells(*arrays, dict(manifest.facts))

@@ -1,0 +1,178 @@
+"""What an update changes: which recordings are new, changed or gone, and at which rows.
+
+Pure decisions from two vector sets and a list of ids. Rows keep their numbers: a changed recording
+stays at its row, one that comes back takes the row that it had, new ones follow. Refuses vectors
+that can't be compared with the set's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nearfield.errors import InputRejected, UsageError
+from nearfield.space import Int32s
+from nearfield.vectorset import VectorSet
+
+ROW_NUMBERS = "row numbers"
+"""What a set without ids says of them in its manifest."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """rows int32 [m] ascending get the vectors `source` int64 [m] of the added set.
+
+    added, changed, returned: how many of them are new, had another vector, or were removed before.
+    gone: rows int32 that leave now; removed: all rows without a recording afterwards, ascending.
+    unchanged: how many were there with the same vector. n: rows afterwards.
+    """
+
+    rows: Int32s
+    source: NDArray[np.int64]
+    added: int
+    changed: int
+    returned: int
+    unchanged: int
+    gone: Int32s
+    removed: Int32s
+    n: int
+    ids: pa.ChunkedArray
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to do."""
+        return not len(self.rows) and not len(self.gone)
+
+
+def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Change:
+    """The change that `add` and `remove` ask for.
+
+    Raises `InputRejected` for vectors of another geometry, unknown ids to remove, and ids that are
+    named twice; `UsageError` when ids can't be matched. Cost: a hash of all ids, and a look at the
+    vectors that are in both.
+    """
+    was_removed = np.zeros(base.n, bool)
+    was_removed[base.removed] = True
+    gone = _rows_to_remove(base, was_removed, remove)
+    if add is None:
+        rows = np.empty(0, np.int32)
+        return Change(
+            rows, rows.astype(np.int64), 0, 0, 0, 0, gone, _removed(base, gone, rows), base.n,
+            base.ids.slice(0, 0),
+        )  # fmt: skip
+    check_comparable(base, add)
+    ids = _comparable_ids(base, add)
+    place = _rows_of(base.ids, ids)
+    _refuse_both(base, gone, place)
+    known = np.flatnonzero(place >= 0)
+    back = known[was_removed[place[known]]]
+    there = known[~was_removed[place[known]]]
+    differs = _differs(base, add, place, there)
+    fresh = np.flatnonzero(place < 0)
+    place[fresh] = base.n + np.arange(len(fresh))
+    source = np.concatenate([there[differs], back, fresh])
+    source = source[np.argsort(place[source], kind="stable")]
+    rows = place[source].astype(np.int32)
+    return Change(
+        rows=rows,
+        source=source,
+        added=len(fresh),
+        changed=int(differs.sum()),
+        returned=len(back),
+        unchanged=int((~differs).sum()),
+        gone=gone,
+        removed=_removed(base, gone, rows),
+        n=base.n + len(fresh),
+        ids=ids.take(pa.array(fresh)),
+    )
+
+
+def check_comparable(base: VectorSet, add: VectorSet) -> None:
+    """Raise `InputRejected` unless both sets have the same width, space, blocks and statistics."""
+    if (add.d, add.geometry.space) != (base.d, base.geometry.space):
+        raise InputRejected(
+            f"expected vectors of {base.d} numbers under {base.geometry.space}, as {base.path} has;"
+            f" {add.path} has {add.d} under {add.geometry.space}"
+        )
+    if add.geometry != base.geometry:
+        parts = [
+            name
+            for name in ("blocks", "statistics")
+            if getattr(add.geometry, name) != getattr(base.geometry, name)
+        ]
+        raise InputRejected(
+            f"{add.path} has other {' and '.join(parts)} than {base.path}: its vectors were scaled"
+            " otherwise, so distances between the two mean nothing. Name the sources in place of"
+            " the set, then they are transformed with the statistics of the run's own set"
+        )
+
+
+def _rows_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> NDArray[np.int64]:
+    found = pc.index_in(wanted, value_set=ids.combine_chunks())
+    return np.array(found.fill_null(-1).to_numpy(), dtype=np.int64)
+
+
+def _rows_to_remove(
+    base: VectorSet, was_removed: NDArray[np.bool_], remove: Sequence[str]
+) -> Int32s:
+    if len(set(remove)) < len(remove):
+        twice = next(it for place, it in enumerate(remove) if it in remove[:place])
+        raise InputRejected(f"{twice!r} is named twice among the ids to remove: name each once")
+    if not remove:
+        return np.empty(0, np.int32)
+    wanted = pa.chunked_array([pa.array(list(remove), pa.string())])
+    rows = _rows_of(base.ids.cast(pa.string()), wanted)
+    unknown = rows < 0
+    unknown[~unknown] = was_removed[rows[~unknown]]
+    if unknown.any():
+        first = remove[int(np.argmax(unknown))]
+        raise InputRejected(
+            f"{int(unknown.sum()):,} of {len(remove):,} ids to remove aren't in the run"
+            f" (first: {first!r}). Nothing was changed; take them out of the list"
+        )
+    return np.sort(rows).astype(np.int32)
+
+
+def _refuse_both(base: VectorSet, gone: Int32s, place: NDArray[np.int64]) -> None:
+    both = np.intersect1d(gone, place)
+    if len(both):
+        raise InputRejected(
+            f"{len(both):,} recordings are to be added and removed at once (first:"
+            f" {base.ids[int(both[0])].as_py()!r}): decide for one"
+        )
+
+
+def _removed(base: VectorSet, gone: Int32s, rows: Int32s) -> Int32s:
+    return np.setdiff1d(np.union1d(base.removed, gone), rows).astype(np.int32)
+
+
+def _comparable_ids(base: VectorSet, add: VectorSet) -> pa.ChunkedArray:
+    numbered = [it.manifest.facts.get("ids") == ROW_NUMBERS for it in (base, add)]
+    if numbered[0] != numbered[1]:
+        raise UsageError(
+            f"{'the set of the run' if numbered[0] else add.path} has row numbers in place of ids,"
+            " the other has ids: which recordings are the same can't be told. Give ids to both"
+        )
+    if numbered[1]:
+        # numbers of one source mean nothing in another: all are new
+        return pc.add(add.ids, pc.max(base.ids).as_py() + 1)
+    if add.ids.type != base.ids.type:
+        raise UsageError(
+            f"ids of the run are {base.ids.type}, those to add are {add.ids.type} (such as"
+            f" {base.ids[0].as_py()!r} and {add.ids[0].as_py()!r}): give ids of the same form"
+        )
+    return add.ids
+
+
+def _differs(
+    base: VectorSet, add: VectorSet, place: NDArray[np.int64], known: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    out = np.zeros(len(known), bool)
+    for first in range(0, len(known), 65_536):
+        part = known[first : first + 65_536]
+        same = base.vectors[place[part]].view(np.uint32) == add.vectors[part].view(np.uint32)
+        out[first : first + len(part)] = ~same.all(axis=1)
+    return out

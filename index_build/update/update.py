@@ -1,0 +1,344 @@
+"""From a run, its vectors and a change to the delta: who must be searched, where, and what came.
+
+Owns the order of the steps and what is searched how. The numerics are in visit.py; files of runs
+and matrices are opened by the caller.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.methods.base import tie_aware_recall
+from index_build.selfjoin.cells import lists_by
+from index_build.update.apply import lists_at
+from index_build.update.cells import (
+    REMOVED,
+    UpdateCells,
+    homes,
+    pairs_per_row,
+    ratio_for,
+    single,
+    trained,
+    visits,
+)
+from index_build.update.change import Change
+from index_build.update.delta import Delta
+from index_build.update.visit import Entries, Queries, Residents, visited
+from nearfield.distances import sort_lists
+from nearfield.errors import InputRejected, QualityGate
+from nearfield.exact import exact_search
+from nearfield.neighbours import EMPTY
+from nearfield.run import RunConfig
+from nearfield.space import Float32s, Int32s, SpaceName, prepared
+from nearfield.vectorset import VectorSet
+
+SCAN_ROWS = 65_536
+SAMPLE = 200
+QUERIES = 100_000
+"""Rows searched at once: 2 x 4 bytes x (k + 16) each."""
+KEPT_LOSS = 0.25
+"""Share of the run's own loss of recall that the cells of an update may add for what they find."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The run that is extended: neighbours, distances [n, columns], sliceable; `estimate`: recall.
+
+    `exact`: every pair was compared when it was built, and will be in the update.
+    """
+
+    config: RunConfig
+    vectors: VectorSet
+    neighbours: Any
+    distances: Any
+    exact: bool
+    estimate: float
+    threads: int
+
+    @property
+    def n(self) -> int:
+        """Rows before."""
+        return self.config.n
+
+
+class Rows:
+    """Prepared vectors by row: the old ones, and those of an update in their places or after."""
+
+    def __init__(self, old: Float32s, rows: Int32s, new: Float32s, space: SpaceName) -> None:
+        self.old, self.rows, self.new, self.space = old, rows, new, space
+
+    def take(self, rows: Int32s) -> Float32s:
+        """Prepared vectors float32 [m, d] of the given rows."""
+        if not len(self.rows):
+            return prepared(np.ascontiguousarray(self.old[rows]), self.space)
+        place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        fresh = self.rows[place] == rows
+        out = np.empty((len(rows), self.old.shape[1]), np.float32)
+        out[~fresh] = self.old[rows[~fresh]]
+        out[fresh] = self.new[place[fresh]]
+        return prepared(out, self.space)
+
+
+def prepared_cells(base: Base) -> UpdateCells:
+    """Cells trained on the run as it is. Cost: as the self-join's plan and partition, and a look
+    at every list's last place."""
+    live = np.ones(base.n, bool)
+    live[base.vectors.removed] = False
+    if base.exact or base.config.space == "ip":
+        centres, home = single(base.n, base.config.d)
+    else:
+        ready = prepared(np.asarray(base.vectors.vectors), base.config.space)
+        centres, home = trained(ready, base.config.k, seed=base.config.seed, threads=base.threads)
+    home[~live] = REMOVED
+    limits, largest = np.empty(base.n, np.float32), np.empty(base.n, np.int32)
+    for rows in _blocks(base.n):
+        limits[rows] = base.distances[rows][:, -1]
+        largest[rows] = base.neighbours[rows][:, -1]
+    limits[~live] = -np.inf
+    facts = {
+        "trained_rows": base.n,
+        "trained_live": int(live.sum()),
+        "trained_pairs": pairs_per_row(home, len(centres)),
+    }
+    return UpdateCells(centres, home, limits, largest, facts)
+
+
+def check_size(base: Base, change: Change) -> int:
+    """Places per list afterwards; raises `InputRejected` where too few recordings are left."""
+    columns = min(base.config.k, change.n - 1)
+    left = change.n - len(change.removed)
+    if left <= columns:
+        raise InputRejected(
+            f"{left:,} recordings would be left, too few for lists of {columns}: build a new run"
+            " from those that stay"
+        )
+    return columns
+
+
+def computed_delta(
+    base: Base,
+    change: Change,
+    cells: UpdateCells,
+    add: VectorSet | None,
+    note: Callable[[str], None],
+) -> Delta:
+    """Everything that the change does to the matrix. `note` hears what is being done.
+
+    Cost: (new + changed + lists that lost a member) x (residents of the cells that they visit) x d;
+    with removed or changed recordings also one look at every list.
+    """
+    columns = check_size(base, change)
+    new = np.empty((0, base.config.d), np.float32)
+    if add is not None:
+        new = np.ascontiguousarray(add.vectors[change.source])
+    rows = Rows(base.vectors.vectors, change.rows, new, base.config.space)
+    note("lists that lost a member")
+    affected = _affected(base, change, columns)
+    own_homes = homes(prepared(new, base.config.space), cells.centres, threads=base.threads)
+    home = np.full(change.n, REMOVED, np.int32)
+    home[: base.n] = cells.home
+    home[change.rows] = own_homes
+    home[change.removed] = REMOVED
+    residents = _residents(change, cells, home, affected)
+    queries = np.union1d(change.rows, affected).astype(np.int32)
+    note(f"{len(queries):,} lists to search")
+    ratio, coverage = _ratio(base, cells, rows) if len(queries) else (1.0, 1.0)
+    search = _Search(base, rows, residents, change, columns, ratio)
+    neighbours, distances, entries = search.all(queries, np.flatnonzero(home >= 0))
+    recordings = base.vectors.recordings.slice(0, 0)
+    if add is not None:
+        recordings = add.recordings.take(change.source)
+    return Delta(
+        rows=change.rows,
+        vectors=new,
+        recordings=recordings,
+        removed=change.removed,
+        listed=queries,
+        neighbours=neighbours,
+        distances=distances,
+        entries=entries,
+        homes=own_homes,
+        facts={
+            "n": change.n,
+            "columns": columns,
+            "added": change.added,
+            "changed": change.changed,
+            "returned": change.returned,
+            "unchanged": change.unchanged,
+            "gone": change.gone.tolist(),
+            "refilled": len(affected),
+            "entered": len(np.unique(entries.rows)),
+            "entries": len(entries.rows),
+            "ratio": round(ratio, 3),
+            "coverage": round(coverage, 5),
+        },
+    )
+
+
+def sampled_recall(base: Base, delta: Delta, *, seed: int) -> float:
+    """Recall of the updated lists on a seeded sample of rows, by exact search over what is left.
+
+    Half the sample are rows whose list the update touched. Raises `QualityGate` when it is below
+    what the run was built for and, by more than twice the sampling error, below the run's own.
+    """
+    rows = Rows(base.vectors.vectors, delta.rows, delta.vectors, base.config.space)
+    live = np.ones(int(delta.facts["n"]), bool)
+    live[delta.removed] = False
+    random = np.random.default_rng((seed, 3))
+    touched = np.setdiff1d(delta.changed_rows, delta.removed)
+    drawn = [
+        random.choice(pool, min(SAMPLE // 2, len(pool)), replace=False)
+        for pool in (touched, np.flatnonzero(live))
+        if len(pool)
+    ]
+    chosen = np.unique(np.concatenate(drawn)).astype(np.int32)
+    _, found = lists_at(base.neighbours, base.distances, delta, chosen)
+    truth = _exact(rows, chosen, np.flatnonzero(live).astype(np.int32), found.shape[1], base)[1]
+    shares = [tie_aware_recall(found[i : i + 1], truth[i : i + 1]) for i in range(len(chosen))]
+    recall, error = float(np.mean(shares)), float(np.std(shares) / len(shares) ** 0.5)
+    if recall < base.config.recall and recall + 2 * error < base.estimate:
+        raise QualityGate(
+            f"the updated lists reach a recall of {recall:.4f} on {len(chosen)} rows, below the"
+            f" {base.config.recall} asked and the {base.estimate:.4f} of the run that is extended."
+            " Build a new run: nearfield build VECTORS --out RUN"
+        )
+    return recall
+
+
+def updated_cells(
+    cells: UpdateCells, delta: Delta, limits: Float32s, largest: Int32s
+) -> UpdateCells:
+    """The cells for the run that the delta makes, whose lists end with `limits`, `largest` [n]."""
+    home = np.full(int(delta.facts["n"]), REMOVED, np.int32)
+    home[: len(cells.home)] = cells.home
+    home[delta.rows] = delta.homes
+    home[delta.removed] = REMOVED
+    limits[delta.removed] = -np.inf
+    return UpdateCells(cells.centres, home, limits, largest, cells.facts)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The search of one update."""
+
+    base: Base
+    rows: Rows
+    residents: Residents
+    change: Change
+    columns: int
+    ratio: float
+
+    def all(self, queries: Int32s, live: NDArray[np.integer]) -> tuple[Int32s, Float32s, Entries]:
+        """Lists [q, columns] of the queries and the entries of the new ones among them."""
+        neighbours = np.empty((len(queries), self.columns), np.int32)
+        distances = np.empty((len(queries), self.columns), np.float32)
+        nothing = np.empty(0, np.int32)
+        entries = [Entries(nothing, nothing, np.empty(0, np.float32))]
+        for first in range(0, len(queries), QUERIES):
+            part = queries[first : first + QUERIES]
+            near, far, entered = self._some(part)
+            short = np.flatnonzero((near == EMPTY).any(axis=1))
+            if self.base.exact:
+                short = np.arange(len(part))
+            if len(short):
+                near[short], far[short] = _exact(
+                    self.rows, part[short], live.astype(np.int32), self.columns, self.base
+                )
+            neighbours[first : first + len(part)], distances[first : first + len(part)] = near, far
+            entries.append(entered)
+        return neighbours, distances, _together(entries)
+
+    def _some(self, queries: Int32s) -> tuple[Int32s, Float32s, Entries]:
+        places = visits(
+            self.rows.take(queries), self.residents.centres, self.ratio, threads=self.base.threads
+        )
+        offered = np.isin(queries, self.change.rows)
+        asked = Queries(queries, places, offered)
+        return visited(self.rows.take, self.residents, asked, self.columns, self.base.config.space)
+
+
+def _affected(base: Base, change: Change, columns: int) -> Int32s:
+    """Old rows that stay and whose list lost a member, or has too few places, ascending."""
+    away = np.zeros(change.n, bool)
+    away[change.gone] = True
+    away[change.rows[change.rows < base.n]] = True
+    stays = ~away[: base.n]
+    stays[base.vectors.removed] = False
+    if base.config.columns < columns:
+        return np.flatnonzero(stays).astype(np.int32)
+    if not away.any():
+        return np.empty(0, np.int32)
+    lost = np.concatenate([_names(base.neighbours[rows], away) for rows in _blocks(base.n)])
+    return np.flatnonzero(lost & stays).astype(np.int32)
+
+
+def _names(lists: Int32s, away: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = away[lists].any(axis=1)
+    return found
+
+
+def _residents(change: Change, cells: UpdateCells, home: Int32s, affected: Int32s) -> Residents:
+    limits = np.full(change.n, -np.inf, np.float32)
+    limits[: len(cells.limits)] = cells.limits
+    largest = np.full(change.n, EMPTY, np.int32)
+    largest[: len(cells.largest)] = cells.largest
+    for shut in (change.rows, change.removed, affected):
+        limits[shut] = -np.inf
+    live = np.flatnonzero(home >= 0).astype(np.int32)
+    return Residents(cells.centres, lists_by(home[live], live, len(cells.centres)), limits, largest)
+
+
+def _ratio(base: Base, cells: UpdateCells, rows: Rows) -> tuple[float, float]:
+    """How far to visit: known pairs of the run must meet nearly always."""
+    if len(cells.centres) == 1:
+        return 1.0, 1.0
+    live = np.flatnonzero(cells.home >= 0)
+    random = np.random.default_rng((base.config.seed, 4))
+    sample = np.sort(random.choice(live, min(SAMPLE, len(live)), replace=False))
+    lists = np.stack([base.neighbours[int(row)] for row in sample])
+    old = Rows(base.vectors.vectors, np.empty(0, np.int32), rows.new[:0], base.config.space)
+    listed = old.take(lists.ravel()).reshape(*lists.shape, -1)
+    loss = 1 - min(max(base.config.recall, base.estimate), 0.9999)
+    return ratio_for(
+        1 - KEPT_LOSS * loss, cells.centres, old.take(sample), listed, threads=base.threads
+    )
+
+
+def _exact(
+    rows: Rows, queries: Int32s, live: Int32s, k: int, base: Base
+) -> tuple[Int32s, Float32s]:
+    """Exact lists of the queries among the live rows.
+
+    Memory: the live vectors, unless all old ones are live as they are, under l2 or ip.
+    """
+    space, asked = base.config.space, rows.take(queries)
+    added = rows.rows[rows.rows >= base.n]
+    if space == "cosine" or len(added) < len(rows.rows) or len(live) < base.n + len(added):
+        own = np.searchsorted(live, queries)
+        near, far = exact_search(asked, rows.take(live), k, space=space, own_rows=own)
+        return live[near], far
+    # the file of the old vectors is searched where it lies
+    parts = [exact_search(asked, rows.old, k + 1, space=space)]
+    if len(added):
+        near, far = exact_search(asked, rows.new, k + 1, space=space)
+        parts.append((added[near], far))
+    near, far = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    far[near == queries[:, None]] = np.inf
+    near, far = sort_lists(near, far)
+    return near[:, :k], far[:, :k]
+
+
+def _together(entries: list[Entries]) -> Entries:
+    arrays = [
+        np.concatenate([getattr(part, name) for part in entries])
+        for name in ("rows", "neighbours", "distances")
+    ]
+    order = np.lexsort((arrays[1], arrays[2], arrays[0]))
+    return Entries(*(array[order] for array in arrays))
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(first, min(n, first + SCAN_ROWS)) for first in range(0, n, SCAN_ROWS))

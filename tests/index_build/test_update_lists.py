@@ -1,0 +1,292 @@
+"""The lists after an update against brute force over what is left: nothing is approximate here."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from index_build.update.apply import lists_at, merged_blocks
+from index_build.update.cells import drift, read_cells, write_cells
+from index_build.update.change import changes
+from index_build.update.update import (
+    Base,
+    computed_delta,
+    prepared_cells,
+    sampled_recall,
+    updated_cells,
+)
+from nearfield.errors import InputRejected, QualityGate, UsageError
+from nearfield.run import RunConfig
+from nearfield.space import Block
+from nearfield.vectorset import Geometry, open_vector_set, write_vector_set
+from tests.index_build.brute import all_distances
+
+SPACES = ("l2", "cosine", "ip")
+
+
+def points(n, d=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((n, 3)) @ rng.standard_normal((3, d)) + 0.3).astype(np.float32)
+
+
+def write_set(path, vectors, ids, *, space="l2", removed=None, facts=None):
+    recordings = pa.table({"recording_id": ids, "title": [f"title of {i}" for i in ids]})
+    return write_vector_set(path, vectors, recordings, Geometry(space), facts, removed=removed)
+
+
+def names(first, stop):
+    return [f"id-{i}" for i in range(first, stop)]
+
+
+def truth(vectors, removed, k, space):
+    """Lists by brute force, of live rows among live rows; -1 and infinity for removed ones."""
+    found = all_distances(vectors, space).astype(np.float32)
+    found[:, removed] = np.inf
+    rows = np.broadcast_to(np.arange(len(vectors)), found.shape)
+    order = np.lexsort((rows, found), axis=1)[:, :k].astype(np.int32)
+    far = np.take_along_axis(found, order, 1)
+    order[removed], far[removed] = -1, np.inf
+    return order, far
+
+
+def base_of(tmp_path, vectors, *, k=10, space="l2", exact=True, removed=(), name="old"):
+    removed = np.array(removed, np.int32)
+    made = write_set(tmp_path / name, vectors, names(0, len(vectors)), space=space, removed=removed)
+    config = RunConfig(str(made.path), made.fingerprint, made.n, made.d, space, k, 0.95, "auto", 0)
+    near, far = truth(vectors, removed, config.columns, space)
+    return Base(config, made, near, far, exact, 1.0, 2)
+
+
+def updated(base, add=None, remove=()):
+    change = changes(base.vectors, add, list(remove))
+    delta = computed_delta(base, change, prepared_cells(base), add, lambda _text: None)
+    near, far = (
+        np.concatenate(arrays)
+        for arrays in zip(
+            *(block[1:] for block in merged_blocks(base.neighbours, base.distances, delta)),
+            strict=True,
+        )
+    )
+    return change, delta, near, far
+
+
+def check(near, far, vectors, removed, k, space):
+    expected, distances = truth(vectors, removed, k, space)
+    np.testing.assert_allclose(far, distances, rtol=3e-6, atol=3e-6)
+    # rows may differ where brute force rounds otherwise: at most where distances tie
+    differ = near != expected
+    assert differ.mean() < 0.01
+    assert not np.isin(near, removed).any()
+
+
+@pytest.mark.parametrize("space", SPACES)
+class TestAnExactRunStaysExact:
+    def test_new_recordings_get_lists_and_enter_every_list_that_they_belong_to(
+        self, tmp_path, space
+    ):
+        everything = points(330)
+        base = base_of(tmp_path, everything[:300], space=space)
+        add = write_set(tmp_path / "new", everything[300:], names(300, 330), space=space)
+        change, delta, near, far = updated(base, add)
+        check(near, far, everything, [], 10, space)
+        assert (change.added, change.changed, len(change.gone)) == (30, 0, 0)
+        # lists of recordings that no new one names changed too
+        named = np.unique(near[300:])
+        assert len(np.setdiff1d(np.unique(delta.entries.rows), named)) > 0
+
+    def test_removed_recordings_vanish_and_lists_are_filled_up(self, tmp_path, space):
+        vectors = points(300)
+        base = base_of(tmp_path, vectors, space=space)
+        gone = np.unique([7, 9, *base.neighbours[0][:2]])
+        _, delta, near, far = updated(base, None, [f"id-{row}" for row in gone])
+        check(near, far, vectors, gone, 10, space)
+        assert delta.facts["refilled"] > 0
+
+    def test_a_changed_vector_counts_as_removed_and_added_at_its_row(self, tmp_path, space):
+        vectors = points(300)
+        base = base_of(tmp_path, vectors, space=space)
+        changed = vectors.copy()
+        changed[[5, 17]] = points(2, seed=9)
+        ids = ["id-5", "id-17", "id-20"]
+        add = write_set(tmp_path / "new", changed[[5, 17, 20]], ids, space=space)
+        change, _, near, far = updated(base, add)
+        check(near, far, changed, [], 10, space)
+        assert (change.added, change.changed, change.unchanged) == (0, 2, 1)
+
+    def test_all_at_once_and_what_was_removed_comes_back_at_its_row(self, tmp_path, space):
+        vectors = points(320)
+        base = base_of(tmp_path, vectors[:300], space=space, removed=[3, 100])
+        add = write_set(
+            tmp_path / "new",
+            np.concatenate([vectors[300:], vectors[100:101]]),
+            [*names(300, 320), "id-100"],
+            space=space,
+        )
+        change, _, near, far = updated(base, add, ["id-40"])
+        check(near, far, vectors, [3, 40], 10, space)
+        assert change.returned == 1
+        assert change.removed.tolist() == [3, 40]
+
+
+class TestSmallRuns:
+    def test_lists_grow_where_the_run_had_fewer_than_k_others(self, tmp_path):
+        vectors = points(14)
+        base = base_of(tmp_path, vectors[:6], k=10)
+        add = write_set(tmp_path / "new", vectors[6:], names(6, 14))
+        _, _, near, far = updated(base, add)
+        check(near, far, vectors, [], 10, "l2")
+
+    def test_too_few_recordings_left_are_refused(self, tmp_path):
+        base = base_of(tmp_path, points(12), k=10)
+        with pytest.raises(InputRejected, match="10 recordings would be left, too few"):
+            updated(base, None, ["id-1", "id-2"])
+
+    def test_many_equal_vectors(self, tmp_path):
+        vectors = points(200)
+        vectors[50:120] = vectors[50]
+        base = base_of(tmp_path, vectors[:150])
+        vectors[160:170] = vectors[50]
+        add = write_set(tmp_path / "new", vectors[150:], names(150, 200))
+        _, _, near, far = updated(base, add, ["id-60"])
+        check_tied(near, far, vectors, [60], 10)
+
+
+def check_tied(near, far, vectors, removed, k):
+    """Distances as by brute force; rows may differ among equals."""
+    _, distances = truth(vectors, removed, k, "l2")
+    np.testing.assert_allclose(far, distances, rtol=3e-6, atol=2e-6)
+    assert not np.isin(near, removed).any()
+
+
+class TestCells:
+    def test_a_run_with_cells_keeps_its_recall(self, tmp_path):
+        rng = np.random.default_rng(1)
+        vectors = np.tanh(rng.standard_normal((6_600, 4)) @ rng.standard_normal((4, 16))).astype(
+            np.float32
+        )
+        base = base_of(tmp_path, vectors[:6_000], k=10, exact=False)
+        base = replace(base, estimate=0.97)
+        cells = prepared_cells(base)
+        assert len(cells.centres) > 10
+        add = write_set(tmp_path / "new", vectors[6_000:], names(6_000, 6_600))
+        _, delta, near, far = updated(base, add, names(0, 100))
+        _, distances = truth(vectors, np.arange(100), 10, "l2")
+        live = slice(100, None)
+        recall = (far[live] <= distances[live, -1:] * (1 + 1e-5)).mean()
+        assert recall > 0.985
+        assert (near[live] >= 100).all()
+        assert (np.diff(far[live], axis=1) >= 0).all()
+        assert sampled_recall(base, delta, seed=0) > 0.97
+
+    def test_what_is_kept_for_the_next_update_comes_back_and_belongs_to_one_matrix(self, tmp_path):
+        base = base_of(tmp_path, points(300))
+        cells = prepared_cells(base)
+        write_cells(tmp_path / "cells", cells, fingerprint="a" * 16)
+        again = read_cells(tmp_path / "cells", fingerprint="a" * 16)
+        assert again is not None
+        np.testing.assert_array_equal(again.limits, base.distances[:, -1])
+        assert read_cells(tmp_path / "cells", fingerprint="b" * 16) is None
+        (tmp_path / "cells" / "home.npy").write_bytes(b"else")
+        assert read_cells(tmp_path / "cells", fingerprint="a" * 16) is None
+
+    def test_cells_follow_an_update_and_say_when_a_rebuild_is_due(self, tmp_path):
+        vectors = points(500)
+        base = base_of(tmp_path, vectors[:300])
+        add = write_set(tmp_path / "new", vectors[300:], names(300, 500))
+        _, delta, near, far = updated(base, add, names(0, 120))
+        cells = updated_cells(prepared_cells(base), delta, far[:, -1].copy(), near[:, -1].copy())
+        assert (cells.home[:120] == -1).all()
+        assert (cells.home[120:] >= 0).all()
+        found = drift(cells)
+        assert (found.live, found.removed, found.added) == (380, 120, 200)
+        assert [text.split(" ")[0] for text in found.due] == ["200", "120"]
+        assert drift(prepared_cells(base)).due == ()
+
+
+class TestGate:
+    def test_lists_below_what_the_run_had_are_refused(self, tmp_path):
+        vectors = points(330)
+        base = base_of(tmp_path, vectors[:300])
+        add = write_set(tmp_path / "new", vectors[300:], names(300, 330))
+        _, delta, _, _ = updated(base, add)
+        wrong = replace(delta, distances=np.asarray(delta.distances) * 3)
+        with pytest.raises(QualityGate, match="reach a recall of"):
+            sampled_recall(base, wrong, seed=0)
+
+    def test_single_lists_are_those_of_the_blocks(self, tmp_path):
+        vectors = points(330)
+        base = base_of(tmp_path, vectors[:300])
+        add = write_set(tmp_path / "new", vectors[300:], names(300, 330))
+        _, delta, near, far = updated(base, add, ["id-4"])
+        rows = np.array([0, 4, 5, 299, 300, 329], np.int32)
+        one, one_far = lists_at(base.neighbours, base.distances, delta, rows)
+        np.testing.assert_array_equal(one, near[rows])
+        np.testing.assert_array_equal(one_far, far[rows])
+
+
+class TestRefused:
+    @pytest.fixture
+    def old(self, tmp_path):
+        return write_set(tmp_path / "old", points(20), names(0, 20))
+
+    def test_vectors_of_another_width(self, tmp_path, old):
+        add = write_set(tmp_path / "new", points(3, d=5), names(30, 33))
+        with pytest.raises(InputRejected, match="vectors of 6 numbers under l2"):
+            changes(old, add, [])
+
+    def test_vectors_of_another_space(self, tmp_path, old):
+        add = write_set(tmp_path / "new", points(3), names(30, 33), space="cosine")
+        with pytest.raises(InputRejected, match="has 6 under cosine"):
+            changes(old, add, [])
+
+    def test_statistics_that_are_not_the_sets_own(self, tmp_path, old):
+        other = Geometry("l2", (Block("mfccs", 0, 6),), {"mean": [1.0]})
+        add = write_vector_set(
+            tmp_path / "new", points(3), pa.table({"recording_id": names(30, 33)}), other
+        )
+        with pytest.raises(InputRejected, match="other blocks and statistics"):
+            changes(old, add, [])
+
+    def test_unknown_ids_to_remove_and_those_removed_before(self, tmp_path, old):
+        with pytest.raises(InputRejected, match=r"2 of 3 ids .*first: 'who'"):
+            changes(old, None, ["id-1", "who", "what"])
+        again = write_set(
+            tmp_path / "less", points(20), names(0, 20), removed=np.array([1], np.int32)
+        )
+        with pytest.raises(InputRejected, match=r"1 of 1 ids .*first: 'id-1'"):
+            changes(again, None, ["id-1"])
+
+    def test_an_id_named_twice_or_for_both(self, tmp_path, old):
+        with pytest.raises(InputRejected, match="'id-1' is named twice"):
+            changes(old, None, ["id-1", "id-1"])
+        add = write_set(tmp_path / "new", points(1, seed=3), ["id-1"])
+        with pytest.raises(InputRejected, match=r"added and removed at once .*'id-1'"):
+            changes(old, add, ["id-1"])
+
+    def test_row_numbers_where_the_set_has_ids(self, tmp_path, old):
+        add = write_set(tmp_path / "new", points(3), names(30, 33), facts={"ids": "row numbers"})
+        with pytest.raises(UsageError, match="has row numbers in place of ids"):
+            changes(old, add, [])
+
+    def test_ids_of_another_type(self, tmp_path, old):
+        add = write_set(tmp_path / "new", points(3), [30, 31, 32])
+        with pytest.raises(UsageError, match="ids of the run are string, those to add are int64"):
+            changes(old, add, [])
+
+
+def test_numbered_recordings_are_numbered_on(tmp_path):
+    facts = {"ids": "row numbers"}
+    old = write_set(tmp_path / "old", points(20), list(range(20)), facts=facts)
+    add = write_set(tmp_path / "new", points(3), [0, 1, 2], facts=facts)
+    change = changes(old, add, [])
+    assert change.ids.to_pylist() == [20, 21, 22]
+    assert change.rows.tolist() == [20, 21, 22]
+
+
+def test_removed_rows_survive_the_file(tmp_path):
+    made = write_set(tmp_path / "set", points(5), names(0, 5), removed=np.array([2], np.int32))
+    assert open_vector_set(made.path).removed.tolist() == [2]
+    plain = write_set(tmp_path / "plain", points(5), names(0, 5))
+    assert made.fingerprint != plain.fingerprint
+    assert plain.removed.tolist() == []
