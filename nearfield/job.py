@@ -37,7 +37,7 @@ class JobReport:
     run: Path
     matrix: Path
     database: str
-    run_id: int
+    run_id: int | None
     recall: float
     steps: tuple[Mapping[str, Any], ...]
 
@@ -54,16 +54,17 @@ class _Steps:
         self.done.append({"step": name, "seconds": round(time.monotonic() - started, 1), **facts})
 
 
-def run_job(path: Path) -> JobReport:
+def run_job(path: Path, *, load: bool = True) -> JobReport:
     """Run the job file `path`; a stage that is done already is kept.
 
+    `load` False stops after the verification: for machines that shall not know the database.
     Raises what the stages raise; `QualityGate` when the matrix fails its verification: it isn't
     loaded then, and readers keep the run that they have. `RunLocked` when the job runs already.
     """
     settings = read_settings(path)
     folder = (path.parent / settings.folder).resolve()
     with locked(folder):
-        return _run(settings, path.parent.resolve(), folder)
+        return _run(settings, path.parent.resolve(), folder, load=load)
 
 
 def plan_job(path: Path) -> dict[str, str]:
@@ -82,7 +83,7 @@ def plan_job(path: Path) -> dict[str, str]:
     }
 
 
-def _run(settings: Settings, base: Path, folder: Path) -> JobReport:
+def _run(settings: Settings, base: Path, folder: Path, *, load: bool) -> JobReport:
     steps = _Steps()
     vector_set = _ingest(settings.ingest, base, folder, steps)
     build = settings.build
@@ -97,7 +98,7 @@ def _run(settings: Settings, base: Path, folder: Path) -> JobReport:
             k=build.k,
             recall=build.recall,
             method=build.method,
-            cluster=ClusterOptions(build.workers, build.scheduler),
+            cluster=ClusterOptions(build.workers, _scheduler(build.scheduler, base)),
         )
         facts |= {"method": built.method, "parts": built.parts, "kept": built.kept}
     with steps.step("verify") as facts:
@@ -108,21 +109,31 @@ def _run(settings: Settings, base: Path, folder: Path) -> JobReport:
             f"{run} failed its verification ({'; '.join(checked.problems)}): not loaded, "
             "the published run stays. Raise recall in the job file or use method exact"
         )
-    server, database = _place(settings, folder)
-    with steps.step("load") as facts:
-        loaded = api.load(run, dsn=server, database=database)
-        facts |= {"rows": loaded.rows, "published": loaded.run_id}
+    run_id, database = _load(settings, folder, run, steps) if load else (None, "not loaded")
     _keep_newest(folder / "runs", run, settings.keep_runs)
     return JobReport(
         folder=folder,
         vectors=vector_set.path,
         run=run,
         matrix=run / "matrix.h5",
-        database=str(database or "the server that is named"),
-        run_id=loaded.run_id,
+        database=database,
+        run_id=run_id,
         recall=checked.recall,
         steps=tuple(steps.done),
     )
+
+
+def _load(settings: Settings, folder: Path, run: Path, steps: _Steps) -> tuple[int, str]:
+    server, database = _place(settings, folder)
+    with steps.step("load") as facts:
+        loaded = api.load(run, dsn=server, database=database)
+        facts |= {"rows": loaded.rows, "published": loaded.run_id}
+    return loaded.run_id, str(database or "the server that is named")
+
+
+def _scheduler(named: str | None, base: Path) -> str | None:
+    """An address as it is, a connection file counted from the job file's folder."""
+    return named if named is None or "://" in named else str(base / Path(named).expanduser())
 
 
 def _place(settings: Settings, folder: Path) -> tuple[str | None, Path | None]:

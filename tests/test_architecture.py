@@ -15,6 +15,7 @@ ALLOWED = {
     "benchmark": {"nearfield"},
     "index_build": {"nearfield", "benchmark"},
     "dumps": {"nearfield"},
+    "vm_scripts": {"nearfield"},
 }
 COMPOSITION = ("nearfield.api", "nearfield.cli", "nearfield.job", "nearfield.demo")
 """They join the rooms: may import everything, and nothing outside may import them."""

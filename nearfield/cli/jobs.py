@@ -33,6 +33,9 @@ def register(app: typer.Typer) -> None:
 def run(
     job: Annotated[Path, typer.Argument(metavar="JOB.TOML", help="Job file.")],
     *,
+    load: Annotated[
+        bool, typer.Option("--load/--no-load", help="Load and publish, or stop once verified.")
+    ] = True,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +46,7 @@ def run(
         plan = plan_job(job)
         print_json(plan) if as_json else print_pairs(plan.items())
         return
-    report = run_job(job)
+    report = run_job(job, load=load)
     print_json(report) if as_json else _print_job(report)
 
 
@@ -106,6 +109,7 @@ def _print_job(report: "JobReport") -> None:
             ("vector set", str(report.vectors)),
             ("matrix", str(report.matrix)),
             ("database", report.database),
-            ("published", f"run {report.run_id}, recall {report.recall:.4f}"),
+            ("recall", f"{report.recall:.4f}"),
+            ("published", "no" if report.run_id is None else f"run {report.run_id}"),
         ]
     )

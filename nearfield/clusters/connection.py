@@ -39,7 +39,7 @@ def connection(named: str) -> tuple[str, Security | None]:
     if "://" in named:
         found, base = Connection(named), Path()
     else:
-        path = Path(named)
+        path = Path(named).expanduser()
         found, base = _read(path), path.resolve().parent
     files = {
         field: base / value if (value := getattr(found, field)) else os.environ.get(variable)

@@ -51,12 +51,16 @@ stop() {
     echo absent
     return
   fi
-  kill -TERM -- "-$pid" 2>/dev/null || true
+  # the whole group; dash knows neither -- nor -s before it
+  kill -TERM "-$pid"
   tenths=100
-  while kill -0 -- "-$pid" 2>/dev/null; do
+  while kill -0 "-$pid" 2>/dev/null; do
     tenths=$((tenths - 1))
-    if [ "$tenths" -eq 0 ]; then kill -KILL -- "-$pid" 2>/dev/null || true; fi
-    if [ "$tenths" -lt -20 ]; then break; fi
+    if [ "$tenths" -eq 0 ]; then kill -KILL "-$pid" || true; fi
+    if [ "$tenths" -lt -50 ]; then
+      echo "$role (process group $pid) can't be stopped" >&2
+      return 1
+    fi
     sleep 0.1
   done
   rm -f "$folder/$role.pid"

@@ -99,7 +99,7 @@ def stop_cluster(inventory: Inventory, state: Path) -> ClusterState:
         )
         for name in (CONNECTION, "ca.pem", "ca.key", "client.pem", "client.key"):
             (state / name).unlink(missing_ok=True)
-    problems = tuple(f"{one.host} can't be reached: its {one.service} may still run"
+    problems = tuple(f"{one.host} can't be reached or stopped: its {one.service} may still run"
                      for one in found if one.state == "unreachable")  # fmt: skip
     return _state(inventory, state, tuple(found), problems)
 

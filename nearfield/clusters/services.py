@@ -48,11 +48,21 @@ def files_script(
     if identity is not None:
         contents = {"ca.pem": authority, "host.pem": identity.certificate} | contents
         contents |= {"host.key": identity.key}
+    if host is inventory.scheduler:
+        contents["cluster.toml"] = own_connection(inventory)
     for name, text in contents.items():
         parts.append(f"cat >.new <<'{END_OF_FILE}'\n{text.rstrip()}\n{END_OF_FILE}")
         parts += ["same_authority .new"] if name == "ca.pem" else []
         parts.append(f"mv .new {name}")
     return "\n".join(parts) + "\n"
+
+
+def own_connection(inventory: Inventory) -> str:
+    """The connection file for programs on the scheduler's host, beside its credentials."""
+    lines = [f'scheduler = "{inventory.address}"']
+    if inventory.tls:
+        lines += ['tls_ca = "ca.pem"', 'tls_cert = "host.pem"', 'tls_key = "host.key"']
+    return "\n".join(lines)
 
 
 def start_script(inventory: Inventory, host: Host, service: Service, workers: int) -> str:
@@ -78,7 +88,7 @@ def act_script(inventory: Inventory, service: Service, act: Literal["stop", "sta
 
 def forget_script(inventory: Inventory) -> str:
     """Removes credentials and settings; the logs stay."""
-    names = "ca.pem host.pem host.key dask.yaml scheduler.json"
+    names = "ca.pem host.pem host.key dask.yaml scheduler.json cluster.toml"
     return f"cd {folder_of(inventory)} 2>/dev/null || exit 0\nrm -rf {names} scratch\n"
 
 

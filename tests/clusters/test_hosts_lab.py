@@ -191,7 +191,8 @@ def test_an_unknown_host_key_is_refused_unless_said(lab):
     assert done.returncode == 5
     assert "west" in done.stderr and "host_key" in done.stderr
     without = "\n".join(line for line in text.splitlines() if not line.startswith("host_key"))
-    other.write_text("trust_new_hosts = true\n" + without)
-    done = nearfield(lab, "cluster", "status", other)
+    trusting = lab.folder / "trusting.toml"
+    trusting.write_text("trust_new_hosts = true\n" + without)
+    done = nearfield(lab, "cluster", "status", trusting)
     assert done.stderr.count("new host key accepted") == 3
-    assert nearfield(lab, "cluster", "status", other).stderr.count("accepted") == 0
+    assert nearfield(lab, "cluster", "status", trusting).stderr.count("accepted") == 0

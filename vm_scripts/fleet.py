@@ -1,0 +1,269 @@
+"""The machines of a run: up, status, down, cost.
+
+Owns the order, that nothing is made twice, and that what fails midway is deleted again. State lies
+in `RUN.machines/`: the run's SSH key, the inventory, credentials, history of costs.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from nearfield.clusters.inventory import Host, Inventory, read_inventory, write_inventory
+from nearfield.clusters.prices import read_prices
+from nearfield.clusters.ssh import Shell, shell_for
+from nearfield.errors import Infrastructure, NearfieldError
+from nearfield.lock import locked
+from vm_scripts import costs, remote
+from vm_scripts.costs import Cost
+from vm_scripts.providers.base import Machine, Provider, Wanted, now, provider_for
+from vm_scripts.providers.fixed_hosts import FixedHosts
+from vm_scripts.settings import MachineSettings
+from vm_scripts.user_data import user_data
+
+READY_TIMEOUT_S = 900
+POLL_S = 3.0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The machines of a run that exist, machines of other runs, and the cost so far."""
+
+    run: str
+    machines: tuple[Machine, ...]
+    others: tuple[Machine, ...]
+    cost: Cost
+    deleted: tuple[str, ...] = ()
+
+
+def plan(settings: MachineSettings) -> list[dict[str, object]]:
+    """What `up` would make, with prices; nothing is made."""
+    provider = provider_for(settings)
+    if isinstance(provider, FixedHosts):
+        return [{"machine": m.name, "exists": True, "hourly": 0.0} for m in provider.machines()]
+    existing = {machine.name for machine in provider.machines(settings.run)}
+    kind = _kind(settings)
+    hourly = provider.hourly(kind)
+    names = [_wanted(settings, number, "", "").name for number in range(settings.workers + 1)]
+    return [
+        {"machine": name, "type": kind, "exists": name in existing, "hourly": hourly}
+        for name in names
+    ]
+
+
+def up(settings: MachineSettings) -> Inventory:
+    """Make the machines that are missing, wait until all can work; the inventory of all of them.
+
+    Raises `Infrastructure`; machines that this call made are deleted then.
+    """
+    provider = provider_for(settings)
+    state = settings.state
+    with locked(state):
+        if isinstance(provider, FixedHosts):
+            inventory = provider.inventory()
+            write_inventory(state / "inventory.toml", _absolute(inventory))
+            return read_inventory(state / "inventory.toml")
+        made: list[Machine] = []
+        try:
+            machines = _existing_or_made(settings, provider, made)
+            inventory = _inventory(settings, machines)
+            write_inventory(state / "inventory.toml", inventory)
+            shell = shell_of(settings)
+            _everywhere(shell, lambda host: _ready(shell, host))
+            _everywhere(shell, lambda host: remote.install(shell, host))
+            remote.share_folder(shell, settings.folder)
+        except BaseException:
+            for machine in made:
+                _delete(settings, provider, machine)
+            raise
+    return shell.inventory
+
+
+def shell_of(settings: MachineSettings) -> Shell:
+    """SSH to the machines of the run that `up` has made."""
+    inventory = read_inventory(settings.state / "inventory.toml")
+    return shell_for(inventory, settings.state)
+
+
+def status(settings: MachineSettings) -> Fleet:
+    """What exists and what it costs, asked from the provider."""
+    provider = provider_for(settings)
+    return _fleet(settings, provider)
+
+
+def down(settings: MachineSettings, *, all_runs: bool = False) -> Fleet:
+    """Delete the run's machines, also those that this computer knows nothing of; or of all runs.
+
+    Machines are found by label, so those of a driver that died are found too. Raises
+    `Infrastructure` naming what still exists.
+    """
+    provider = provider_for(settings)
+    failed: list[str] = []
+    with locked(settings.state):
+        found = provider.machines(None if all_runs else settings.run)
+        for machine in found if provider.makes_machines else []:
+            try:
+                _delete(settings, provider, machine)
+            except NearfieldError as error:
+                failed.append(f"{machine.name} ({error})")
+        deleted = [machine.name for machine in found if provider.makes_machines]
+        if not failed:
+            for run in {settings.run, *(machine.run for machine in found)}:
+                deleted += provider.delete_rest(run)
+        fleet = _fleet(settings, provider, tuple(deleted))
+    if failed or (provider.makes_machines and fleet.machines):
+        left = failed or [machine.name for machine in fleet.machines]
+        raise Infrastructure(
+            f"these machines may still exist and cost money: {', '.join(left)}. "
+            "Run vm_scripts/down again, or delete them in the provider's console"
+        )
+    return fleet
+
+
+def _fleet(settings: MachineSettings, provider: Provider, deleted: tuple[str, ...] = ()) -> Fleet:
+    found = provider.machines()
+    ours = tuple(machine for machine in found if machine.run == settings.run)
+    if provider.makes_machines:
+        for machine in ours:
+            costs.note(settings.state, machine, provider.hourly(machine.kind))
+        _note_vanished(settings, ours)
+    currency = read_prices(settings.price_file).currency
+    return Fleet(
+        run=settings.run,
+        machines=ours,
+        others=tuple(machine for machine in found if machine.run != settings.run),
+        cost=costs.cost_of(costs.read_history(settings.state), currency, now()),
+        deleted=deleted,
+    )
+
+
+def _note_vanished(settings: MachineSettings, existing: tuple[Machine, ...]) -> None:
+    """Machines that somebody else deleted."""
+    ids = {machine.id for machine in existing}
+    for entry in costs.read_history(settings.state):
+        if entry.deleted is None and entry.id not in ids:
+            gone = Machine(entry.name, settings.run, entry.id, entry.kind, "gone", now(), "", "")
+            costs.note_deleted(settings.state, gone)
+
+
+def _existing_or_made(
+    settings: MachineSettings, provider: Provider, made: list[Machine]
+) -> list[Machine]:
+    public_key = _key(settings.state)
+    text = user_data(
+        public_key=public_key, idle_minutes=settings.idle_minutes, folder=settings.folder
+    )
+    existing = {machine.name: machine for machine in provider.machines(settings.run)}
+    hourly = provider.hourly(_kind(settings))
+    machines = []
+    for number in range(settings.workers + 1):
+        wanted = _wanted(settings, number, text, public_key)
+        machine = existing.get(wanted.name)
+        if machine is not None and machine.state == "off":
+            # the dead-man switch took it; its disk may be in any state
+            _delete(settings, provider, machine)
+            machine = None
+        if machine is None:
+            print(f"making {wanted.name}", file=sys.stderr)
+            machine = provider.create(wanted)
+            made.append(machine)
+            costs.note(settings.state, machine, hourly)
+        machines.append(machine)
+    return machines
+
+
+def _wanted(settings: MachineSettings, number: int, text: str, key: str) -> Wanted:
+    return Wanted(settings.run, number, text, key)
+
+
+def _kind(settings: MachineSettings) -> str:
+    return settings.hetzner.type if settings.provider == "hetzner" else "any"
+
+
+def _delete(settings: MachineSettings, provider: Provider, machine: Machine) -> None:
+    print(f"deleting {machine.name}", file=sys.stderr)
+    provider.delete(machine)
+    costs.note_deleted(settings.state, machine)
+
+
+def _key(state: Path) -> str:
+    """The run's own SSH key, made when it isn't there; its public half."""
+    path = state / "id_ed25519"
+    if not path.exists():
+        state.mkdir(parents=True, exist_ok=True)
+        command = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            "nearfield",
+            "-f",
+            str(path),
+        ]
+        subprocess.run(command, check=True)
+    return path.with_suffix(".pub").read_text().strip()
+
+
+def _inventory(settings: MachineSettings, machines: list[Machine]) -> Inventory:
+    alone = len(machines) == 1
+    hosts = [
+        Host(
+            name=machine.name,
+            address=machine.address,
+            ssh=machine.ssh,
+            port=machine.port,
+            user="nearfield",
+            # the head works too: its cores are paid for
+            role="both" if place == 0 else "worker",
+            host_key=machine.host_key,
+        )
+        for place, machine in enumerate(machines)
+    ]
+    return Inventory(
+        name=settings.run,
+        hosts=hosts,
+        python=settings.python,
+        identity=str(settings.state / "id_ed25519"),
+        # a cloud tells nobody its host keys: the first contact decides, and is said
+        trust_new_hosts=not all(machine.host_key for machine in machines),
+        tls=not alone,
+    )
+
+
+def _absolute(inventory: Inventory) -> Inventory:
+    import msgspec
+
+    paths = {
+        name: str(inventory.base / Path(value).expanduser())
+        for name in ("identity", "known_hosts")
+        if (value := getattr(inventory, name))
+    }
+    return msgspec.structs.replace(inventory, **paths)
+
+
+def _ready(shell: Shell, host: Host) -> None:
+    """Wait until sshd answers and cloud-init has done its part."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        try:
+            answer = shell.run(host, remote.READY, timeout_s=60).strip()
+        except Infrastructure as error:
+            answer = str(error)
+        if answer == "ready":
+            return
+        if time.monotonic() > deadline or answer.startswith("failed"):
+            raise Infrastructure(f"{host.name} isn't ready after its start: {answer}")
+        time.sleep(POLL_S)
+
+
+def _everywhere(shell: Shell, function: Callable[[Host], None]) -> None:
+    hosts = shell.inventory.hosts
+    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+        for future in [pool.submit(function, host) for host in hosts]:
+            future.result()

@@ -1,0 +1,191 @@
+"""A job file's way to the head and back: what is sent, what runs there, what is fetched.
+
+On the head, `FOLDER/job/` holds the job file with its sources, and `FOLDER/job/work/` is the job's
+folder. The database isn't touched there: machines that are rented never see its address or
+password, and none is paid for while it loads.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+
+from nearfield.clusters.ssh import Shell
+from nearfield.errors import (
+    Infrastructure,
+    InputRejected,
+    NearfieldError,
+    QualityGate,
+    RunLocked,
+    UsageError,
+)
+from nearfield.files import write_bytes
+from nearfield.run import create_run, open_run
+from nearfield.settings import Settings, read_settings
+from nearfield.vectorset import open_vector_set
+from vm_scripts import remote
+from vm_scripts.settings import MachineSettings
+
+POLL_S = 10.0
+WORK = "work"
+BY_CODE: dict[int, type[NearfieldError]] = {
+    error.exit_code: error
+    for error in (UsageError, InputRejected, QualityGate, Infrastructure, RunLocked)
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job file on this computer: `base` its folder, `folder` where its results go."""
+
+    path: Path
+    settings: Settings
+
+    @property
+    def base(self) -> Path:
+        """Where relative paths count from."""
+        return self.path.resolve().parent
+
+    @property
+    def folder(self) -> Path:
+        """Vectors, runs and the embedded database."""
+        return (self.base / self.settings.folder).resolve()
+
+
+def read_job(path: Path) -> Job:
+    """Read a job file; raises what `read_settings` raises."""
+    return Job(path, read_settings(path))
+
+
+def push(job: Job, machines: MachineSettings, shell: Shell, state: Path) -> None:
+    """Send job file, sources, and what an interrupted run left here to resume from."""
+    inputs = _inputs(job)
+    head, place = shell.inventory.scheduler, f"{machines.folder}/job/"
+    for local, there in inputs.items():
+        slash = "/" if local.is_dir() else ""
+        remote.copy_to(shell, head, [f"{local}{slash}"], f"{place}{there}{slash}")
+    local_job = state / "job.toml"
+    write_bytes(local_job, tomli_w.dumps(_on_head(job, machines, shell, inputs)).encode())
+    remote.copy_to(shell, head, [str(local_job)], f"{place}job.toml")
+    kept = [
+        path for path in (job.folder / "vectors", job.folder / "ingested.json") if path.exists()
+    ]
+    kept += _unfinished(job)
+    if kept:
+        relative = [f"{job.folder}/./{path.relative_to(job.folder)}" for path in kept]
+        remote.copy_to(shell, head, relative, f"{place}{WORK}/", "--relative")
+
+
+def follow(machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S) -> dict[str, Any]:
+    """Wait for the job on the head, keeping the machines alive; what it reported.
+
+    Raises the error that the job ended with, or `Infrastructure` after `max_hours` or when the
+    job vanished. A head that can't be reached for a while is waited for.
+    """
+    folder = f"{machines.folder}/job"
+    deadline = time.monotonic() + machines.max_hours * 3600
+    silent_since: float | None = None
+    offset = 0
+    while True:
+        remote.beat(shell)
+        try:
+            found = remote.job_state(shell, folder, offset)
+            silent_since = None
+        except Infrastructure:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > machines.idle_minutes * 60:
+                raise
+            time.sleep(poll_s)
+            continue
+        offset = found.offset
+        sys.stderr.write(found.log)
+        if not found.running:
+            if found.code == 0:
+                return remote.report_of(shell, folder)
+            _raise_end(found)
+        if time.monotonic() > deadline:
+            remote.stop_job(shell, folder)
+            raise Infrastructure(f"the job took longer than max_hours = {machines.max_hours}")
+        time.sleep(poll_s)
+
+
+def fetch(job: Job, machines: MachineSettings, shell: Shell) -> None:
+    """Bring vectors and runs here, finished or not; what is here already isn't sent again."""
+    source = f"{machines.folder}/job/{WORK}/"
+    words = ("--exclude=/postgres", "--exclude=.lock", "--exclude=.*.partial-*")
+    remote.copy_from(shell, shell.inventory.scheduler, source, job.folder, *words)
+
+
+def fetched_run(job: Job, report: dict[str, Any]) -> Path:
+    """The run that was fetched, checked against its manifests and pointed at the vectors here."""
+    run = open_run(job.folder / "runs" / Path(str(report["run"])).name)
+    run.finished_matrix()
+    vectors = open_vector_set(job.folder / "vectors")
+    if vectors.fingerprint != run.config.vectors_fingerprint:
+        raise Infrastructure(
+            f"{run.path} was made of other vectors than those in {vectors.path}: fetch again"
+        )
+    return create_run(run.path, _with_vectors(run.config, vectors.path)).path
+
+
+def _with_vectors(config: Any, vectors: Path) -> Any:
+    from dataclasses import replace
+
+    return replace(config, vectors=str(vectors.resolve()))
+
+
+def _unfinished(job: Job) -> list[Path]:
+    runs = job.folder / "runs"
+    return [path.parent for path in runs.glob("*/run.json")
+            if not (path.parent / "verification.json").exists()]  # fmt: skip
+
+
+def _inputs(job: Job) -> dict[Path, str]:
+    """Every input file or folder, and its place below the job's folder on the head."""
+    found: dict[Path, str] = {}
+    settings = job.settings.ingest
+    patterns = [*settings.sources, *filter(None, (settings.ids, settings.labels_from))]
+    for pattern in patterns:
+        whole = job.base / pattern
+        below = Path(whole.anchor)
+        matches = [whole] if whole.exists() else sorted(below.glob(str(whole.relative_to(below))))
+        if not matches:
+            raise UsageError(f"the job's source {pattern} matches nothing in {job.base}")
+        for path in matches:
+            found[path] = f"inputs/{patterns.index(pattern)}-{path.name}"
+    return found
+
+
+def _on_head(
+    job: Job, machines: MachineSettings, shell: Shell, inputs: dict[Path, str]
+) -> dict[str, Any]:
+    """The job file as the head gets it: its own paths, its own cluster, no database."""
+    content: dict[str, Any] = msgspec.to_builtins(job.settings)
+    ingest, build = content["ingest"], content["build"]
+    optional = {name for name in ("ids", "labels_from") if ingest[name]}
+    named = {name: inputs[job.base / ingest[name]] for name in optional}
+    ingest["sources"] = [there for there in inputs.values() if there not in named.values()]
+    ingest |= named | {"workers": None}
+    several = len(shell.inventory.hosts) > 1
+    place = shell.inventory.folder
+    place = place if place.startswith("/") else f"~/{place}"
+    connection = f"{place}/{shell.inventory.name}/cluster.toml"
+    build |= {"workers": None, "scheduler": connection if several else None}
+    content |= {"folder": WORK, "load": {}}
+    return {
+        key: {name: one for name, one in value.items() if one is not None}
+        if isinstance(value, dict)
+        else value
+        for key, value in content.items()
+    }
+
+
+def _raise_end(found: remote.JobState) -> None:
+    said = " ".join(found.log.strip().splitlines()[-3:]).removeprefix("nearfield: ")
+    if found.code is None:
+        raise Infrastructure(f"the job on the head vanished: was it restarted? {said}")
+    raise BY_CODE.get(found.code, Infrastructure)(f"the job on the head failed: {said}")

@@ -1,0 +1,185 @@
+"""What is done on a machine over SSH: software, shared folder, heartbeat, the job, copies."""
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from nearfield.clusters.inventory import Host
+from nearfield.clusters.ssh import Shell
+from nearfield.errors import Infrastructure, UsageError
+
+ROOT = Path(__file__).parents[1]
+HEARTBEAT = "/run/nearfield/heartbeat"
+READY = f"""
+if [ -w {HEARTBEAT} ]; then touch {HEARTBEAT}; fi
+if [ -e /var/lib/cloud/nearfield-ready ]; then echo ready
+elif cloud-init status 2>/dev/null | grep -q '^status: error'; then echo 'failed: cloud-init'
+else echo 'waiting for cloud-init'; fi
+"""
+INSTALL_TIMEOUT_S = 1800
+MOUNT_OPTIONS = "rw,hard,noatime,lookupcache=positive,actimeo=1"
+"""A part that another host has just written must be seen at once."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """The job on the head. `code` None while it runs; `log` what it wrote since `offset`."""
+
+    running: bool
+    code: int | None
+    log: str
+    offset: int
+
+
+def install(shell: Shell, host: Host) -> None:
+    """Put nearfield into the host's environment, unless this version is there already."""
+    python = shell.inventory.python
+    ask = "import importlib.metadata as m; print(m.version('nearfield'))"
+    there = shell.run(host, f"{shlex.quote(python)} -c {shlex.quote(ask)} 2>/dev/null || true\n")
+    if there.strip() == version("nearfield"):
+        return
+    print(f"installing nearfield on {host.name}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = _wheel(Path(folder))
+        copy_to(shell, host, [str(wheel), str(ROOT / "constraints.txt")], "nearfield-wheel/")
+    environment = shlex.quote(str(Path(python).parents[1]))
+    shell.run(
+        host,
+        f"set -e\npython3 -m venv {environment}\n{shlex.quote(python)} -m pip install --quiet "
+        f"-c nearfield-wheel/constraints.txt nearfield-wheel/{wheel.name}'[machines]'\n",
+        timeout_s=INSTALL_TIMEOUT_S,
+    )
+
+
+def share_folder(shell: Shell, folder: str) -> None:
+    """The head exports the folder to its workers by NFS, over the private network alone."""
+    inventory = shell.inventory
+    others = [host for host in inventory.hosts if host is not inventory.scheduler]
+    if not others:
+        return
+    clients = " ".join(f"{host.address}(rw,sync,no_subtree_check)" for host in others)
+    shell.run(
+        inventory.scheduler,
+        f"set -e\nsudo mkdir -p /etc/exports.d\n"
+        f"echo '{folder} {clients}' | sudo tee /etc/exports.d/nearfield.exports >/dev/null\n"
+        "sudo systemctl start nfs-kernel-server\nsudo exportfs -ra\n",
+    )
+    source = f"{inventory.scheduler.address}:{folder}"
+    mount = f"sudo mount -t nfs4 -o {MOUNT_OPTIONS} {source} {folder}"
+    script = f"mountpoint -q {folder} || {mount}\n"
+    _at_once(shell, others, script)
+
+
+def beat(shell: Shell) -> None:
+    """Tell every machine that its driver is alive. Hosts that can't be reached are left out."""
+    script = f"if [ -w {HEARTBEAT} ]; then touch {HEARTBEAT}; fi\n"
+
+    def one(host: Host) -> None:
+        try:
+            shell.run(host, script, timeout_s=30)
+        except Infrastructure as error:
+            print(f"no heartbeat: {error}", file=sys.stderr)
+
+    with ThreadPoolExecutor(max_workers=len(shell.inventory.hosts)) as pool:
+        list(pool.map(one, shell.inventory.hosts))
+
+
+def start_job(shell: Shell, folder: str) -> None:
+    """Start `nearfield run job.toml` in the folder on the head, detached; or find it running."""
+    command = f"{shlex.quote(shell.inventory.python)} -m nearfield run job.toml --no-load --json"
+    wrapped = f"rm -f job.exit; {command} >job.json; echo $? >.job.exit; mv .job.exit job.exit"
+    script = (
+        f"folder={shlex.quote(folder)}\nrole=job\n{_functions()}"
+        'if ! running_pid >/dev/null; then rm -f "$folder/job.exit" "$folder/job.log"; fi\n'
+        f"start sh -c {shlex.quote(wrapped)}\n"
+    )
+    shell.run(shell.inventory.scheduler, script)
+
+
+def job_state(shell: Shell, folder: str, offset: int) -> JobState:
+    """How the job is, and its log from `offset` on."""
+    script = (
+        f"folder={shlex.quote(folder)}\nrole=job\n{_functions()}"
+        'cat "$folder/job.exit" 2>/dev/null || echo none\nstatus\n'
+        f'tail -c +{offset + 1} "$folder/job.log" 2>/dev/null || true\n'
+    )
+    code, state, log = shell.run(shell.inventory.scheduler, script).split("\n", 2)
+    running = state.startswith("running")
+    return JobState(
+        running=running,
+        code=None if running or code == "none" else int(code),
+        log=log,
+        offset=offset + len(log.encode()),
+    )
+
+
+def stop_job(shell: Shell, folder: str) -> None:
+    """End the job on the head, if it runs."""
+    script = f"folder={shlex.quote(folder)}\nrole=job\n{_functions()}stop\n"
+    shell.run(shell.inventory.scheduler, script)
+
+
+def report_of(shell: Shell, folder: str) -> dict[str, object]:
+    """What the finished job printed."""
+    text = shell.run(shell.inventory.scheduler, f"cat {shlex.quote(folder)}/job.json\n")
+    return dict(json.loads(text))
+
+
+def copy_to(shell: Shell, host: Host, sources: list[str], target: str, *words: str) -> None:
+    """Copy files to the host; times are kept, what is there already isn't sent again."""
+    _rsync(shell, host, [*words, "--", *sources, f"{_place(host)}:{target}"])
+
+
+def copy_from(shell: Shell, host: Host, source: str, target: Path, *words: str) -> None:
+    """Copy a folder's content from the host."""
+    target.mkdir(parents=True, exist_ok=True)
+    _rsync(shell, host, [*words, "--", f"{_place(host)}:{source}", f"{target}/"])
+
+
+def _rsync(shell: Shell, host: Host, words: list[str]) -> None:
+    ssh = shlex.join(["ssh", *shell.options(host)])
+    command = ["rsync", "-a", "--mkpath", "--partial", "-e", ssh, *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UsageError("no rsync here: install rsync") from error
+    if done.returncode:
+        raise Infrastructure(f"copying to or from {host.name} failed: {done.stderr.strip()[-300:]}")
+
+
+def _place(host: Host) -> str:
+    return f"[{host.ssh_address}]" if ":" in host.ssh_address else host.ssh_address
+
+
+def _wheel(folder: Path) -> Path:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "-w",
+        str(folder),
+        str(ROOT),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Infrastructure(f"no wheel of nearfield could be made: {done.stderr.strip()[-300:]}")
+    return next(folder.glob("nearfield-*.whl"))
+
+
+def _at_once(shell: Shell, hosts: list[Host], script: str) -> None:
+    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+        list(pool.map(lambda host: shell.run(host, script), hosts))
+
+
+def _functions() -> str:
+    return files("nearfield.clusters").joinpath("host.sh").read_text()
