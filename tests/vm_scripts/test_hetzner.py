@@ -1,0 +1,191 @@
+"""Hetzner Cloud through its official client, against a local server that speaks its API."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from nearfield.errors import Infrastructure, UsageError
+from tests.vm_scripts.hetzner_server import FakeHetzner
+from vm_scripts import costs, fleet
+from vm_scripts.costs import Rented, cost_of
+from vm_scripts.providers.base import Wanted
+from vm_scripts.providers.hetzner import Hetzner
+from vm_scripts.settings import read_settings
+
+
+@pytest.fixture
+def cloud():
+    with FakeHetzner(["127.0.0.1"]) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(cloud, tmp_path, monkeypatch):
+    monkeypatch.setenv("HCLOUD_TOKEN", "right")
+    path = tmp_path / "machines.toml"
+    path.write_text(
+        'run = "weekly"\nprovider = "hetzner"\nworkers = 1\n'
+        f'[hetzner]\nendpoint = "{cloud.endpoint}"\n'
+    )
+    return read_settings(path)
+
+
+@pytest.fixture
+def provider(settings):
+    return Hetzner(settings, poll_s=0.01)
+
+
+def wanted(number=0, run="weekly"):
+    return Wanted(run, number, "#cloud-config", "ssh-ed25519 AAAA test")
+
+
+def test_a_machine_is_made_labelled_and_found(cloud, provider):
+    machine = provider.create(wanted())
+    assert machine.name == "weekly-head"
+    assert (machine.run, machine.kind, machine.state) == ("weekly", "cx43", "running")
+    assert provider.machines("weekly") == [machine]
+    assert provider.machines("daily") == []
+    sent = next(body for method, path, body in cloud.requests
+                if (method, path) == ("POST", "/v1/servers"))  # fmt: skip
+    assert sent["labels"] == {"managed-by": "nearfield", "nearfield-run": "weekly"}
+    assert sent["user_data"] == "#cloud-config"
+    assert len(sent["ssh_keys"]) == len(sent["networks"]) == len(sent["firewalls"]) == 1
+
+
+def test_a_second_machine_uses_the_runs_network_firewall_and_key(cloud, provider):
+    provider.create(wanted())
+    provider.create(wanted(1))
+    assert cloud.names() == ["weekly-1", "weekly-head"]
+    for kind in ("networks", "firewalls", "ssh_keys"):
+        assert cloud.names(kind) == ["nearfield-weekly"]
+    rules = next(body for method, path, body in cloud.requests
+                 if (method, path) == ("POST", "/v1/firewalls"))["rules"]  # fmt: skip
+    assert {(rule["protocol"], rule.get("port")) for rule in rules} == {
+        ("tcp", "22"),
+        ("icmp", None),
+    }
+
+
+def test_a_create_that_fails_halfway_leaves_no_server(cloud, provider):
+    cloud.broken_actions = 1
+    with pytest.raises(Infrastructure, match="no room in fsn1"):
+        provider.create(wanted())
+    assert cloud.names() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(429, "rate_limit_exceeded"), (409, "conflict"), (502, "bad_gateway")]
+)
+def test_passing_troubles_are_tried_again(cloud, provider, monkeypatch, status, code):
+    monkeypatch.setattr("hcloud._client.time.sleep", lambda _seconds: None)
+    cloud.fail = [("POST", "/v1/servers", status, code)] * 2
+    assert provider.create(wanted()).name == "weekly-head"
+    assert cloud.names() == ["weekly-head"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (500, "server_error", Infrastructure),
+        (412, "resource_unavailable", Infrastructure),
+        (409, "uniqueness_error", Infrastructure),
+        (403, "forbidden", UsageError),
+    ],
+)
+def test_lasting_troubles_end_in_one_sentence(cloud, provider, status, code, kind):
+    cloud.fail = [("POST", "/v1/servers", status, code)]
+    with pytest.raises(kind, match=f"create weekly-head.*{code}"):
+        provider.create(wanted())
+
+
+def test_a_wrong_token_is_a_wrong_setting(settings, monkeypatch):
+    monkeypatch.setenv("HCLOUD_TOKEN", "wrong")
+    with pytest.raises(UsageError, match="unauthorized"):
+        Hetzner(settings).machines()
+    monkeypatch.delenv("HCLOUD_TOKEN")
+    with pytest.raises(UsageError, match="HCLOUD_TOKEN"):
+        Hetzner(settings)
+
+
+def test_an_api_out_of_reach_is_said(settings, cloud):
+    provider = Hetzner(settings)
+    cloud.server.server_close()
+    with pytest.raises(Infrastructure, match="can't be reached to list the servers"):
+        provider.machines()
+
+
+def test_the_price_is_the_apis_with_the_address(provider):
+    price = provider.price("cx43")
+    assert (price.hourly, price.cores, price.memory_gb) == (0.021, 8, 16)
+    with pytest.raises(UsageError, match="cx99"):
+        provider.price("cx99")
+
+
+def test_down_deletes_what_the_run_has_and_knows_nothing_of(cloud, settings):
+    for name in ("weekly-head", "weekly-7"):
+        cloud.put("servers", name, {"managed-by": "nearfield", "nearfield-run": "weekly"})
+    cloud.put("servers", "daily-head", {"managed-by": "nearfield", "nearfield-run": "daily"})
+    cloud.put("servers", "shop", {})
+    cloud.put("networks", "nearfield-weekly",
+              {"managed-by": "nearfield", "nearfield-run": "weekly"})  # fmt: skip
+    found = fleet.down(settings)
+    assert cloud.names() == ["daily-head", "shop"]
+    assert cloud.names("networks") == []
+    assert [machine.name for machine in found.others] == ["daily-head"]
+    fleet.down(settings, all_runs=True)
+    assert cloud.names() == ["shop"]
+
+
+def test_down_names_what_it_could_not_delete(cloud, settings):
+    labels = {"managed-by": "nearfield", "nearfield-run": "weekly"}
+    stays = cloud.put("servers", "weekly-head", labels)
+    cloud.put("servers", "weekly-1", labels)
+    cloud.fail = [("DELETE", f"/v1/servers/{stays['id']}", 500, "server_error")]
+    with pytest.raises(Infrastructure, match=r"may still exist and cost money: weekly-head"):
+        fleet.down(settings)
+    assert cloud.names() == ["weekly-head"]
+    fleet.down(settings)
+    assert cloud.names() == []
+
+
+def test_down_twice_is_down(cloud, settings):
+    fleet.down(settings)
+    assert fleet.down(settings).machines == ()
+
+
+def test_the_plan_makes_nothing(cloud, settings):
+    plan = fleet.plan(settings)
+    assert [(one["machine"], one["exists"], one["hourly"]) for one in plan] == [
+        ("weekly-head", False, 0.021),
+        ("weekly-1", False, 0.021),
+    ]
+    assert not [request for request in cloud.requests if request[0] != "GET"]
+
+
+def test_an_up_that_fails_deletes_what_it_made(cloud, settings):
+    cloud.fail = [("POST", "/v1/servers", 500, "server_error")]
+    cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
+    with pytest.raises(Infrastructure, match="weekly-1"):
+        fleet.up(settings)
+    assert cloud.names() == ["weekly-head"]  # that one was there before
+
+
+def test_costs_count_started_hours_of_all_machines_ever():
+    start = datetime(2026, 11, 21, tzinfo=UTC)
+    history = [
+        Rented("1", "a", "cx43", 0.02, start.isoformat(), (start + timedelta(hours=2)).isoformat()),
+        Rented("2", "b", "cx43", 0.02, start.isoformat()),
+    ]
+    cost = cost_of(history, "EUR", start + timedelta(hours=3, seconds=1))
+    assert cost.so_far == pytest.approx(2 * 0.02 + 4 * 0.02)
+    assert (cost.existing, cost.per_hour) == (1, 0.02)
+
+
+def test_a_machine_deleted_elsewhere_stops_costing(cloud, settings):
+    cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
+    assert fleet.status(settings).cost.existing == 1
+    cloud.things["servers"].clear()
+    assert fleet.status(settings).cost.existing == 0
+    assert json.loads((settings.state / "history.json").read_text())[0]["deleted"]
+    assert costs.read_history(settings.state)[0].hourly == 0.021
