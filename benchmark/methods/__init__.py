@@ -13,10 +13,16 @@ import msgspec
 from benchmark.methods.all_rows import finished_lists, neighbours_of_all
 from benchmark.methods.annoy_trees import Annoy
 from benchmark.methods.base import Asked, Holds, Index, Method, Workload, tie_aware_recall
+from benchmark.methods.exact_search import Exact
 from benchmark.methods.faiss_flat import FaissFlat
 from benchmark.methods.faiss_hnsw import FaissHnsw
 from benchmark.methods.faiss_ivf import FaissIvf
+from benchmark.methods.faiss_ivfpq import FaissIvfPq
+from benchmark.methods.faiss_nndescent import FaissNnDescent
+from benchmark.methods.hnswlib_graph import Hnswlib
 from benchmark.methods.nmslib_graphs import NmslibHnsw, NmslibSwGraph
+from benchmark.methods.pynndescent_graph import PyNnDescent
+from benchmark.methods.sklearn_ball_tree import BallTree
 from nearfield.errors import UsageError
 
 __all__ = [
@@ -35,7 +41,10 @@ __all__ = [
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (FaissHnsw, FaissIvf, FaissFlat, Annoy, NmslibHnsw, NmslibSwGraph)
+    for method in (
+        *(FaissHnsw, FaissIvf, FaissIvfPq, FaissFlat, FaissNnDescent, Annoy),
+        *(NmslibHnsw, NmslibSwGraph, Hnswlib, PyNnDescent, BallTree, Exact),
+    )
 }
 
 

@@ -82,6 +82,8 @@ class Method(ABC):
     """`Index.add` works; else more vectors need a new build."""
     maps: ClassVar[bool] = False
     """`load(mapped=True)` works: the bulk of the index stays on disk and is paged in."""
+    install: ClassVar[str] = "pip install 'nearfield[bench]'"
+    """What to do where the library is missing."""
     graphs: ClassVar[bool] = False
     """`all_neighbours` works: the library makes the lists of all rows without being queried."""
 
@@ -140,10 +142,7 @@ class Method(ABC):
             there = False
         if there:
             return None
-        return (
-            f"{cls.name} needs the module {cls.library}, which isn't installed: "
-            "pip install 'nearfield[bench]'"
-        )
+        return f"{cls.name} needs the module {cls.library}, which isn't installed: {cls.install}"
 
     @classmethod
     def require(cls) -> Any:

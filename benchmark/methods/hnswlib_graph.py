@@ -1,0 +1,132 @@
+"""hnswlib's HNSW. The module comes with chroma-hnswlib, whose wheels need no compiler.
+
+hnswlib reports no failed write, so a saved file is walked to its end (`_check_file`).
+"""
+
+import mmap
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+from msgspec import Meta
+
+from benchmark.methods.base import Holds, Index, Method, ladder
+from nearfield.neighbours import EMPTY
+from nearfield.space import Float32s, Int32s, SpaceName
+
+FACTORS = (1, 1.5, 2, 3, 4, 6, 8, 16)
+LEAST = 16
+FILE = "index.hnswlib"
+SPACE_NAMES: dict[SpaceName, str] = {"l2": "l2", "cosine": "l2", "ip": "ip"}
+"""Prepared vectors have unit length under cosine, where Euclidean order is the order of angles."""
+HEADER = struct.Struct("<6Q2i3QdQ")
+"""Fields of the file's head; the third is n, the fourth the bytes per element, then the places of
+its id and of its vector. The layers above the ground follow the elements, each with its length."""
+
+
+INSTALL = (
+    Method.install
+    if sys.version_info < (3, 13)
+    else "no wheel for this Python; pip install hnswlib needs a C++ compiler"
+)
+
+
+class _Hnswlib(Index):
+    def efforts(self, k: int) -> Sequence[int]:
+        return ladder(k, FACTORS, least=LEAST)
+
+    def _search(self, queries: Float32s, k: int, effort: int) -> Int32s:
+        self.native.set_ef(effort)
+        try:
+            return self._asked(queries, k)
+        except RuntimeError:  # some query found fewer than k, and hnswlib gives none then
+            if len(queries) == 1:
+                return self._fewer(queries, k)
+        half = len(queries) // 2
+        return np.concatenate(
+            [self._search(part, k, effort) for part in (queries[:half], queries[half:])]
+        )
+
+    def _asked(self, queries: Float32s, k: int) -> Int32s:
+        found = self.native.knn_query(queries, k, num_threads=self.threads)[0]
+        return found.astype(np.int32)  # hnswlib's are uint64
+
+    def _fewer(self, query: Float32s, k: int) -> Int32s:
+        """As many as one query finds, by bisection."""
+        found, least, most = np.full((1, k), EMPTY, np.int32), 0, k
+        while most - least > 1:
+            middle = (least + most) // 2
+            try:
+                found[:, :middle] = self._asked(query, middle)
+                least = middle
+            except RuntimeError:
+                most = middle
+        return found
+
+    def _add(self, vectors: Float32s) -> None:
+        n = self.holds.n
+        self.native.resize_index(n + len(vectors))
+        self.native.add_items(vectors, np.arange(n, n + len(vectors)), num_threads=self.threads)
+
+    def _save(self, folder: Path) -> Sequence[str]:
+        self.native.save_index(str(folder / FILE))
+        _check_file(folder / FILE, self.holds)
+        return (FILE,)
+
+
+@dataclass(frozen=True)
+class Hnswlib(Method):
+    """Effort is ef. Built with several threads, the graph differs from build to build.
+
+    Where many vectors are equal, their links lead only to each other and searches find fewer than
+    k; those lists end with -1.
+    """
+
+    links: Annotated[int, Meta(ge=2, le=512)] = 16
+    build_effort: Annotated[int, Meta(ge=1)] = 200
+
+    name: ClassVar[str] = "hnswlib"
+    library: ClassVar[str] = "hnswlib"
+    spaces: ClassVar[frozenset[SpaceName]] = frozenset({"l2", "cosine", "ip"})
+    effort: ClassVar[str] = "ef"
+    adds: ClassVar[bool] = True
+    install: ClassVar[str] = INSTALL
+
+    def _build(self, vectors: Float32s, space: SpaceName, *, threads: int, seed: int) -> Index:
+        n, d = vectors.shape
+        native = self.require().Index(SPACE_NAMES[space], d)
+        native.init_index(n, self.links, self.build_effort, seed + 1)
+        native.add_items(vectors, np.arange(n), num_threads=threads)
+        return _Hnswlib(native, self, Holds(space, n, d), threads)
+
+    def _load(self, folder: Path, holds: Holds, *, threads: int, mapped: bool) -> Index:
+        _check_file(folder / FILE, holds)
+        native = self.require().Index(SPACE_NAMES[holds.space], holds.d)
+        native.load_index(str(folder / FILE), holds.n)
+        return _Hnswlib(native, self, holds, threads)
+
+
+def _check_file(path: Path, holds: Holds) -> None:
+    """Raise `OSError` unless the file holds n vectors of d dimensions and ends where it should.
+
+    hnswlib writes to a full disk without complaint and reads another width out of bounds.
+    """
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as content:
+        if len(content) < HEADER.size:
+            raise OSError(f"{path} wasn't written whole: No space left on device?")
+        _, _, n, element_bytes, id_place, vector_place, *_ = HEADER.unpack_from(content)
+        if (n, id_place - vector_place) != (holds.n, 4 * holds.d):
+            raise OSError(
+                f"{path} holds {n} vectors of {(id_place - vector_place) // 4} dimensions"
+            )
+        place = HEADER.size + n * element_bytes
+        for _ in range(n):
+            if place + 4 > len(content):
+                break
+            place += 4 + int.from_bytes(content[place : place + 4], "little")
+        if place != len(content):
+            raise OSError(f"{path} wasn't written whole: No space left on device?")
