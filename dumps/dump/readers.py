@@ -1,0 +1,280 @@
+"""Readers of each format of a dump for its check: blocks of the same rows out of any file.
+
+Owns the rules that a file must meet to be read as lists at all (columns, types, lengths, row
+numbers, no nulls). Shares no code with the writers, and believes no file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dumps.checks import layout_problems
+from dumps.guard import unreadable
+from nearfield.errors import InputRejected
+from nearfield.run import RunConfig
+
+CSV_BLOCK_BYTES = 8 << 20
+RECORDING = {"row": pa.int32(), "recording_id": pa.string()}
+LISTS = {"neighbours": pa.int32(), "distances": pa.float32()}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows int32 [m] and ids of m recordings, neighbours int32 [m, k], distances float32 [m, k].
+
+    Of pairs: ids are those of both sides, and `neighbours` the ranks.
+    """
+
+    rows: NDArray[np.int32]
+    ids: Any
+    neighbours: NDArray[np.int32]
+    distances: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Rows int32 [m] ascending and ids [m] of all recordings; place int32 [n]: theirs, or -1."""
+
+    rows: NDArray[np.int32]
+    ids: pa.StringArray
+    place: NDArray[np.int32]
+
+    def ids_at(self, rows: NDArray[np.int32]) -> pa.StringArray:
+        """Ids at `rows` in any order and shape. Raises `InputRejected` where there is none."""
+        flat = rows.ravel()
+        if len(flat) and (flat.min() < 0 or flat.max() >= len(self.place)):
+            raise InputRejected("it names rows outside the matrix")
+        places = self.place[flat]
+        if (places < 0).any():
+            raise InputRejected("it names rows that have no recording")
+        return self.ids.take(pa.array(places))
+
+
+def lists_of(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
+    """The lists of a matrix file, `rows` at a time. Raises what its library raises, and
+    `InputRejected` for a file of another layout."""
+    if path.suffix == ".h5":
+        yield from _hdf5(path, config, rows)
+        return
+    tables = _csv(path, config.columns) if path.suffix == ".zst" else _parquet(path, rows)
+    for table in _reblocked(tables, rows):
+        yield Block(
+            _numbers(table["row"]),
+            _one(table["recording_id"]),
+            *(_matrix(table[name], config.columns, LISTS[name]) for name in LISTS),
+        )
+
+
+def sample_of(path: Path, config: RunConfig, known: Recordings) -> Block:
+    """The sample, whose ids were compared with the known ones."""
+    file = pq.ParquetFile(path)
+    if file.metadata.num_rows != min(len(known.rows), 10_000):
+        raise InputRejected(f"it has {file.metadata.num_rows:,} rows")
+    table, k = file.read(), config.columns
+    rows = _numbers(table["row"])
+    if (np.diff(rows) <= 0).any():
+        raise InputRejected("its rows don't ascend")
+    neighbours, distances = (_matrix(table[name], k, LISTS[name]) for name in LISTS)
+    named = _values(table["neighbour_ids"], k, pa.string())
+    ids = known.ids_at(rows)
+    same = ids.equals(_one(table["recording_id"])) and known.ids_at(neighbours).equals(named)
+    if not same:
+        raise InputRejected("it has other recording ids than recordings.parquet")
+    return Block(rows, ids, neighbours, distances)
+
+
+def flat_pairs(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
+    """The pairs of `rows` recordings at a time: ids of both sides, ranks, distances."""
+    k = config.columns
+    file = pq.ParquetFile(path)
+    _check_types(
+        file.schema_arrow,
+        {"recording_id": pa.string(), "rank": pa.int32(), "neighbour_id": pa.string(),
+         "distance": pa.float32()},
+    )  # fmt: skip
+    for table in _reblocked(_batches(file, 1 << 16), rows * k):
+        columns = {name: _one(table[name]) for name in table.column_names}
+        yield Block(
+            np.empty(0, np.int32),
+            (columns["recording_id"], columns["neighbour_id"]),
+            columns["rank"].to_numpy().reshape(-1, k),
+            columns["distance"].to_numpy().reshape(-1, k),
+        )
+
+
+def recordings_of(path: Path, config: RunConfig, step: int) -> tuple[Recordings, list[str]]:
+    """All recordings, and where the CSV of them differs from the Parquet file."""
+    file = pq.ParquetFile(path / "recordings.parquet")
+    schema = file.schema_arrow
+    _check_types(schema, RECORDING, others=True)
+    if not 2 <= file.metadata.num_rows <= config.n:
+        raise InputRejected(f"it has {file.metadata.num_rows:,} recordings of {config.n:,}")
+    texts = path / "recordings.csv.zst"
+    others = _reblocked(_csv_tables(texts, schema.names), step) if texts.exists() else None
+    comparable = [
+        field.name
+        for field in schema
+        if pa.types.is_string(field.type) or pa.types.is_integer(field.type)
+    ]
+    rows, ids, differing = [], [], 0
+    for table in _reblocked(_batches(file, step), step):
+        rows.append(_numbers(table["row"]))
+        ids.append(_one(table["recording_id"]))
+        if others is not None:
+            differing += _different(table, next(others, None), comparable)
+    if others is not None and next(others, None) is not None:
+        differing += 1
+    problem = f"recordings.csv.zst has other values than recordings.parquet in {differing:,} blocks"
+    return _recordings(config.n, np.concatenate(rows), pa.concat_arrays(ids)), (
+        [problem] if differing else []
+    )
+
+
+def _recordings(n: int, rows: NDArray[np.int32], ids: pa.StringArray) -> Recordings:
+    if ids.null_count or (np.diff(rows) <= 0).any() or rows[0] < 0 or rows[-1] >= n:
+        raise InputRejected(f"expected ids throughout, and rows that ascend within 0..{n - 1:,}")
+    place = np.full(n, -1, np.int32)
+    place[rows] = np.arange(len(rows), dtype=np.int32)
+    return Recordings(rows, ids, place)
+
+
+def _different(table: pa.Table, other: pa.Table | None, names: list[str]) -> bool:
+    if other is None or other.num_rows != table.num_rows:
+        return True
+    return any(not _one(table[name].cast(pa.string())).equals(_one(other[name])) for name in names)
+
+
+def _hdf5(path: Path, config: RunConfig, step: int) -> Iterator[Block]:
+    refused = unreadable(path)
+    if refused:
+        raise InputRejected(refused)
+    with h5py.File(path, "r") as file:
+        for problem in layout_problems(file, config):
+            raise InputRejected(problem)
+        live = np.ones(config.n, bool)
+        if "removed" in file:
+            live[file["removed"][:]] = False
+        there = np.flatnonzero(live).astype(np.int32)
+        for first in range(0, len(there), step):
+            rows = there[first : first + step]
+            span, own = slice(int(rows[0]), int(rows[-1]) + 1), rows - rows[0]
+            ids = file["recording_ids"][span][own].tolist()
+            texts = [v.decode() if isinstance(v, bytes) else str(v) for v in ids]
+            yield Block(
+                rows,
+                pa.array(texts, pa.string()),
+                file["neighbours"][span][own],
+                file["distances"][span][own],
+            )
+
+
+def _parquet(path: Path, rows: int) -> Iterator[pa.Table]:
+    file = pq.ParquetFile(path)
+    kinds = RECORDING | {name: pa.list_(kind) for name, kind in LISTS.items()}
+    found = {field.name: field.type for field in file.schema_arrow}
+    if [*found] != [*kinds] or any(not _same(found[name], kinds[name]) for name in kinds):
+        raise InputRejected(f"its columns are {file.schema_arrow.names} of other types")
+    yield from _batches(file, rows)
+
+
+def _same(found: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_list(expected):
+        return bool(pa.types.is_list(found) and found.value_type == expected.value_type)
+    return bool(found == expected)
+
+
+def _batches(file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:
+    for batch in file.iter_batches(rows):
+        yield pa.Table.from_batches([batch])
+
+
+def _csv(path: Path, k: int) -> Iterator[pa.Table]:
+    """Tables of the CSV form: texts {a,b,c} become lists; float32 is read as float32."""
+    for table in _csv_tables(path, [*RECORDING, *LISTS]):
+        columns = [table["row"], table["recording_id"]]
+        for name, kind in LISTS.items():
+            texts = _one(table[name])
+            if not pc.all(pc.match_substring_regex(texts, r"^\{[-+.0-9e,]*\}$")).as_py():
+                raise InputRejected(f"{name} has a value that isn't {{number,number,...}}")
+            inner = pc.utf8_slice_codeunits(texts, 1, -1)
+            parts = pc.split_pattern(inner, ",")
+            values = pc.cast(parts.flatten(), kind)
+            columns.append(pa.ListArray.from_arrays(parts.offsets, values))
+        yield pa.table([pc.cast(columns[0], pa.int32()), *columns[1:]], names=table.column_names)
+
+
+def _csv_tables(path: Path, names: list[str]) -> Iterator[pa.Table]:
+    """Blocks of a compressed CSV file with exactly these columns, as text."""
+    kinds = dict.fromkeys(names, pa.string())
+    with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
+        reader = pv.open_csv(
+            stream,
+            pv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=True),
+            pv.ParseOptions(newlines_in_values=True),
+            pv.ConvertOptions(
+                column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False,
+                null_values=[""],
+            ),
+        )  # fmt: skip
+        if reader.schema.names != names:
+            raise InputRejected(f"its columns are {reader.schema.names}, expected {names}")
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
+
+
+def _reblocked(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `rows`, but for the last."""
+    held: list[pa.Table] = []
+    have = 0
+    for table in tables:
+        held.append(table)
+        have += table.num_rows
+        while have >= rows:
+            whole = pa.concat_tables(held)
+            yield whole.slice(0, rows)
+            held, have = [whole.slice(rows)], have - rows
+    if have:
+        yield pa.concat_tables(held)
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.int32]:
+    """Row numbers int32 without gaps."""
+    values = _one(column)
+    if values.null_count:
+        raise InputRejected("the column row has gaps")
+    return values.to_numpy()
+
+
+def _check_types(schema: pa.Schema, kinds: dict[str, pa.DataType], *, others: bool = False) -> None:
+    found = {field.name: field.type for field in schema}
+    names = [*found][: len(kinds)] if others else [*found]
+    if names != [*kinds] or any(found[name] != kind for name, kind in kinds.items()):
+        raise InputRejected(f"its columns are {schema.names} of other types")
+
+
+def _matrix(column: pa.ChunkedArray, k: int, kind: pa.DataType) -> Any:
+    return _values(column, k, kind).to_numpy().reshape(-1, k)
+
+
+def _values(column: pa.ChunkedArray, k: int, kind: pa.DataType) -> pa.Array:
+    """All elements of lists of exactly k; none may be null."""
+    lists = _one(column)
+    if lists.null_count or not pc.all(pc.equal(pc.list_value_length(lists), k)).as_py():
+        raise InputRejected(f"expected lists of {k} throughout")
+    values = lists.flatten()
+    if values.null_count or values.type != kind:
+        raise InputRejected(f"expected lists of {kind} without gaps, got {values.type}")
+    return values
+
+
+def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,0 +1,253 @@
+"""The matrix as tables: Parquet with list columns, the flat Parquet, CSV, the sample, recordings.
+
+Owns columns and encodings of each (docs/formats.md). A block of rows is held at a time, whatever n
+is. Distances stay float32 to the bit: in CSV each is the shortest decimal that reads back as it.
+"""
+
+import csv
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pv
+import pyarrow.parquet as pq
+import zstandard
+from numpy.typing import NDArray
+
+from dumps.dump.source import Lists, Matrix
+from nearfield.cluster import available_cores
+from nearfield.progress import Advance
+from nearfield.space import Float32s, Int32s
+from nearfield.vectorset import ID_COLUMN
+
+SAMPLE_ROWS = 10_000
+FLAT_PLACES = 1 << 18
+"""Lines of the flat form that are held at once: each names a recording by its text."""
+CSV_PLACES = 1 << 19
+ZSTD_LEVEL = 1
+CSV_ZSTD_LEVEL = 3
+IDENTITY = [
+    pa.field("row", pa.int32(), nullable=False),
+    pa.field(ID_COLUMN, pa.string(), nullable=False),
+]
+LISTS = [
+    pa.field("neighbours", pa.list_(pa.field("element", pa.int32(), False)), nullable=False),
+    pa.field("distances", pa.list_(pa.field("element", pa.float32(), False)), nullable=False),
+]
+MATRIX_COLUMNS = [field.name for field in (*IDENTITY, *LISTS)]
+NEIGHBOUR_IDS = pa.field(
+    "neighbour_ids", pa.list_(pa.field("element", pa.string(), False)), nullable=False
+)
+FLAT = [
+    pa.field(ID_COLUMN, pa.string(), nullable=False),
+    pa.field("rank", pa.int32(), nullable=False),
+    pa.field("neighbour_id", pa.string(), nullable=False),
+    pa.field("distance", pa.float32(), nullable=False),
+]
+
+
+def write_parquet(path: Path, matrix: Matrix, advance: Advance) -> None:
+    """One row per recording: row, recording_id, neighbours list<int32>, distances list<float>."""
+    with _parquet(path, pa.schema([*IDENTITY, *LISTS])) as writer:
+        for block in matrix.blocks():
+            columns = [*_identity(block), *_lists(block)]
+            writer.write_table(pa.table(columns, schema=writer.schema))
+            advance(len(block.neighbours))
+
+
+def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Advance) -> None:
+    """One row per pair: recording_id, rank from 1, neighbour_id, distance."""
+    with _parquet(path, pa.schema(FLAT), dictionary=[ID_COLUMN, "rank"]) as writer:
+        for block in matrix.blocks(FLAT_PLACES):
+            m, k = block.neighbours.shape
+            columns = [
+                block.ids.take(pa.array(np.repeat(np.arange(m), k))),
+                pa.array(np.tile(np.arange(1, k + 1, dtype=np.int32), m)),
+                ids.take(pa.array(block.neighbours.ravel())).cast(pa.string()),
+                pa.array(block.distances.ravel()),
+            ]
+            writer.write_table(pa.table(columns, schema=writer.schema))
+            advance(m)
+
+
+def write_sample(path: Path, matrix: Matrix, ids: pa.LargeStringArray) -> None:
+    """Evenly spread recordings, at most 10,000, with the ids of their neighbours too."""
+    chosen = _spread(matrix)
+    with _parquet(path, pa.schema([*IDENTITY, *LISTS, NEIGHBOUR_IDS])) as writer:
+        for whole in matrix.blocks(FLAT_PLACES):
+            block = whole.only(chosen[whole.rows])
+            if not len(block.rows):
+                continue
+            texts = ids.take(pa.array(block.neighbours.ravel())).cast(pa.string())
+            named = pa.ListArray.from_arrays(_offsets(block.neighbours), texts)
+            columns = [*_identity(block), *_lists(block), named]
+            writer.write_table(pa.table(columns, schema=writer.schema))
+
+
+def _spread(matrix: Matrix) -> NDArray[np.bool_]:
+    """Evenly spread recordings, at most 10,000: flags [n]."""
+    live = np.flatnonzero(~matrix.removed)
+    places = np.linspace(0, len(live) - 1, min(len(live), SAMPLE_ROWS)).astype(np.int64)
+    chosen = np.zeros(matrix.n, bool)
+    chosen[live[places]] = True
+    return chosen
+
+
+def write_csv(path: Path, matrix: Matrix, advance: Advance) -> None:
+    """One line per recording: row, recording_id, "{rows}", "{distances}", as COPY reads arrays."""
+    with _compressed(path) as write:
+        write(_header(MATRIX_COLUMNS))
+        for text in _ahead(_csv_lines, matrix.blocks(CSV_PLACES)):
+            write(text)
+            advance(text.count(b"\n"))
+
+
+def write_recordings(path: Path, matrix: Matrix) -> None:
+    """row, recording_id and the labels, as Parquet."""
+    writer: Any = None
+    with _parquet(path, None) as opened:
+        for batch in _recordings(matrix):
+            writer = writer or opened(batch.schema)
+            writer.write_table(batch)
+
+
+def write_recordings_csv(path: Path, matrix: Matrix) -> None:
+    """row, recording_id and the labels, as CSV; an absent label is an empty field."""
+    with _compressed(path) as write:
+        for first, table in enumerate(_recordings(matrix)):
+            if first == 0:
+                write(_header(table.column_names))
+            columns = [_plain_text(column) for column in table.columns]
+            write(_as_csv(pa.table(columns, names=table.column_names)))
+
+
+def _identity(block: Lists) -> list[pa.Array]:
+    return [pa.array(block.rows), block.ids]
+
+
+def _lists(block: Lists) -> list[pa.Array]:
+    offsets = _offsets(block.neighbours)
+    return [
+        pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel()), type=kind)
+        for values, kind in zip(
+            (block.neighbours, block.distances), (field.type for field in LISTS), strict=True
+        )
+    ]
+
+
+def _offsets(lists: Int32s | Float32s) -> pa.Array:
+    m, k = lists.shape
+    return pa.array(np.arange(0, m * k + 1, k, dtype=np.int32))
+
+
+def _csv_lines(block: Lists) -> bytes:
+    columns = [*_identity(block), _braced(block.neighbours), _braced(block.distances)]
+    return _as_csv(pa.table(columns, names=MATRIX_COLUMNS))
+
+
+def _braced(values: Int32s | Float32s) -> pa.Array:
+    """Lists [m, k] as text {a,b,c}; Arrow writes a float32 as its shortest decimal."""
+    texts = pa.array(values.ravel()).cast(pa.string())
+    lists = pa.ListArray.from_arrays(_offsets(values), texts)
+    return pc.binary_join_element_wise("{", pc.binary_join(lists, ","), "}", "")
+
+
+def _header(names: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(names)
+    return line.getvalue().encode()
+
+
+def _as_csv(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pv.write_csv(table, sink, pv.WriteOptions(include_header=False))
+    return bytes(sink.getvalue())
+
+
+def _recordings(matrix: Matrix) -> Iterator[pa.Table]:
+    for rows, batch in matrix.recordings():
+        table = pa.Table.from_batches([batch])
+        place = table.column_names.index(ID_COLUMN)
+        table = table.set_column(place, IDENTITY[1], table[ID_COLUMN].cast(pa.string()))
+        names = ["label_row" if name == "row" else name for name in table.column_names]
+        yield table.rename_columns(names).add_column(0, IDENTITY[0], pa.array(rows))
+
+
+def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What write_csv can't write as it is becomes text; lists and structures become JSON."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_nested(column.type):
+        texts = [None if v is None else msgspec.json.encode(v).decode() for v in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    return column
+
+
+@contextmanager
+def _parquet(path: Path, schema: Any, dictionary: Any = False) -> Iterator[Any]:
+    """A writer of zstd row groups, one per table, or a function from a schema to one."""
+    opened: list[pq.ParquetWriter] = []
+
+    def open_with(chosen: pa.Schema) -> pq.ParquetWriter:
+        kinds = {name: field.type for name, field in _leaves(chosen)}
+        opened.append(
+            pq.ParquetWriter(
+                path,
+                chosen,
+                compression="zstd",
+                compression_level=ZSTD_LEVEL,
+                use_dictionary=dictionary,
+                # the bytes of numbers apart from each other: smaller, and twice as fast
+                column_encoding={
+                    name: "BYTE_STREAM_SPLIT" for name, kind in kinds.items() if kind == "float"
+                },
+                write_statistics=["row", ID_COLUMN],
+            )
+        )
+        return opened[0]
+
+    try:
+        yield open_with if schema is None else open_with(schema)
+    finally:
+        for writer in opened:
+            writer.close()
+
+
+def _leaves(schema: pa.Schema) -> Iterator[tuple[str, pa.Field]]:
+    for field in schema:
+        if pa.types.is_list(field.type):
+            yield f"{field.name}.list.element", field.type.value_field
+        else:
+            yield field.name, field
+
+
+@contextmanager
+def _compressed(path: Path) -> Iterator[Callable[[bytes], Any]]:
+    compressor = zstandard.ZstdCompressor(CSV_ZSTD_LEVEL, threads=available_cores())
+    with path.open("wb") as stream, compressor.stream_writer(stream, closefd=False) as sink:
+        yield sink.write
+
+
+def _ahead(function: Callable[[Lists], bytes], blocks: Iterable[Lists]) -> Iterator[bytes]:
+    """function(block) of each block in order, on all cores, with few blocks in memory."""
+    cores = available_cores()
+    due: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
+        try:
+            for block in blocks:
+                due.append(pool.submit(function, block))
+                if len(due) > cores:
+                    yield due.popleft().result()
+            while due:
+                yield due.popleft().result()
+        finally:
+            for future in due:
+                future.cancel()
