@@ -5,35 +5,90 @@ through the files in the run directory and holds no logic of any stage. A file p
 that is made; all of it is imported from here.
 """
 
-from dumps.postgres.load import LoadReport
+from dumps.dump.check import DumpCheck
+from dumps.dump.write import DumpOptions, DumpReport
+from dumps.postgres.gates import Limits
+from dumps.postgres.load import LoadOptions, LoadReport
+from dumps.postgres.publish import PublishedRun
 from dumps.postgres.query import Neighbour
+from dumps.postgres.retention import Pruning
+from dumps.postgres.runs import LoadedRun
 from dumps.verify import Verification
-from nearfield.api.databases import LoadPlan, doctor, embedded, load, place_of, plan_load, query
+from nearfield.api.bench import BenchOptions, BenchPlan, BenchReport, bench, plan_of_bench
+from nearfield.api.databases import (
+    LoadPlan,
+    doctor,
+    embedded,
+    load,
+    place_of,
+    plan_load,
+    prune,
+    publish,
+    query,
+    rollback,
+    runs,
+)
 from nearfield.api.machines import cluster_down, cluster_status, cluster_up
 from nearfield.api.matrix import BuildReport, RunStatus, build, estimate, status, verify
+from nearfield.api.products import DumpPlan, check_dump, dump, plan_dump
+from nearfield.api.updates import (
+    UpdateReport,
+    compact,
+    compare,
+    plan_update,
+    run_drift,
+    update,
+)
 from nearfield.api.vectors import ingest
 from nearfield.ingest import IngestReport
 
 __all__ = [
+    "BenchOptions",
+    "BenchPlan",
+    "BenchReport",
     "BuildReport",
+    "DumpCheck",
+    "DumpOptions",
+    "DumpPlan",
+    "DumpReport",
     "IngestReport",
+    "Limits",
+    "LoadOptions",
     "LoadPlan",
     "LoadReport",
+    "LoadedRun",
     "Neighbour",
+    "Pruning",
+    "PublishedRun",
     "RunStatus",
+    "UpdateReport",
     "Verification",
+    "bench",
     "build",
+    "check_dump",
     "cluster_down",
     "cluster_status",
     "cluster_up",
+    "compact",
+    "compare",
     "doctor",
+    "dump",
     "embedded",
     "estimate",
     "ingest",
     "load",
     "place_of",
+    "plan_dump",
     "plan_load",
+    "plan_of_bench",
+    "plan_update",
+    "prune",
+    "publish",
     "query",
+    "rollback",
+    "run_drift",
+    "runs",
     "status",
+    "update",
     "verify",
 ]

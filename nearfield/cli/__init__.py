@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from nearfield import __version__
-from nearfield.cli import building, databases, ingesting, jobs, machines
+from nearfield.cli import (
+    benching,
+    building,
+    databases,
+    dumping,
+    ingesting,
+    jobs,
+    machines,
+    updating,
+)
 from nearfield.cli.interrupts import Interrupted, raise_on_signals
 from nearfield.errors import NearfieldError, UsageError
 
@@ -29,7 +38,7 @@ app = typer.Typer(
     "5 infrastructure (run again to resume), 75 another process holds the lock, 130 interrupted.",
 )
 
-for commands in (ingesting, building, databases, jobs, machines):
+for commands in (ingesting, benching, building, databases, dumping, jobs, machines, updating):
     commands.register(app)
 
 
