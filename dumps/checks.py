@@ -55,9 +55,21 @@ def layout_problems(file: h5py.File, config: RunConfig) -> Iterator[str]:
             yield from _dataset_problems(file[name], name, shape, kinds)
         else:
             yield f"there is no dataset {name} in the file itself"
+    if "removed" in file:
+        yield from _removed_problems(file, config)
     for name, value in _expected_attributes(config).items():
         if not np.array_equal(file.attrs.get(name), value):
             yield f"attribute {name} is {file.attrs.get(name)!r} where the run says {value!r}"
+
+
+def _removed_problems(file: h5py.File, config: RunConfig) -> Iterator[str]:
+    removed = file["removed"]
+    if not isinstance(removed, h5py.Dataset) or removed.ndim != 1:
+        yield "removed isn't a list of rows"
+        return
+    yield from _dataset_problems(removed, "removed", removed.shape, ("int32",))
+    if removed.shape[0] > config.n:
+        yield f"{removed.shape[0]:,} of {config.n:,} rows are said to be removed"
 
 
 def _dataset_problems(
@@ -98,9 +110,20 @@ def check_lists(
     neighbours: NDArray[np.int32],
     distances: NDArray[np.float32],
     config: RunConfig,
+    removed: NDArray[np.bool_],
 ) -> None:
-    """Add the faults of the lists [m, k] of the rows from `start` on. Cost O(m k log k)."""
+    """Add the faults of the lists [m, k] of the rows from `start` on. Cost O(m k log k).
+
+    removed: bool [n], the rows without a recording: nobody's neighbours, without any themselves.
+    """
     rows = np.arange(start, start + len(neighbours))[:, None]
+    gone = removed[start : start + len(neighbours)]
+    faults.add(
+        "are removed and have neighbours",
+        gone[:, None] & ((neighbours != -1) | ~np.isposinf(distances)),
+        start,
+    )
+    inside = np.clip(neighbours, 0, config.n - 1)
     ordered = np.sort(neighbours, axis=1)
     near, far = distances[:, :-1], distances[:, 1:]
     tied_wrong = (near == far) & (neighbours[:, :-1] > neighbours[:, 1:])
@@ -108,13 +131,14 @@ def check_lists(
         "have an empty place": neighbours == -1,
         f"name a row outside 0..{config.n - 1}": (neighbours < -1) | (neighbours >= config.n),
         "name themselves": neighbours == rows,
+        "name a removed recording": removed[inside] & (neighbours >= 0),
         "name a neighbour twice": (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0),
         "have a distance that isn't a finite number": ~np.isfinite(distances),
         "have a negative distance": (distances < 0) & (config.space != "ip"),
         "aren't sorted by (distance, neighbour)": (near > far) | tied_wrong,
     }
     for kind, faulty in found.items():
-        faults.add(kind, faulty, start)
+        faults.add(kind, faulty & ~gone[:, None], start)
 
 
 def countable(

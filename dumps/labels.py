@@ -23,10 +23,10 @@ class LabelShares:
 
     Columns of strings, integers or truth values count as labels when they have at least two
     values and some value comes more than once. A missing or empty label is left out on both
-    sides. Memory: 4 n bytes per label.
+    sides, and so are rows that are `removed`, bool [n]. Memory: 4 n bytes per label.
     """
 
-    def __init__(self, recordings: Path) -> None:
+    def __init__(self, recordings: Path, removed: NDArray[np.bool_]) -> None:
         self.codes: dict[str, NDArray[np.int32]] = {}
         self.same: dict[str, int] = {}
         self.pairs: dict[str, int] = {}
@@ -35,6 +35,7 @@ class LabelShares:
             if field.name == ID_COLUMN or not _is_label(field.type):
                 continue
             codes = _codes(pq.read_table(recordings, columns=[field.name])[field.name])
+            codes[removed] = -1
             counts = np.bincount(codes[codes >= 0])
             if len(counts) >= 2 and counts.max() >= 2:
                 self.codes[field.name] = codes
@@ -80,7 +81,7 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int32]:
     if not (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
         column = pc.if_else(pc.equal(column, ""), None, column)
     encoded = column.combine_chunks().dictionary_encode()
-    return pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return np.array(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), np.int32)
 
 
 def _chance(codes: NDArray[np.int32]) -> float:

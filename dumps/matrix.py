@@ -18,6 +18,7 @@ from nearfield.errors import DamagedArtefact
 from nearfield.files import atomic_path
 from nearfield.hdf5 import new_dataset, new_file, stored_bytes
 from nearfield.manifest import Manifest, library_versions, write_manifest
+from nearfield.neighbours import EMPTY
 from nearfield.run import MATRIX_KIND, Run, RunConfig
 from nearfield.space import Float32s, Int32s
 
@@ -30,13 +31,19 @@ Block = tuple[int, Int32s, Float32s]
 
 
 def write_matrix(
-    run: Run, blocks: Iterable[Block], ids: pa.ChunkedArray, *, attributes: Mapping[str, Any]
+    run: Run,
+    blocks: Iterable[Block],
+    ids: pa.ChunkedArray,
+    *,
+    attributes: Mapping[str, Any],
+    removed: Int32s | None = None,
 ) -> Manifest:
     """Write `RUN/matrix.h5`, read it back, and write its manifest `RUN/matrix.json` last.
 
     blocks: (first row, neighbours int32 [m, k], distances float32 [m, k]), ascending and without
     gaps; one is held at a time. ids: n recording ids in row order, strings or int64. `attributes`
-    (strings and numbers) go into the file and into the manifest's facts.
+    (strings and numbers) go into the file and into the manifest's facts. `removed`: rows without a
+    recording, ascending; their lists must be -1 and infinity throughout, all others full.
 
     Raises `DamagedArtefact` naming the rows that are missing, repeated or unfilled, and `DiskFull`.
     Cost: one write and two reads of 8 n k bytes.
@@ -44,12 +51,15 @@ def write_matrix(
     config = run.config
     manifest_path = run.matrix.with_suffix(".json")
     manifest_path.unlink(missing_ok=True)
+    gone = np.empty(0, np.int32) if removed is None else removed
     with atomic_path(run.matrix) as temporary:
-        with new_file(temporary, _room(config, ids)) as file:
-            _write_lists(file, _checked(blocks, config), config)
+        with new_file(temporary, _room(config, ids) + stored_bytes(gone.shape, 4)) as file:
+            _write_lists(file, _checked(blocks, config, gone), config)
             _write_ids(file, ids, config)
+            if len(gone):
+                new_dataset(file, "removed", gone.shape, "<i4", -1)[:] = gone
             file.attrs.update(_attributes(config, attributes))
-        _check_written(temporary, config)
+        _check_written(temporary, config, gone)
     return write_manifest(
         manifest_path,
         kind=MATRIX_KIND,
@@ -66,7 +76,7 @@ def _room(config: RunConfig, ids: pa.ChunkedArray) -> int:
     )
 
 
-def _checked(blocks: Iterable[Block], config: RunConfig) -> Iterator[Block]:
+def _checked(blocks: Iterable[Block], config: RunConfig, removed: Int32s) -> Iterator[Block]:
     """The blocks as they come, provided that together they are every row exactly once, full."""
     due = 0
     for first, neighbours, distances in blocks:
@@ -80,7 +90,7 @@ def _checked(blocks: Iterable[Block], config: RunConfig) -> Iterator[Block]:
                 f"expected lists of {config.columns} from row {first:,} on, "
                 f"got neighbours {neighbours.shape} and distances {distances.shape}"
             )
-        _check_filled(first, neighbours, config.n)
+        _check_filled(first, neighbours, config.n, removed)
         due = first + len(neighbours)
         if due > config.n:
             raise DamagedArtefact(f"expected {config.n:,} rows of the matrix, got {due:,}")
@@ -89,13 +99,18 @@ def _checked(blocks: Iterable[Block], config: RunConfig) -> Iterator[Block]:
         raise DamagedArtefact(f"rows {due:,} to {config.n - 1:,} of the matrix are missing")
 
 
-def _check_filled(first: int, neighbours: Int32s, n: int) -> None:
-    holed = np.flatnonzero(((neighbours < 0) | (neighbours >= n)).any(axis=1))
+def _check_filled(first: int, neighbours: Int32s, n: int, removed: Int32s) -> None:
+    faulty = ((neighbours < 0) | (neighbours >= n)).any(axis=1)
+    low, high = np.searchsorted(removed, (first, first + len(neighbours)))
+    inside = removed[low:high] - first
+    faulty[inside] = (neighbours[inside] != EMPTY).any(axis=1)
+    holed = np.flatnonzero(faulty)
     if len(holed):
         named = ", ".join(f"{first + row:,}" for row in holed[:5])
         more = ", ..." if len(holed) > 5 else ""
         raise DamagedArtefact(
-            f"{len(holed):,} rows of the matrix have places without a neighbour in 0..{n - 1:,}: "
+            f"{len(holed):,} rows of the matrix have places without a neighbour in 0..{n - 1:,}"
+            f"{', or are removed and have neighbours' if len(removed) else ''}: "
             f"{named}{more}"
         )
 
@@ -142,7 +157,7 @@ def _attributes(config: RunConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_written(path: Path, config: RunConfig) -> None:
+def _check_written(path: Path, config: RunConfig, removed: Int32s) -> None:
     """Read the closed file once more: shapes, every chunk there, every place filled."""
     shape = (config.n, config.columns)
     with h5py.File(path, "r") as file:
@@ -152,7 +167,10 @@ def _check_written(path: Path, config: RunConfig) -> None:
             if dataset.shape != shape or dataset.id.get_num_chunks() != expected:
                 raise DamagedArtefact(f"{name} in {path} isn't whole: check the disk, run again")
         for chunk in file["neighbours"].iter_chunks():
-            _check_filled(chunk[0].start, file["neighbours"][chunk], config.n)
+            _check_filled(chunk[0].start, file["neighbours"][chunk], config.n, removed)
         for chunk in file["distances"].iter_chunks():
-            if not np.isfinite(file["distances"][chunk]).all():
+            finite = np.isfinite(file["distances"][chunk]).all(axis=1)
+            low, high = np.searchsorted(removed, (chunk[0].start, chunk[0].stop))
+            finite[removed[low:high] - chunk[0].start] = True
+            if not finite.all():
                 raise DamagedArtefact(f"{path} has distances that aren't numbers ({chunk[0]})")

@@ -52,8 +52,12 @@ class Measured:
     slack: Float64s
 
 
-def true_kth(rows: Rows, vectors: Vectors, k: int, space: str) -> Float64s:
+def true_kth(
+    rows: Rows, vectors: Vectors, k: int, space: str, removed: NDArray[np.bool_] | None = None
+) -> Float64s:
     """Distance float64 [m] from each of `rows` [m] to its k-th nearest other row of `vectors`.
+
+    removed: bool [n], rows that don't count as anybody's neighbours.
 
     Products propose k candidates per row, differences measure them. A product's rounding may
     prefer a candidate that is farther by some 1e-15 of the squared lengths (under l2 counted from
@@ -64,7 +68,7 @@ def true_kth(rows: Rows, vectors: Vectors, k: int, space: str) -> Float64s:
     with progress("exact search", -(-len(rows) // QUERIES) * len(vectors), "rows") as advance:
         for first in range(0, len(rows), QUERIES):
             chosen = rows[first : first + QUERIES]
-            candidates = _Candidates(vectors, chosen, k, space)
+            candidates = _Candidates(vectors, chosen, k, space, removed)
             for start in range(0, len(vectors), BLOCK):
                 advance(candidates.consider(start))
             nearest = measured(chosen, candidates.rows, vectors, space)
@@ -103,8 +107,15 @@ def recall_of(found: NDArray[np.bool_], n: int) -> Recall:
 class _Candidates:
     """The k rows that look nearest so far, per query; the query's own row is never among them."""
 
-    def __init__(self, vectors: Vectors, queries: Rows, k: int, space: str) -> None:
-        self.vectors, self.k, self.space = vectors, k, space
+    def __init__(
+        self,
+        vectors: Vectors,
+        queries: Rows,
+        k: int,
+        space: str,
+        removed: NDArray[np.bool_] | None,
+    ) -> None:
+        self.vectors, self.k, self.space, self.removed = vectors, k, space, removed
         self.own = queries
         # l2 doesn't change when the origin moves into the data, and products round less there
         self.origin = _wide(vectors[queries], space).mean(axis=0) if space == "l2" else 0.0
@@ -124,6 +135,8 @@ class _Candidates:
             scores += (block * block).sum(axis=1)
         inside = np.flatnonzero((self.own >= start) & (self.own < start + len(block)))
         scores[inside, self.own[inside] - start] = np.inf
+        if self.removed is not None:
+            scores[:, self.removed[start : start + len(block)]] = np.inf
         near = _smallest(scores, self.k)
         self.scores = np.hstack([self.scores, np.take_along_axis(scores, near, axis=1)])
         self.rows = np.hstack([self.rows, near + start])

@@ -31,6 +31,7 @@ from nearfield.space import Float32s, Int32s
 BLOCK_PLACES = 4 << 20
 """Places of the matrix that are held at once: 32 MiB of lists."""
 VECTOR_FILES = ("vectors.npy", "recordings.parquet", "space.json")
+REMOVED_FILE = "removed.npy"
 NOTHING = Recall(0.0, 0.0, 0.0)
 
 
@@ -108,8 +109,10 @@ class _Checker:
 
     def __init__(self, run: Run, sample: int, seed: int) -> None:
         self.run, self.config = run, run.config
+        self.removed = _removed_rows(Path(run.config.vectors), run.config.n)
+        live = np.flatnonzero(~self.removed)
         rng = np.random.default_rng(seed)
-        self.rows = np.sort(rng.choice(run.config.n, min(sample, run.config.n), replace=False))
+        self.rows = live[np.sort(rng.choice(len(live), min(sample, len(live)), replace=False))]
         self.problems: list[str] = []
         self.label_shares: Mapping[str, Mapping[str, Any]] = {}
         self.recall, self.compared, self.checked_rows = NOTHING, 0, 0
@@ -162,7 +165,8 @@ class _Checker:
                 "build again: nearfield build VECTORS --out RUN (which keeps what is finished)"
             )
         try:
-            found = fingerprint(**{name: sha256_of(path / name) for name in VECTOR_FILES})
+            names = [*VECTOR_FILES, *([REMOVED_FILE] if (path / REMOVED_FILE).exists() else [])]
+            found = fingerprint(**{name: sha256_of(path / name) for name in names})
         except FileNotFoundError as error:
             raise MissingFile(f"the vector set {path} lacks {error.filename}") from error
         if found != self.config.vectors_fingerprint:
@@ -177,10 +181,16 @@ class _Checker:
         config, faults, sample = self.config, Faults(), _Sample(self.rows, self.config.columns)
         recordings = vector_set / "recordings.parquet" if vector_set else None
         ids = _Ids(recordings) if recordings else None
-        labels = LabelShares(recordings) if recordings else None
+        labels = LabelShares(recordings, self.removed) if recordings else None
+        there = file["removed"][:] if "removed" in file else np.empty(0, np.int32)
+        if recordings and not np.array_equal(there, np.flatnonzero(self.removed)):
+            self.problems.append(
+                f"{len(there):,} rows of the matrix are removed where the vector set says"
+                f" {int(self.removed.sum()):,}"
+            )
         with progress("check rows", config.n, "rows") as advance:
             for start, neighbours, distances in _blocks(file, config):
-                check_lists(faults, start, neighbours, distances, config)
+                check_lists(faults, start, neighbours, distances, config, self.removed)
                 sample.take(start, neighbours, distances)
                 if ids:
                     wrong = ids.differ(file["recording_ids"], start, start + len(neighbours))
@@ -205,14 +215,27 @@ class _Checker:
         if wrong.counts:
             wrong.first = {kind: int(rows[place]) for kind, place in wrong.first.items()}
             self.problems += wrong.problems()
-        kth = true_kth(rows, vectors, config.columns, config.space)
+        kth = true_kth(rows, vectors, config.columns, config.space, self.removed)
         found = usable & (true.distances - true.slack <= kth[:, None])
-        self.recall, self.compared = recall_of(found, config.n), len(rows)
+        left = config.n - int(self.removed.sum())
+        self.recall, self.compared = recall_of(found, left), len(rows)
         if self.recall.mean < asked:
             self.problems.append(
                 f"recall {self.recall.mean:.4f} ({self.recall.low:.4f} to {self.recall.high:.4f}) "
                 f"on {len(rows):,} rows is below the {asked} that was asked for"
             )
+
+
+def _removed_rows(vector_set: Path, n: int) -> NDArray[np.bool_]:
+    """Rows without a recording, bool [n], as the vector set lists them."""
+    out = np.zeros(n, bool)
+    path = vector_set / REMOVED_FILE
+    if path.is_file():
+        rows = np.load(path, allow_pickle=False)
+        if rows.dtype != np.int32 or rows.ndim != 1 or ((rows < 0) | (rows >= n)).any():
+            raise DamagedArtefact(f"{path} isn't a list of rows in 0..{n - 1:,}: it was changed")
+        out[rows] = True
+    return out
 
 
 class _Sample:

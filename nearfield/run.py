@@ -6,6 +6,8 @@
     RUN/verification.json  what `nearfield verify` found
     RUN/steps.jsonl        one line per finished step: name, seconds, what it did
     RUN/postgres/          data of the embedded Postgres, if it is used
+    RUN/cells/             what an update of this run needs, kept for the next one
+    RUN/update.json  delta/  vectors/   of a run that an update made: from what, and its vector set
 
 Refuses to know how any of it is made.
 """
@@ -24,6 +26,8 @@ from nearfield.manifest import Manifest, fingerprint, read_manifest
 from nearfield.space import SpaceName
 
 MATRIX_KIND = "matrix"
+UPDATE_FILES = frozenset({"update.json", "delta", "incoming", "vectors", "steps.jsonl"})
+"""What an update puts into the directory of the run that it makes, before that is a run."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,8 @@ def create_run(path: Path, config: RunConfig) -> Run:
         if run.config != config:
             _write_config(path, config)
         return Run(path, config)
-    others = [entry.name for entry in path.glob("[!.]*")] if path.exists() else []
+    there = path.glob("[!.]*") if path.exists() else ()
+    others = [entry.name for entry in there if entry.name not in UPDATE_FILES]
     if others:
         raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
     _write_config(path, config)

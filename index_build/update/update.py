@@ -4,7 +4,7 @@ Owns the order of the steps and what is searched how. The numerics are in visit.
 and matrices are opened by the caller.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from nearfield.exact import exact_search
 from nearfield.neighbours import EMPTY
 from nearfield.run import RunConfig
 from nearfield.space import Float32s, Int32s, SpaceName, prepared
-from nearfield.vectorset import VectorSet
+from nearfield.vectorset import ID_COLUMN, VectorSet
 
 SCAN_ROWS = 65_536
 SAMPLE = 200
@@ -123,9 +123,8 @@ def computed_delta(
     change: Change,
     cells: UpdateCells,
     add: VectorSet | None,
-    note: Callable[[str], None],
 ) -> Delta:
-    """Everything that the change does to the matrix. `note` hears what is being done.
+    """Everything that the change does to the matrix.
 
     Cost: (new + changed + lists that lost a member) x (residents of the cells that they visit) x d;
     with removed or changed recordings also one look at every list.
@@ -135,7 +134,6 @@ def computed_delta(
     if add is not None:
         new = np.ascontiguousarray(add.vectors[change.source])
     rows = Rows(base.vectors.vectors, change.rows, new, base.config.space)
-    note("lists that lost a member")
     affected = _affected(base, change, columns)
     own_homes = homes(prepared(new, base.config.space), cells.centres, threads=base.threads)
     home = np.full(change.n, REMOVED, np.int32)
@@ -144,13 +142,16 @@ def computed_delta(
     home[change.removed] = REMOVED
     residents = _residents(change, cells, home, affected)
     queries = np.union1d(change.rows, affected).astype(np.int32)
-    note(f"{len(queries):,} lists to search")
     ratio, coverage = _ratio(base, cells, rows) if len(queries) else (1.0, 1.0)
     search = _Search(base, rows, residents, change, columns, ratio)
     neighbours, distances, entries = search.all(queries, np.flatnonzero(home >= 0))
     recordings = base.vectors.recordings.slice(0, 0)
     if add is not None:
         recordings = add.recordings.take(change.source)
+        if len(change.ids) == len(change.rows):
+            # all are new; without ids of their own they are numbered on
+            at = recordings.column_names.index(ID_COLUMN)
+            recordings = recordings.set_column(at, ID_COLUMN, change.ids)
     return Delta(
         rows=change.rows,
         vectors=new,

@@ -60,7 +60,7 @@ def base_of(tmp_path, vectors, *, k=10, space="l2", exact=True, removed=(), name
 
 def updated(base, add=None, remove=()):
     change = changes(base.vectors, add, list(remove))
-    delta = computed_delta(base, change, prepared_cells(base), add, lambda _text: None)
+    delta = computed_delta(base, change, prepared_cells(base), add)
     near, far = (
         np.concatenate(arrays)
         for arrays in zip(

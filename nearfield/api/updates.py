@@ -1,0 +1,427 @@
+"""Updates of a run, what is due after many of them, and a set without its removed recordings."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dumps.changes import ChangeReport, Thresholds, compare_runs
+from dumps.matrix import write_matrix
+from index_build.update.apply import merged_blocks
+from index_build.update.cells import Drift, UpdateCells, drift, read_cells, write_cells
+from index_build.update.change import Change, changes
+from index_build.update.delta import Delta, delta_is_finished, read_delta, write_delta
+from index_build.update.update import (
+    Base,
+    check_size,
+    computed_delta,
+    prepared_cells,
+    sampled_recall,
+    updated_cells,
+)
+from index_build.update.vectors import write_updated_set
+from nearfield import ingest as reading
+from nearfield.cluster import available_cores
+from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
+from nearfield.files import write_bytes
+from nearfield.ingest.options import IngestOptions
+from nearfield.lock import locked
+from nearfield.manifest import fingerprint
+from nearfield.run import Run, RunConfig, create_run, open_run
+from nearfield.vectorset import VectorSet, open_vector_set, write_vector_set
+
+UPDATE = "update.json"
+METHOD_EXACT = "exact"
+TWICE = ("duplicate id", "duplicate document")
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What an update did, by recordings: added, changed, removed; `unchanged` were there already.
+
+    entered: old lists that a new recording entered; refilled: lists that lost a member and were
+    searched again; lists: all lists that differ. recall: on the update's own sample, None before
+    the matrix is written. made False: it was finished already. seconds: per step.
+    """
+
+    run: Path
+    base: Path
+    n: int
+    k: int
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    entered: int
+    refilled: int
+    lists: int
+    recall: float | None
+    made: bool
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """What an update would do: recordings by kind, places per list, bytes of the new matrix."""
+
+    base: Path
+    n: int
+    k: int
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    matrix_bytes: int
+    vectors_bytes: int
+
+
+def update(
+    run: Path | str,
+    out: Path | str,
+    *,
+    add: Sequence[Path | str] | Path | str = (),
+    remove: Sequence[str] = (),
+    matrix: bool = True,
+    options: IngestOptions | None = None,
+) -> UpdateReport:
+    """Extend a finished run into the run `out`; rows keep their numbers.
+
+    add: one vector set of the same geometry, or sources that are ingested with the set's own
+    statistics (`options`: as they were ingested before). remove: recording ids. A recording of
+    `add` that the run has already counts as changed where its vector differs. Without `matrix` only
+    the delta is written, whose cost grows with what changed; the same call with it goes on from
+    there. Raises `UsageError`, `MissingFile` for a run that isn't finished, `InputRejected`,
+    `QualityGate` when the lists got worse, `RunLocked`, `DiskFull`.
+    """
+    base_path, out = Path(run), Path(out)
+    _check_places(base_path, out)
+    if not (base_path / "run.json").exists() and (base_path / UPDATE).exists():
+        _finish(base_path)
+    base_run = open_run(base_path)
+    sha256 = base_run.finished_matrix(verify=False).files[base_run.matrix.name].sha256
+    with locked(out):
+        added = _added(base_run, out, add, options)
+        mark = fingerprint(matrix=sha256, add=added and added.fingerprint, remove=sorted(remove))
+        known = _frozen(out, base_run, sha256, mark)
+        finished = _report_of(out, made=False) if known and _is_finished(out, mark) else None
+        if finished is not None:
+            return finished
+        steps = Run(out, base_run.config)
+        if not delta_is_finished(out / "delta", fingerprint=mark):
+            _make_delta(steps, base_run, sha256, added, list(remove), mark)
+        if matrix:
+            _write_run(steps, base_run, mark)
+        return _report_of(out, made=True)
+
+
+def plan_update(
+    run: Path | str, *, add: Sequence[Path | str] | Path | str = (), remove: Sequence[str] = ()
+) -> UpdatePlan:
+    """What `update` with a vector set would do; raises as it does. Writes nothing.
+
+    Sources have to be ingested to be counted: name a vector set, or do without the counts.
+    """
+    base_run = open_run(Path(run))
+    base_run.finished_matrix(verify=False)
+    vector_set = _vector_set(base_run)
+    paths = _paths(add)
+    added = None
+    if paths:
+        if not _is_vector_set(paths):
+            raise UsageError(
+                "expected a vector set for --dry-run, since sources are counted by ingesting them:"
+                " nearfield ingest SOURCE --out NEW, then --add NEW"
+            )
+        added = open_vector_set(paths[0])
+    change = changes(vector_set, added, list(remove))
+    with _opened(base_run, vector_set) as base:
+        columns = check_size(base, change)
+    return UpdatePlan(
+        base=base_run.path,
+        n=change.n,
+        k=columns,
+        added=change.added + change.returned,
+        changed=change.changed,
+        removed=len(change.gone),
+        unchanged=change.unchanged,
+        matrix_bytes=8 * change.n * columns,
+        vectors_bytes=4 * change.n * vector_set.d,
+    )
+
+
+def run_drift(run: Path | str) -> Drift | None:
+    """How far a run is from a fresh build, and why one is due; None before the first update."""
+    opened = open_run(Path(run))
+    try:
+        manifest = opened.finished_matrix(verify=False)
+    except MissingFile:
+        return None
+    cells = read_cells(opened.path / "cells", fingerprint=manifest.files[opened.matrix.name].sha256)
+    return None if cells is None else drift(cells)
+
+
+def compare(
+    run: Path | str,
+    run2: Path | str,
+    *,
+    sample: int = 100_000,
+    min_overlap: float | None = None,
+    max_shift: float | None = None,
+    max_removed: float | None = None,
+) -> ChangeReport:
+    """What differs between two finished runs; `ChangeReport.alarms` says which threshold passed."""
+    thresholds = Thresholds(min_overlap, max_shift, max_removed)
+    return compare_runs(open_run(Path(run)), open_run(Path(run2)), thresholds, sample=sample)
+
+
+def compact(vectors: Path | str, out: Path | str) -> VectorSet:
+    """Write a vector set without its removed recordings, to build from: rows are renumbered."""
+    old = open_vector_set(Path(vectors))
+    keep = np.setdiff1d(np.arange(old.n), old.removed)
+    facts = {name: value for name, value in old.manifest.facts.items() if name not in ("n", "d")}
+    with locked(Path(out)):
+        return write_vector_set(
+            Path(out),
+            np.ascontiguousarray(old.vectors[keep]),
+            old.recordings.take(keep),
+            old.geometry,
+            facts | {"removed": 0, "compacted": old.fingerprint},
+        )
+
+
+def _check_places(base: Path, out: Path) -> None:
+    if base.resolve() == out.resolve():
+        raise UsageError(
+            f"expected --out other than the run, got {out} for both: the run stays as it is"
+        )
+
+
+def _paths(add: Sequence[Path | str] | Path | str) -> list[Path]:
+    return [Path(add)] if isinstance(add, str | Path) else [Path(path) for path in add]
+
+
+def _is_vector_set(paths: list[Path]) -> bool:
+    return len(paths) == 1 and (paths[0] / "space.json").is_file()
+
+
+def _vector_set(run: Run) -> VectorSet:
+    found = open_vector_set(Path(run.config.vectors), verify=False)
+    if found.fingerprint != run.config.vectors_fingerprint:
+        raise MissingFile(
+            f"{found.path} holds another vector set than {run.path} was made from: put it back"
+        )
+    return found
+
+
+def _added(
+    base: Run, out: Path, add: Sequence[Path | str] | Path | str, options: IngestOptions | None
+) -> VectorSet | None:
+    paths = _paths(add)
+    if not paths:
+        return None
+    if _is_vector_set(paths):
+        return open_vector_set(paths[0])
+    options = options or IngestOptions(workers=available_cores())
+    geometry = _vector_set(base).geometry
+    report = reading.ingest(paths, out / "incoming", replace(options, base=geometry))
+    twice = sum(report.rejected.get(reason, 0) for reason in TWICE)
+    if twice:
+        raise InputRejected(
+            f"{twice:,} recordings to add come more than once; see {report.rejects_file}. Name each"
+            " once"
+        )
+    return open_vector_set(out / "incoming")
+
+
+def _frozen(out: Path, base: Run, sha256: str, mark: str) -> bool:
+    """Write down what is to be done, or find the same there (True); else `UsageError`."""
+    path = out / UPDATE
+    if path.exists():
+        there = json.loads(path.read_bytes())
+        if there["fingerprint"] != mark:
+            raise UsageError(
+                f"{out} holds another update (of {there['base']}): choose another directory"
+            )
+        return True
+    others = [it.name for it in out.glob("[!.]*") if it.name != "incoming"]
+    if others:
+        raise UsageError(f"{out} isn't empty (it holds {others[0]}): choose another directory")
+    frozen = {"base": str(base.path.resolve()), "matrix": sha256, "fingerprint": mark}
+    write_bytes(path, (json.dumps(frozen, indent=2) + "\n").encode())
+    return False
+
+
+@contextmanager
+def _opened(run: Run, vector_set: VectorSet) -> Iterator[Base]:
+    facts = run.finished_matrix(verify=False).facts
+    with h5py.File(run.matrix, "r") as file:
+        yield Base(
+            config=run.config,
+            vectors=vector_set,
+            neighbours=file["neighbours"],
+            distances=file["distances"],
+            exact=facts.get("method") == METHOD_EXACT,
+            estimate=float(facts.get("recall_estimate", run.config.recall)),
+            threads=available_cores(),
+        )
+
+
+def _cells(steps: Run, base_run: Run, base: Base, sha256: str) -> UpdateCells:
+    folder = base_run.path / "cells"
+    with steps.step("cells") as facts:
+        cells = read_cells(folder, fingerprint=sha256)
+        facts["kept"] = cells is not None
+        if cells is None:
+            cells = prepared_cells(base)
+            with locked(base_run.path):
+                write_cells(folder, cells, fingerprint=sha256)
+        facts["cells"] = len(cells.centres)
+    return cells
+
+
+def _make_delta(
+    steps: Run, base_run: Run, sha256: str, added: VectorSet | None, remove: list[str], mark: str
+) -> None:
+    vector_set = _vector_set(base_run)
+    with steps.step("changes") as facts:
+        change: Change = changes(vector_set, added, remove)
+        if change.nothing:
+            raise InputRejected(
+                f"nothing to do: all {change.unchanged:,} recordings to add are in the run already,"
+                " with the same vectors"
+            )
+        facts |= {"added": change.added, "changed": change.changed, "removed": len(change.gone)}
+    with _opened(base_run, vector_set) as base:
+        cells = _cells(steps, base_run, base, sha256)
+        with steps.step("update") as facts:
+            delta = computed_delta(base, change, cells, added)
+            facts |= {name: delta.facts[name] for name in ("refilled", "entered", "ratio")}
+            write_delta(steps.path / "delta", delta, fingerprint=mark)
+
+
+def _write_run(steps: Run, base_run: Run, mark: str) -> None:
+    """Vector set, matrix and cells of the run that the delta makes; kept steps aren't repeated."""
+    out = steps.path
+    delta = read_delta(out / "delta", fingerprint=mark)
+    with steps.step("check base"):
+        manifest = base_run.finished_matrix()
+        old = open_vector_set(Path(base_run.config.vectors))
+    with steps.step("write vectors"):
+        made = _written_set(out / "vectors", old, delta, mark)
+    with _opened(base_run, old) as base:
+        with steps.step("check recall") as facts:
+            recall = sampled_recall(base, delta, seed=base_run.config.seed)
+            facts["recall"] = round(recall, 5)
+        run = create_run(out, _config(base_run.config, made))
+        ends = _Ends(made.n)
+        with run.step("write matrix"):
+            blocks = ends.of(merged_blocks(base.neighbours, base.distances, delta))
+            written = write_matrix(
+                run,
+                blocks,
+                made.ids,
+                attributes=_attributes(manifest.facts, base_run, recall, mark),
+                removed=made.removed,
+            )
+    sha256 = manifest.files[base_run.matrix.name].sha256
+    cells = read_cells(base_run.path / "cells", fingerprint=sha256)
+    if cells is not None:
+        after = updated_cells(cells, delta, ends.limits, ends.largest)
+        write_cells(out / "cells", after, fingerprint=written.files[run.matrix.name].sha256)
+    shutil.rmtree(out / "incoming", ignore_errors=True)
+
+
+class _Ends:
+    """Takes note of the last place of each list as blocks pass by."""
+
+    def __init__(self, n: int) -> None:
+        self.limits, self.largest = np.empty(n, np.float32), np.empty(n, np.int32)
+
+    def of(self, blocks: Iterator[Any]) -> Iterator[Any]:
+        """The blocks as they are."""
+        for first, near, far in blocks:
+            rows = slice(first, first + len(near))
+            self.limits[rows], self.largest[rows] = far[:, -1], near[:, -1]
+            yield first, near, far
+
+
+def _written_set(path: Path, old: VectorSet, delta: Delta, mark: str) -> VectorSet:
+    try:
+        made = open_vector_set(path)
+        if made.manifest.facts.get("update") == mark:
+            return made
+    except (MissingFile, DamagedArtefact):
+        pass
+    return write_updated_set(path, old, delta, update=mark)
+
+
+def _config(base: RunConfig, made: VectorSet) -> RunConfig:
+    return replace(
+        base, vectors=str(made.path.resolve()), vectors_fingerprint=made.fingerprint, n=made.n
+    )
+
+
+def _attributes(facts: Any, base: Run, recall: float, mark: str) -> dict[str, Any]:
+    updates = int(facts.get("updates", 0)) + 1
+    return {
+        "method": facts["method"],
+        "method_reason": f"update {updates} of a run built by {facts['method']}",
+        "recall_estimate": recall,
+        "parts": 1,
+        "kept": 0,
+        "updates": updates,
+        "updated_from": base.config.fingerprint,
+        "update": mark,
+    }
+
+
+def _is_finished(out: Path, mark: str, *, verify: bool = True) -> bool:
+    try:
+        manifest = open_run(out).finished_matrix(verify=verify)
+    except (MissingFile, DamagedArtefact):
+        return False
+    return manifest.facts.get("update") == mark
+
+
+def _finish(path: Path) -> None:
+    """Write the matrix of an update that stopped at its delta."""
+    with locked(path):
+        frozen = json.loads((path / UPDATE).read_bytes())
+        base = open_run(Path(frozen["base"]))
+        _write_run(Run(path, base.config), base, frozen["fingerprint"])
+
+
+def _report_of(out: Path, *, made: bool) -> UpdateReport:
+    frozen = json.loads((out / UPDATE).read_bytes())
+    delta = read_delta(out / "delta", fingerprint=frozen["fingerprint"])
+    recall = None
+    if _is_finished(out, frozen["fingerprint"], verify=False):
+        recall = float(open_run(out).finished_matrix(verify=False).facts["recall_estimate"])
+    facts = delta.facts
+    return UpdateReport(
+        run=out,
+        base=Path(frozen["base"]),
+        n=facts["n"],
+        k=facts["columns"],
+        added=facts["added"] + facts["returned"],
+        changed=facts["changed"],
+        removed=len(facts["gone"]),
+        unchanged=facts["unchanged"],
+        entered=facts["entered"],
+        refilled=facts["refilled"],
+        lists=len(delta.changed_rows),
+        recall=recall,
+        made=made,
+        seconds=_seconds(out),
+    )
+
+
+def _seconds(out: Path) -> dict[str, float]:
+    run = Run(out, RunConfig("", "", 2, 1, "l2", 1, 1.0, "", 0))
+    return {step["step"]: step["seconds"] for step in run.steps()}
