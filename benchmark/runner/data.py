@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nearfield.errors import InputRejected, MissingFile, NearfieldError
+from nearfield.errors import InputRejected, MissingFile, NearfieldError, UsageError
 from nearfield.files import atomic_path, sha256_of
 from nearfield.ingest import ingest
 from nearfield.ingest.ann_benchmarks import read_matrix
@@ -38,7 +38,7 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a benchmark, in the directory `path`; `base` rows, `asked` queries.
+    """The data of a benchmark, in the directory `path`; `base` of `whole` rows, `asked` queries.
 
     `vectors_fingerprint` is that of the vector set that was split.
     """
@@ -48,6 +48,7 @@ class Data:
     name: str
     space: SpaceName
     base: int
+    whole: int
     d: int
     asked: int
     distinct: int
@@ -74,8 +75,8 @@ def prepare_data(source: Path, directory: Path, *, space: str | None, seed: int)
     """Split `source` (vector set, ann-benchmarks HDF5, .npy or .npz) into `directory`, or open
     what is there already. `space` is for files; a vector set brings its own.
 
-    Raises `InputRejected` for fewer than 3 vectors or zero vectors under cosine, `MissingFile`,
-    `DiskFull`. Cost: one copy of the vectors, block by block.
+    Raises `UsageError` where it holds other vectors, `InputRejected` for fewer than 3 vectors or
+    zero vectors under cosine, `MissingFile`, `DiskFull`. Cost: one copy of the vectors.
     """
     if not source.exists():
         raise MissingFile(
@@ -87,7 +88,12 @@ def prepare_data(source: Path, directory: Path, *, space: str | None, seed: int)
         manifest = read_manifest(directory / "manifest.json", kind=KIND)
     except NearfieldError:
         manifest = None
-    if manifest is not None and manifest.fingerprint == mark:
+    if manifest is not None and manifest.fingerprint != mark:
+        raise UsageError(
+            f"{directory.parent} holds the benchmark of other vectors ({manifest.facts['name']}, "
+            "or another state of them): choose another --out, or remove that one"
+        )
+    if manifest is not None:
         return _opened(directory, manifest)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -156,6 +162,7 @@ def _write_split(opened: VectorSet, source: Path, directory: Path, seed: int) ->
     return {
         "space": space,
         "base": base,
+        "whole": opened.n,
         "d": opened.d,
         "asked": len(queries),
         "distinct": _distinct(mapped(directory / "vectors.npy")[:base]),

@@ -202,7 +202,7 @@ class _GroupRun:
         return ended.status is Status.TIMEOUT and early
 
     def _drop(self, points: Sequence[Point]) -> None:
-        reason = "the budget was spent"
+        reason = "left out by the budget"
         self.unmeasured += self.store.without_figures(Status.DROPPED, reason, points)
 
     def _build_request(self) -> Build:

@@ -45,8 +45,8 @@ class Search(Request, frozen=True, kw_only=True, tag="search"):
 
     `queries` None: ask for every row, k + 1 each, and keep the lists of the rows in the file
     `checked.npy` in `out`. `batches`: vectors handed over at once. `limit_bytes`: memory that index
-    and answers
-    may take beyond what the process had before; the index is then mapped where the library can.
+    and answers may take beyond what the process had before; the index is then mapped where the
+    library can.
     """
 
     folder: str

@@ -7,24 +7,15 @@ one line per finished group on stderr, with an estimate of what is left.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future, as_completed
 
-from benchmark.runner.budget import History, expected_seconds, next_group, remaining_seconds
+from benchmark.runner.budget import History, next_group, remaining_seconds
 from benchmark.runner.group import GroupReport, run_group
 from benchmark.runner.plan import Group
 from benchmark.runner.store import Place
 from nearfield.errors import Infrastructure, NearfieldError
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A group that the budget left out, and why."""
-
-    group: Group
-    reason: str
 
 
 def run_groups(
@@ -33,8 +24,10 @@ def run_groups(
     groups: Sequence[Group],
     budget_s: float | None,
     on_report: Callable[[GroupReport], None],
-) -> list[Dropped]:
+) -> list[Group]:
     """Measure all groups, as far as the budget goes; returns those that it left out.
+
+    Of those, what an earlier run measured is still reported, the rest as dropped.
 
     A machine of the cluster gets one group at a time. A group whose task fails doesn't stop the
     others; they are listed at the end. Raises `Infrastructure` for them, `DiskFull` at once.
@@ -59,7 +52,7 @@ class _Schedule:
         self.failed: list[str] = []
         self.running: dict[Future, tuple[str, Group]] = {}
 
-    def run(self) -> list[Dropped]:
+    def run(self) -> list[Group]:
         queue: Any = as_completed([])
         for address in one_worker_per_host(self.client):
             self._start(address, queue)
@@ -74,7 +67,9 @@ class _Schedule:
                 + "\n  ".join(self.failed)
                 + "\nWhat was finished is kept: run the same command again to try the rest"
             )
-        return [Dropped(group, self._why(group)) for group in self.remaining]
+        for group in self.remaining:
+            self.on_report(run_group(self.place, group, 0.0))
+        return self.remaining
 
     def _left(self) -> float | None:
         if self.budget_s is None:
@@ -120,14 +115,8 @@ class _Schedule:
         unfinished = [*self.remaining, *(group for _, group in self.running.values())]
         left = remaining_seconds(unfinished, self.history)
         if unfinished and left is not None:
-            hosts = max(1, len(self.running) or 1)
-            text += f", about {_duration(left / hosts)} left"
+            text += f", about {duration(left / max(1, len(self.running)))} left"
         print(text, file=sys.stderr, flush=True)
-
-    def _why(self, group: Group) -> str:
-        expected = expected_seconds(group, self.history)
-        takes = "" if expected is None else f", it would take about {_duration(expected)}"
-        return f"left out by the budget of {_duration(self.budget_s or 0)}{takes}"
 
 
 def one_worker_per_host(client: Client) -> list[str]:
@@ -136,5 +125,6 @@ def one_worker_per_host(client: Client) -> list[str]:
     return list({worker["host"]: address for address, worker in workers.items()}.values())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for people."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

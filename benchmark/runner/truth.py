@@ -69,9 +69,9 @@ def write_truth(path: str, data: Data, workload: Workload, n: int, k: int, *, th
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     rows = checked_rows(workload, n, data.asked)
     vectors = data.vectors[:n]
-    given = _given_lists(data, k) if workload == "queries" and n == data.base else None
-    if given is not None:
-        neighbours, distances = given
+    given = data.given if workload == "queries" and n == data.base else None
+    if given is not None and given.shape[1] >= k:
+        neighbours, distances = _given_lists(given[:, :k], data)
     elif workload == "queries":
         queries = np.ascontiguousarray(data.queries)
         neighbours, distances = exact_search(queries, vectors, k, space=data.space)
@@ -82,29 +82,33 @@ def write_truth(path: str, data: Data, workload: Workload, n: int, k: int, *, th
     write_part(Path(path), table, fingerprint=_mark(data, workload, n))
 
 
-def _given_lists(data: Data, k: int) -> tuple[Int32s, Float32s] | None:
-    """The neighbours that the source brought, with distances of our own, if they reach to k.
+def audit_given(data: Data) -> None:
+    """Compare some of the neighbours that the source brought with exact search.
 
     Raises `InputRejected` where they aren't the nearest: recall against them would be wrong.
     """
     given = data.given
-    if given is None or given.shape[1] < k:
-        return None
-    queries = np.ascontiguousarray(data.queries)
-    near = np.ascontiguousarray(given[:, :k])
-    vectors = data.vectors[: data.base]
-    near, distances = sort_lists(near, list_distances(queries, vectors, near, data.space))
-    _, true = exact_search(queries[:AUDITED], vectors, k, space=data.space)
-    wrong = np.flatnonzero(
-        np.abs(distances[:AUDITED] - true).max(axis=1)
-        > AUDIT_TOLERANCE * np.abs(true).max(axis=1) + 1e-6
-    )
+    if given is None:
+        return
+    few = min(AUDITED, len(given))
+    _, stated = _given_lists(given, data)
+    queries = np.ascontiguousarray(data.queries[:few])
+    _, true = exact_search(queries, data.vectors[: data.base], given.shape[1], space=data.space)
+    away = np.abs(stated[:few] - true).max(axis=1)
+    wrong = np.flatnonzero(away > AUDIT_TOLERANCE * np.abs(true).max(axis=1) + 1e-6)
     if len(wrong):
         raise InputRejected(
-            f"the neighbours in the source of {data.name} aren't the nearest of its test query "
-            f"{wrong[0]}: its distances differ from exact search. Remove `neighbors` from the file"
+            f"the neighbours in the file of {data.name} aren't the nearest of its test query "
+            f"{wrong[0]}: exact search finds others. Remove `neighbors` from it, then they are "
+            "computed"
         )
-    return near, distances
+
+
+def _given_lists(given: Int32s, data: Data) -> tuple[Int32s, Float32s]:
+    """Neighbours that the source brought, with distances of our own."""
+    queries, near = np.ascontiguousarray(data.queries), np.ascontiguousarray(given)
+    vectors = data.vectors[: data.base]
+    return sort_lists(near, list_distances(queries, vectors, near, data.space))
 
 
 def _mark(data: Data, workload: Workload, n: int) -> str:

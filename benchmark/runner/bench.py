@@ -1,0 +1,325 @@
+"""The benchmark as a whole: prepare, find the truth, measure, write tables, exports, the choice.
+
+Owns the order of things and `bench.json`. Everything that is finished is kept, so the same command
+again converges, and another one with more methods, sizes or k adds to what is there.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from distributed import Client
+
+from benchmark.choice import CHOICE, Searched, write_choice
+from benchmark.grids import Configuration, load_grid
+from benchmark.results.ann_benchmarks import export_results
+from benchmark.results.file import read_outcomes, result_files
+from benchmark.results.outcome import Outcome, Workload
+from benchmark.results.table import write_table
+from benchmark.runner.container import check_image
+from benchmark.runner.data import Data, prepare_data
+from benchmark.runner.group import GroupReport
+from benchmark.runner.plan import KS, QUICK_KS, WORKLOADS, Group, Settings, ks_for, sizes_for
+from benchmark.runner.schedule import one_worker_per_host, run_groups
+from benchmark.runner.store import Place
+from benchmark.runner.truth import audit_given, truth_task
+from nearfield.cluster import ClusterOptions, available_cores, connected, run_tasks
+from nearfield.errors import UsageError, disk_errors
+from nearfield.files import remove_temporaries, write_bytes
+from nearfield.libraries import library_facts
+from nearfield.lock import locked
+from nearfield.machine import machine_facts
+from nearfield.manifest import library_versions
+
+BENCH = "bench.json"
+QUICK_EFFORTS = 4
+QUICK_REPEAT = 2
+MEMORY_SHARE = 0.8
+"""Of the machine's memory: the cap of a process unless said otherwise."""
+FOLDERS = ("results", "truth", "indexes", "data")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What a user chooses. None: the default, which depends on `quick` and on the machine.
+
+    methods: out of the grid, all if empty. rows: sizes. budget_s: for everything; timeout_s and
+    memory_bytes: for one process. container: image to measure in. space: for files without one.
+    """
+
+    methods: tuple[str, ...] = ()
+    grid: Path | None = None
+    quick: bool = False
+    ks: tuple[int, ...] | None = None
+    rows: tuple[int, ...] | None = None
+    workloads: tuple[Workload, ...] = WORKLOADS
+    space: str | None = None
+    budget_s: float | None = None
+    timeout_s: float = 1200.0
+    memory_bytes: int | None = None
+    threads: int | None = None
+    container: str | None = None
+    seed: int = 0
+
+    @property
+    def asked_ks(self) -> tuple[int, ...]:
+        """The values of k, ascending."""
+        return tuple(sorted(set(self.ks or (QUICK_KS if self.quick else KS))))
+
+    @property
+    def settings(self) -> Settings:
+        """How everything is measured on this machine."""
+        memory = self.memory_bytes or int(MEMORY_SHARE * machine_facts().memory_total_bytes)
+        return Settings(
+            ks=self.asked_ks,
+            workloads=self.workloads,
+            threads=self.threads or available_cores(),
+            timeout_s=self.timeout_s,
+            memory_bytes=memory,
+            repeat=QUICK_REPEAT if self.quick else 3,
+            efforts=QUICK_EFFORTS if self.quick else None,
+            seed=self.seed,
+            container=self.container,
+        )
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What a benchmark did: rows of the table by status, points measured now and kept."""
+
+    out: Path
+    dataset: str
+    sizes: tuple[int, ...]
+    rows: Mapping[str, int]
+    measured: int
+    kept: int
+    dropped: tuple[str, ...]
+    notes: tuple[str, ...]
+    choice: Path
+    candidates: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """What a benchmark would measure. `disk_bytes`: data and the largest index, roughly."""
+
+    dataset: str
+    rows: int
+    d: int
+    sizes: tuple[int, ...]
+    ks: tuple[int, ...]
+    configurations: tuple[str, ...]
+    groups: int
+    disk_bytes: int
+    notes: tuple[str, ...]
+
+
+def run_bench(
+    source: Path, out: Path, options: BenchOptions, cluster: ClusterOptions | None = None
+) -> BenchReport:
+    """Measure the methods on the vectors of `source` in the directory `out`, or go on there.
+
+    Raises `UsageError` (options, grid, another data set in `out`), `InputRejected`, `MissingFile`,
+    `Infrastructure`, `DiskFull`, `RunLocked`. What libraries do wrong are rows of the table.
+    """
+    started = time.monotonic()
+    configurations = chosen_configurations(options)
+    check_options(options)
+    with locked(out), disk_errors(out):
+        data, place = _prepared(source, out, options)
+        sizes = sizes_for(data.base, options.rows, quick=options.quick)
+        groups = [Group(n, configuration) for n in sizes for configuration in configurations]
+        notes = _notes(data, sizes, options)
+        with connected(cluster or ClusterOptions(workers=1)) as client:
+            _write_bench(place, client, sizes, configurations, notes)
+            _find_truths(client, place, sizes)
+            spent = time.monotonic() - started
+            left = None if options.budget_s is None else max(0.0, options.budget_s - spent)
+            reports: list[GroupReport] = []
+            try:
+                dropped = run_groups(client, place, groups, left, reports.append)
+            finally:
+                outcomes = all_outcomes(place.directory, reports)
+                write_table(place.directory, outcomes)
+        export_results(place.directory, data.queries, outcomes, base=data.base)
+        choice = write_choice(out / CHOICE, _searched(place), outcomes)
+    return BenchReport(
+        out=out,
+        dataset=data.name,
+        sizes=sizes,
+        rows=_counted(outcomes),
+        measured=sum(report.measured for report in reports),
+        kept=sum(report.kept for report in reports),
+        dropped=tuple(group.label for group in dropped),
+        notes=tuple(notes),
+        choice=out / CHOICE,
+        candidates=len(choice.candidates),
+        seconds=time.monotonic() - started,
+    )
+
+
+def chosen_configurations(options: BenchOptions) -> list[Configuration]:
+    """The grid's configurations of the asked methods. Raises `UsageError` for unknown ones."""
+    configurations = load_grid(options.grid, quick=options.quick)
+    if not options.methods:
+        return configurations
+    there = {name for one in configurations for name in (one.name, one.address)}
+    unknown = [name for name in options.methods if name not in there]
+    if unknown:
+        known = ", ".join(sorted({configuration.name for configuration in configurations}))
+        raise UsageError(f"expected methods out of the grid's {known}; got {unknown[0]!r}")
+    return [one for one in configurations if {one.name, one.address} & set(options.methods)]
+
+
+def check_options(options: BenchOptions) -> None:
+    """Raise `UsageError` for options that make no sense, before anything is written."""
+    if min(options.asked_ks) < 1:
+        raise UsageError(f"expected k of at least 1, got {min(options.asked_ks)}")
+    if not options.workloads or set(options.workloads) - set(WORKLOADS):
+        given = ", ".join(options.workloads) or "nothing"
+        raise UsageError(f"expected workloads out of {', '.join(WORKLOADS)}; got {given}")
+    limits = {
+        "--timeout": options.timeout_s,
+        "--budget": options.budget_s,
+        "--memory": options.memory_bytes,
+        "--threads": options.threads,
+    }
+    for name, value in limits.items():
+        if value is not None and value <= 0:
+            raise UsageError(f"expected {name} above 0, got {value}")
+    if options.container is not None:
+        check_image(options.container)
+
+
+def _prepared(source: Path, out: Path, options: BenchOptions) -> tuple[Data, Place]:
+    """The data in `out`, which is refused where it holds the benchmark of another data set."""
+    for name in FOLDERS:
+        (out / name).mkdir(exist_ok=True)
+        remove_temporaries(out / name)
+    remove_temporaries(out)
+    data = prepare_data(source, out.resolve() / "data", space=options.space, seed=options.seed)
+    return data, Place(out.resolve(), data, options.settings)
+
+
+def _find_truths(client: Client, place: Place, sizes: Sequence[int]) -> None:
+    settings, data = place.settings, place.data
+    tasks = [
+        truth_task(place.directory, data, workload, n, max(ks_for(n, settings.ks)))
+        for n in sizes
+        for workload in settings.workloads
+    ]
+    if data.base in sizes and "queries" in settings.workloads:
+        audit_given(data)
+    run_tasks(client, "truth", [task for task in tasks if task is not None])
+
+
+def _write_bench(
+    place: Place,
+    client: Client,
+    sizes: Sequence[int],
+    configurations: Sequence[Configuration],
+    notes: Sequence[str],
+) -> None:
+    """What is measured where, with what: for the report, and for whoever reads the figures."""
+    hosts = one_worker_per_host(client)
+    machines = client.run(machine_facts, workers=hosts)
+    libraries = sorted({configuration.method.library for configuration in configurations})
+    asked = client.submit(library_facts, ("numpy", "numba", *libraries), workers=hosts[:1])
+    data = {name: value for name, value in asdict(place.data).items() if name != "path"}
+    content = {
+        "data": data,
+        "sizes": list(sizes),
+        "settings": asdict(place.settings),
+        "configurations": [str(configuration) for configuration in configurations],
+        "machines": [machine.to_json() for machine in machines.values()],
+        "libraries": [library.to_json() for library in asked.result()],
+        "versions": library_versions(),
+        "notes": list(notes),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_bytes(place.directory / BENCH, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def all_outcomes(directory: Path, reports: Sequence[GroupReport]) -> list[Outcome]:
+    """Rows of the table: those of the reports, and what else lies in the directory.
+
+    A file of an earlier run doesn't count where a report covers its place: it is of an older
+    library, another machine, or a failure that has been overcome. Of several the newest counts.
+    """
+    reported = [row for report in reports for row in (*report.outcomes, *report.unmeasured)]
+    covered = {_place_of(outcome) for outcome in reported}
+    rest: dict[tuple[object, ...], Outcome] = {}
+    for path in result_files(directory):
+        found = read_outcomes(path)
+        for outcome in found[1] if found is not None else ():
+            if _place_of(outcome) not in covered:
+                key = (*_place_of(outcome), outcome.batch, outcome.search)
+                key += (outcome.memory_limit_bytes,)
+                if key not in rest or rest[key].measured_at < outcome.measured_at:
+                    rest[key] = outcome
+    return [*reported, *rest.values()]
+
+
+def _place_of(outcome: Outcome) -> tuple[object, ...]:
+    return outcome.n, outcome.k, outcome.workload, outcome.method, outcome.build
+
+
+def _searched(place: Place) -> Searched:
+    data = place.data
+    return Searched(
+        dataset=data.name,
+        vectors_fingerprint=data.vectors_fingerprint,
+        space=data.space,
+        n=data.whole,
+        d=data.d,
+        threads=place.settings.threads,
+    )
+
+
+def _notes(data: Data, sizes: Sequence[int], options: BenchOptions) -> list[str]:
+    """What a reader of the figures must know about the data and what was left out."""
+    notes = []
+    asked = options.asked_ks
+    for n in sizes:
+        if ks_for(n, asked) != asked:
+            left_out = ", ".join(f"{k:,}" for k in asked if k >= n)
+            kept = ", ".join(f"{k:,}" for k in ks_for(n, asked))
+            notes.append(f"k = {left_out} needs more than {n:,} rows: k = {kept} there")
+    if data.distinct < data.base:
+        notes.append(
+            f"{data.base - data.distinct:,} of {data.base:,} rows equal another one: neighbours at "
+            "distance 0 count as ties, whichever of them is found"
+        )
+    return notes
+
+
+def _counted(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    return dict(Counter(str(outcome.status) for outcome in outcomes))
+
+
+def plan_bench(source: Path, out: Path, options: BenchOptions) -> BenchPlan:
+    """What `run_bench` would measure; reads the source, writes nothing below `out`.
+
+    For files the vectors are read into a temporary directory. Raises as `run_bench` does.
+    """
+    configurations = chosen_configurations(options)
+    check_options(options)
+    with TemporaryDirectory(prefix="nearfield-bench-") as work:
+        data = prepare_data(source, Path(work) / "data", space=options.space, seed=options.seed)
+        sizes = sizes_for(data.base, options.rows, quick=options.quick)
+        return BenchPlan(
+            dataset=data.name,
+            rows=data.whole,
+            d=data.d,
+            sizes=sizes,
+            ks=options.asked_ks,
+            configurations=tuple(map(str, configurations)),
+            groups=len(sizes) * len(configurations),
+            disk_bytes=3 * 4 * data.whole * data.d,
+            notes=tuple(_notes(data, sizes, options)),
+        )
