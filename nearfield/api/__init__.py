@@ -15,7 +15,6 @@ from dumps.postgres.retention import Pruning
 from dumps.postgres.runs import LoadedRun
 from dumps.verify import Verification
 from nearfield.api.bench import BenchOptions, BenchPlan, BenchReport, bench, plan_of_bench
-from nearfield.api.bench import BenchOptions, BenchPlan, BenchReport, bench, plan_of_bench
 from nearfield.api.databases import (
     LoadPlan,
     doctor,
@@ -47,9 +46,6 @@ __all__ = [
     "BenchOptions",
     "BenchPlan",
     "BenchReport",
-    "BenchOptions",
-    "BenchPlan",
-    "BenchReport",
     "BuildReport",
     "DumpCheck",
     "DumpOptions",
@@ -68,7 +64,6 @@ __all__ = [
     "UpdateReport",
     "Verification",
     "bench",
-    "bench",
     "build",
     "check_dump",
     "cluster_down",
@@ -85,7 +80,6 @@ __all__ = [
     "place_of",
     "plan_dump",
     "plan_load",
-    "plan_of_bench",
     "plan_of_bench",
     "plan_update",
     "prune",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nearfield import __version__
-from nearfield.cli import benching, (
+from nearfield.cli import (
     benching,
     building,
     databases,
@@ -38,7 +38,7 @@ app = typer.Typer(
     "5 infrastructure (run again to resume), 75 another process holds the lock, 130 interrupted.",
 )
 
-for commands in (ingesting, benching, benching, building, databases, dumping, jobs, machines, updating):
+for commands in (ingesting, benching, building, databases, dumping, jobs, machines, updating):
     commands.register(app)
 
 
