@@ -2,12 +2,12 @@
 
     python -m benchmark.copy_speed [--n 200000] [-k 100] [--pairs 5]
 
-Three ways to fill a table take turns, so that a busy machine slows all: the load's own copy (read
-HDF5, gate, encode, COPY); the same bytes, encoded beforehand into a file, copied into the same
-table with its checks; and into a table without checks. Each time covers one transaction with its
-commit, which forces the table to disk. Every repetition is kept. The lists are random: no search
-is measured. Then one whole `load_run`, and 5,000 lookups through `similar_recordings` in one
-session. Prints Markdown. Owns this measurement; needs about 5 kB of disk per recording at k = 100.
+The ways to fill a table take turns, so that a busy machine slows all: the load's own filling of its
+chunks (read HDF5, gate, encode, COPY, key) by two connections and by one; the same bytes, encoded
+beforehand into a file, sent by one COPY into one table with the same checks; and into a table
+without checks. Each time covers the commits, which force the tables to disk. Every repetition is
+kept. The lists are random: no search is measured. Before them one whole `load_run`, after them
+5,000 lookups through `similar_recordings`, prepared, in one session. Prints Markdown. Owns this measurement; needs about 5 kB of disk per recording at k = 100.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,18 @@ import pyarrow as pa
 from psycopg2 import sql
 
 from dumps.matrix import Block, write_matrix
+from dumps.postgres.chunks import fill
 from dumps.postgres.load import load_run
-from dumps.postgres.partition import BLOCK_BYTES, copy_in, create_lists, leaf, list_blocks
+from dumps.postgres.partition import (
+    BLOCK_BYTES,
+    Chunk,
+    Copied,
+    create_lists,
+    leaf,
+    list_blocks,
+)
+from dumps.postgres.retention import discard
+from dumps.postgres.runs import runs
 from dumps.postgres.server import embedded
 from dumps.postgres.source import Source, opened_source
 from nearfield.run import Run, RunConfig, create_run
@@ -59,69 +71,89 @@ def measured(run: Run, folder: Path, pairs: int) -> dict[str, Any]:
     with embedded(run.postgres) as dsn:
         report = load_run(run, dsn)
         with opened_source(run, labels=False) as source:
+            whole = Chunk(0, 0, source.n)
             with encoded.open("wb") as stream:
-                stream.writelines(list_blocks(TRIAL, source, _ignore))
-            ways = _ways(source, encoded)
+                stream.writelines(list_blocks(TRIAL, source, whole, Copied(), _ignore))
+            ways = {
+                "load": partial(_loaded, source=source, connections=2),
+                "load, 1 connection": partial(_loaded, source=source, connections=1),
+                "plain": partial(_plain, encoded=encoded, source=source),
+                "plain, no checks": partial(_plain, encoded=encoded, source=None),
+            }
             seconds: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(pairs):
-                for name, fill in ways.items():
-                    seconds[name].append(_timed(dsn, source.k, fill, bare=name == "no checks"))
+                for name, timed in ways.items():
+                    seconds[name].append(timed(dsn))
         return {
             "n": run.config.n,
             "k": run.config.columns,
             "seconds": seconds,
             "bytes": encoded.stat().st_size,
             "load_s": report.seconds,
-            "stored": _asked(
-                dsn, "SELECT pg_total_relation_size('nearfield.neighbours_%s')", report.run_id
-            ),
+            "stored": next(each.bytes for each in runs(dsn) if each.run_id == report.run_id),
             "server": _asked(dsn, "SHOW server_version"),
-            "lookups_us": _lookups(dsn, run.config.n),
+            "lookups_us": lookups(dsn, run.config.n),
         }
 
 
-def _ways(source: Source, encoded: Path) -> dict[str, Callable[[Any, sql.Composable], None]]:
-    def own(cursor: Any, statement: sql.Composable) -> None:
-        copy_in(cursor, statement, list_blocks(TRIAL, source, _ignore))
-
-    def plain(cursor: Any, statement: sql.Composable) -> None:
-        with encoded.open("rb") as stream:
-            cursor.copy_expert(statement, stream, BLOCK_BYTES)
-
-    return {"load": own, "plain": plain, "no checks": plain}
-
-
-def _timed(dsn: str, k: int, fill: Callable[[Any, sql.Composable], None], *, bare: bool) -> float:
-    table = leaf("neighbours", TRIAL)
-    connection = psycopg2.connect(dsn)
-    try:
-        with connection.cursor() as cursor:
-            started = time.perf_counter()
-            if bare:
-                like = "CREATE TABLE {} (LIKE nearfield.neighbours_all INCLUDING STORAGE)"
-                cursor.execute(sql.SQL(like).format(table))
-            else:
-                create_lists(cursor, TRIAL, k)
-            fill(cursor, sql.SQL("COPY {} FROM STDIN (FORMAT binary, FREEZE)").format(table))
-            connection.commit()
-            elapsed = time.perf_counter() - started
-            cursor.execute(sql.SQL("DROP TABLE {}").format(table))
-            connection.commit()
-    finally:
-        connection.close()
+def _loaded(dsn: str, *, source: Source, connections: int) -> float:
+    """Seconds of the load's own filling of the lists, keys and commits of its chunks included."""
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO nearfield.runs (fingerprint, n, k, space, asked, forced, facts)"
+            " VALUES ('trial', %s, %s, 'l2', 0, true, '{}') RETURNING run_id",
+            (source.n, source.k),
+        )
+        (trial,) = cursor.fetchone()
+        # the recordings count as there already: only lists are measured
+        cursor.execute(
+            "INSERT INTO nearfield.load_chunks (run_id, part, chunk, first_row, rows, bytes)"
+            " VALUES (%s, 'recordings', 0, 0, %s, 0)",
+            (trial, source.n),
+        )
+        connection.commit()
+        started = time.perf_counter()
+        fill(dsn, trial, source, connections=connections)
+        elapsed = time.perf_counter() - started
+        discard(connection, trial)
     return elapsed
 
 
-def _lookups(dsn: str, n: int) -> list[float]:
+def _plain(dsn: str, *, encoded: Path, source: Source | None) -> float:
+    """Seconds of one COPY of the same bytes with its commit, into a table without key.
+
+    With the checks of a chunk where `source` is given, else without any.
+    """
+    table = leaf("neighbours", TRIAL, 0)
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        started = time.perf_counter()
+        if source is None:
+            like = "CREATE TABLE {} (LIKE nearfield.neighbours_all INCLUDING STORAGE)"
+            cursor.execute(sql.SQL(like).format(table))
+        else:
+            create_lists(cursor, TRIAL, source.k, Chunk(0, 0, source.n))
+        copy = sql.SQL("COPY {} FROM STDIN (FORMAT binary, FREEZE)").format(table)
+        with encoded.open("rb") as stream:
+            cursor.copy_expert(copy, stream, BLOCK_BYTES)
+        connection.commit()
+        elapsed = time.perf_counter() - started
+        cursor.execute(sql.SQL("DROP TABLE {}").format(table))
+        connection.commit()
+    return elapsed
+
+
+def lookups(dsn: str, n: int) -> list[float]:
+    """Microseconds of each of so many lookups of ten neighbours with labels, in one session."""
     rows = np.random.default_rng(0).integers(0, n, LOOKUPS)
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
             taken = []
+            cursor.execute("PREPARE look AS SELECT * FROM nearfield.similar_recordings($1, 10)")
             for row in rows:
                 started = time.perf_counter()
-                cursor.execute("SELECT * FROM nearfield.similar_recordings(%s, 10)", (_id(row),))
+                cursor.execute("EXECUTE look(%s)", (_id(row),))
                 cursor.fetchall()
                 taken.append(1e6 * (time.perf_counter() - started))
     finally:

@@ -13,3 +13,5 @@ BEGIN
     EXECUTE format('GRANT CREATE ON DATABASE %I TO nearfield_load', current_database());
 END
 $$;
+-- to see how old the snapshots of readers are, before a run that they may still read is dropped
+GRANT pg_read_all_stats TO nearfield_load;

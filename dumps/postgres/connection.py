@@ -18,7 +18,7 @@ from nearfield.errors import DatabaseError, DiskFull, InputRejected, UsageError
 Connection = Any
 APPLICATION = "nearfield"
 UNKNOWN_RECORDING, WRONG_ARGUMENT, NOTHING_PUBLISHED = "NF001", "NF002", "NF003"
-"""SQLSTATEs that the functions of deploy/postgres/schema.sql raise."""
+"""SQLSTATEs that the functions in deploy/postgres/migrations raise."""
 
 
 @contextmanager
@@ -76,6 +76,8 @@ def _explain_refusal(error: psycopg2.OperationalError, shown: str) -> NoReturn:
         )
     elif re.search(r'(database|role) ".*" does not exist', text):
         advice = "Create it, or correct the DSN"
+    elif "permission denied for database" in text:
+        advice = "To connect, a role needs: GRANT CONNECT ON DATABASE dbname TO role"
     elif "no pg_hba.conf entry" in text:
         advice = "The server's pg_hba.conf must let this user in from this host"
     else:
@@ -97,6 +99,11 @@ def _explain(error: psycopg2.Error, shown: str) -> NoReturn:
         ) from error
     if isinstance(error, pg.InsufficientPrivilege):
         raise DatabaseError(f"{where} refuses: {text}. {_missing_right(error)}") from error
+    if isinstance(error, pg.DuplicateTable):
+        raise DatabaseError(
+            f"{where} holds a table that nearfield didn't make: {text}. Rename or drop it, then "
+            "run the same command again"
+        ) from error
     if isinstance(error, pg.UndefinedTable | pg.InvalidSchemaName | pg.UndefinedFunction):
         raise UsageError(
             f"{where} holds no nearfield tables ({text}). Load a run with: nearfield load RUN"

@@ -1,9 +1,8 @@
-"""Loading a finished run into Postgres, and publishing it.
+"""Loading a finished run into Postgres: filled in chunks, checked, attached, then published.
 
-Everything up to the publication is one transaction: the partitions are made, filled, given their
-keys, checked and attached in it, so a load that dies at any point leaves nothing behind, and its
-tables need neither log (where the server allows that) nor vacuum. Readers see the run when
-publish.py moves the pointer.
+A load that is interrupted leaves finished chunks that no reader sees; the same load again goes on
+after them. What joins the chunks, checks them and attaches them is one transaction. Readers see
+the run when publish.py moves the pointer.
 """
 
 import json
@@ -11,30 +10,60 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dumps.postgres.connection import connected
+from dumps.postgres.chunks import Filled, fill, index_reverse, is_continuable
+from dumps.postgres.connection import Connection, connected
 from dumps.postgres.gate import Verdict, verdict
-from dumps.postgres.partition import attach, check_loaded, copy_lists, copy_recordings
-from dumps.postgres.publish import drop_old_runs, publish
-from dumps.postgres.schema import SCHEMA_VERSION, prepare_schema
+from dumps.postgres.gates import DEFAULT_LIMITS, Limits
+from dumps.postgres.partition import (
+    ArrivedOtherwise,
+    attach,
+    check_loaded,
+    join_chunks,
+    plan_chunks,
+)
+from dumps.postgres.publish import published
+from dumps.postgres.retention import KEEP, discard, drop_surplus, lock_loading
+from dumps.postgres.schema import prepare_schema
 from dumps.postgres.source import Source, opened_source
-from nearfield.errors import RunLocked
+from nearfield.errors import InputRejected
 from nearfield.manifest import fingerprint, library_versions
-from nearfield.progress import progress
 from nearfield.run import Run
 
-LOADER_LOCK = 0x6E656172
+CONTENT_VERSION = 1
+"""Changes when the same matrix would be stored otherwise, so that it is loaded again."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load. `chunk_rows` None: as partition.py plans; it must not change on resuming.
+
+    `publish` False: loaded and measured only; publish.publish() shows it to readers.
+    """
+
+    publish: bool = True
+    connections: int = 2
+    chunk_rows: int | None = None
+    reverse_index: bool = False
+    limits: Limits = DEFAULT_LIMITS
+    keep: int = KEEP
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did. `bytes`: what the copy sent; 0 and `already_loaded` if it was there."""
+    """What a load did. `bytes`: what the copy sent; 0 and `already_loaded` if it was there.
+
+    `kept_rows`: lists that an interrupted load had left. `failed_gates`: overridden by force.
+    """
 
     run_id: int
     rows: int
     seconds: float
     bytes: int
+    kept_rows: int
     already_loaded: bool
+    published: bool
     forced: bool
+    failed_gates: tuple[str, ...]
     dropped_runs: tuple[int, ...]
     notes: tuple[str, ...]
 
@@ -48,83 +77,111 @@ class _Content:
     facts: dict[str, Any]
 
 
-def load_run(run: Run, dsn: str, *, force: bool = False, labels: bool = True) -> LoadReport:
+def load_run(
+    run: Run,
+    dsn: str,
+    *,
+    force: bool = False,
+    labels: bool = True,
+    options: LoadOptions = LoadOptions(),
+) -> LoadReport:
     """Load the run's matrix and recordings, check them, publish them, drop the oldest runs.
 
     The same matrix with the same labels isn't loaded twice, only published. `labels` False loads
-    ids alone. Raises `QualityGate` for a run that isn't verified, unless `force`, `RunLocked` while
-    another process loads into the database, `DatabaseError`, `DiskFull`, `DamagedArtefact`.
-    Whatever it raises, readers keep what they had. Cost: O(n k); memory about 50 MB, whatever n is.
+    ids alone. `force` overrides gates, which is recorded. Raises `QualityGate` for a run that isn't
+    verified (before) or misses a gate (after the load: it stays loaded, unpublished), `RunLocked`
+    while another process loads into the database, `DatabaseError`, `DiskFull`, `DamagedArtefact`.
+    Whatever it raises, readers keep what they had. Cost: O(n k); memory about 40 MB a connection,
+    whatever n is.
     """
     started = time.monotonic()
-    sha256 = run.finished_matrix().files[run.matrix.name].sha256
+    manifest = run.finished_matrix()
+    sha256 = manifest.files[run.matrix.name].sha256
     judged = verdict(run, sha256, force=force)
     with opened_source(run, labels=labels) as source, connected(dsn) as connection:
-        content = _content(run, source, sha256, judged)
+        content = _content(run, source, sha256, judged, manifest.created)
         with connection.cursor() as cursor:
-            _lock(cursor)
+            lock_loading(cursor)
             notes = prepare_schema(cursor)
-            known = _judged_again(cursor, content)
-            run_id, sent = (known, 0) if known else _load(cursor, run, source, content)
-            connection.commit()
-        publish(dsn, run_id)
-        dropped = drop_old_runs(dsn)
+            run_id, complete = _begun(cursor, run, source, content, options)
+        filled = Filled(0, 0)
+        if not complete:
+            filled = _load(connection, dsn, run_id, source, options)
+        if options.reverse_index:
+            index_reverse(dsn, run_id, source.n, connections=options.connections)
+        failed: tuple[str, ...] = ()
+        dropped: list[int] = []
+        if options.publish:
+            failed = published(connection, run_id, force=force, limits=options.limits).failed_gates
+            dropped = drop_surplus(connection, options.keep).dropped
     return LoadReport(
         run_id=run_id,
         rows=source.n,
         seconds=round(time.monotonic() - started, 3),
-        bytes=sent,
-        already_loaded=known is not None,
-        forced=judged.forced,
+        bytes=filled.bytes,
+        kept_rows=filled.kept_rows,
+        already_loaded=complete,
+        published=options.publish,
+        forced=judged.forced or bool(failed),
+        failed_gates=failed,
         dropped_runs=tuple(dropped),
         notes=tuple(notes),
     )
 
 
-def _content(run: Run, source: Source, sha256: str, judged: Verdict) -> _Content:
+def _content(run: Run, source: Source, sha256: str, judged: Verdict, created: str) -> _Content:
     labels = source.labels
     return _Content(
         fingerprint=fingerprint(
-            schema=SCHEMA_VERSION, matrix=sha256, labels=labels and labels.fingerprint
+            schema=CONTENT_VERSION, matrix=sha256, labels=labels and labels.fingerprint
         ),
         verdict=judged,
         facts={
             "run": asdict(run.config),
             "run_fingerprint": run.config.fingerprint,
             "matrix_sha256": sha256,
+            "matrix_created": created,
             "labels": labels.label_names if labels else [],
             "versions": library_versions(),
         },
     )
 
 
-def _lock(cursor: Any) -> None:
-    """Held until the connection ends, however it ends."""
-    cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOADER_LOCK,))
-    if not cursor.fetchone()[0]:
-        raise RunLocked("another nearfield process loads into this database: wait until it ends")
+def _begun(
+    cursor: Any, run: Run, source: Source, content: _Content, options: LoadOptions
+) -> tuple[int, bool]:
+    """(run id, whether its load is complete); what can't be continued is discarded. Commits."""
+    connection = cursor.connection
+    run_id, complete = _registered(cursor, run, source, content)
+    connection.commit()
+    if not complete and not is_continuable(cursor, run_id, source, options.chunk_rows):
+        discard(connection, run_id)
+        run_id, _ = _registered(cursor, run, source, content)
+        connection.commit()
+    return run_id, complete
 
 
-def _judged_again(cursor: Any, content: _Content) -> int | None:
-    """The id of the run if it is loaded already; its verdict is brought up to date."""
+def _registered(cursor: Any, run: Run, source: Source, content: _Content) -> tuple[int, bool]:
+    """(run id, whether its load is complete); its verdict is brought up to date.
+
+    A run that is being dropped is taken out of the way first: it can't come back.
+    """
     judged = content.verdict
     cursor.execute(
         "UPDATE nearfield.runs SET recall = %s, recall_low = %s, asked = %s, forced = %s"
-        " WHERE fingerprint = %s RETURNING run_id",
+        " WHERE fingerprint = %s RETURNING run_id, loaded_at IS NOT NULL, dropping",
         (judged.recall, judged.recall_low, judged.asked, judged.forced, content.fingerprint),
     )
     found = cursor.fetchone()
-    return None if found is None else int(found[0])
-
-
-def _load(cursor: Any, run: Run, source: Source, content: _Content) -> tuple[int, int]:
-    run_id = _register(cursor, run, source, content)
-    with progress("load", source.n, "recordings") as advance:
-        sent = copy_recordings(cursor, run_id, source)
-        sent += copy_lists(cursor, run_id, source, advance)
-    check_loaded(cursor, run_id, source)
-    attach(cursor, run_id)
-    return run_id, sent
+    if found is not None and not found[2]:
+        return int(found[0]), bool(found[1])
+    if found is not None:
+        cursor.execute(
+            "UPDATE nearfield.runs SET fingerprint = fingerprint || ' dropped ' || run_id"
+            " WHERE run_id = %s",
+            (found[0],),
+        )
+    return _register(cursor, run, source, content), False
 
 
 def _register(cursor: Any, run: Run, source: Source, content: _Content) -> int:
@@ -145,3 +202,27 @@ def _register(cursor: Any, run: Run, source: Source, content: _Content) -> int:
         ),
     )
     return int(cursor.fetchone()[0])
+
+
+def _load(
+    connection: Connection, dsn: str, run_id: int, source: Source, options: LoadOptions
+) -> Filled:
+    """Fill what is missing, then join, check and attach it. A fault of the data leaves nothing."""
+    try:
+        filled = fill(
+            dsn, run_id, source, connections=options.connections, chunk_rows=options.chunk_rows
+        )
+        with connection.cursor() as cursor:
+            join_chunks(cursor, run_id, plan_chunks(source.n, options.chunk_rows))
+            check_loaded(cursor, run_id, source)
+            attach(cursor, run_id)
+            cursor.execute(
+                "UPDATE nearfield.runs SET loaded_at = clock_timestamp() WHERE run_id = %s",
+                (run_id,),
+            )
+        connection.commit()
+    except (InputRejected, ArrivedOtherwise):
+        connection.rollback()
+        discard(connection, run_id)
+        raise
+    return filled

@@ -1,25 +1,23 @@
 """Which loaded run readers see: a one-row pointer, moved by one UPDATE.
 
-Owns publishing, going back, and the number of runs that are kept. Refuses to load.
+Owns publishing, going back, and the record of both. Refuses to load, and to remove.
 """
 
-from dataclasses import dataclass
-
-import psycopg2
-from psycopg2 import errors as pg
-from psycopg2 import sql
+from dataclasses import dataclass, replace
+from typing import Any
 
 from dumps.postgres.connection import Connection, connected
-from nearfield.errors import UsageError
-
-KEEP = 3
-"""Runs that stay loaded: the current one and what a rollback can go back to."""
-DETACH_TIMEOUT = "10s"
+from dumps.postgres.gates import DEFAULT_LIMITS, Gate, Judged, Limits, measure, store
+from dumps.postgres.schema import check_version, prepare_schema
+from nearfield.errors import QualityGate, UsageError
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """The run that readers see: n recordings, k neighbours each, recall as it was measured."""
+    """The run that readers see: n recordings, k neighbours each, recall as it was measured.
+
+    `gates`: what was measured to publish it now; `failed_gates`: those overridden by force.
+    """
 
     run_id: int
     fingerprint: str
@@ -28,17 +26,47 @@ class PublishedRun:
     space: str
     recall: float | None
     forced: bool
+    gates: tuple[Gate, ...] = ()
+
+    @property
+    def failed_gates(self) -> tuple[str, ...]:
+        """Names of the gates that didn't pass."""
+        return tuple(gate.gate for gate in self.gates if not gate.passed)
 
 
-def publish(dsn: str, run_id: int) -> PublishedRun:
-    """Make a loaded run the one that readers see. Raises `UsageError` for a run not loaded.
+def publish(
+    dsn: str, run_id: int, *, force: bool = False, limits: Limits = DEFAULT_LIMITS
+) -> PublishedRun:
+    """Make a loaded run the one that readers see, if it passes the gates or is forced to.
 
-    Never waits for readers: open snapshots keep the run that they began with.
+    Never waits for readers: open snapshots keep the run that they began with. Raises `UsageError`
+    for a run not loaded and `QualityGate` naming what failed; figures are stored either way.
     """
     with connected(dsn) as connection:
-        _point_to(connection, run_id, stamp=True)
+        with connection.cursor() as cursor:
+            prepare_schema(cursor, create=False)
         connection.commit()
-        return _current(connection)
+        return published(connection, run_id, force=force, limits=limits)
+
+
+def published(connection: Connection, run_id: int, *, force: bool, limits: Limits) -> PublishedRun:
+    """`publish` on a connection without open transaction."""
+    with connection.cursor() as cursor:
+        run, current = _locked(cursor, run_id)
+        gates = measure(cursor, run, current, limits)
+        store(cursor, run_id, gates)
+        failed = [gate for gate in gates if not gate.passed]
+        if failed and not force:
+            connection.commit()
+            raise QualityGate(_refusal(run_id, failed))
+        if current is None or current.run_id != run_id:
+            _point_to(cursor, run_id, "publish", [gate.gate for gate in failed])
+            cursor.execute(
+                "UPDATE nearfield.runs SET published_at = clock_timestamp() WHERE run_id = %s",
+                (run_id,),
+            )
+        connection.commit()
+        return _current(cursor, tuple(gates))
 
 
 def rollback(dsn: str) -> PublishedRun:
@@ -46,100 +74,89 @@ def rollback(dsn: str) -> PublishedRun:
 
     Raises `UsageError` when no earlier run is loaded.
     """
-    with connected(dsn) as connection:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT run_id FROM nearfield.runs WHERE published_at < (SELECT r.published_at"
-                " FROM nearfield.current_run JOIN nearfield.runs AS r USING (run_id))"
-                " ORDER BY published_at DESC LIMIT 1"
-            )
-            found = cursor.fetchone()
+    with connected(dsn) as connection, connection.cursor() as cursor:
+        prepare_schema(cursor, create=False)
+        cursor.execute(
+            "SELECT run_id FROM nearfield.runs WHERE NOT dropping AND published_at <"
+            " (SELECT r.published_at FROM nearfield.current_run JOIN nearfield.runs AS r"
+            "  USING (run_id)) ORDER BY published_at DESC LIMIT 1"
+        )
+        found = cursor.fetchone()
         if found is None:
-            raise UsageError("there is no earlier published run to go back to")
-        _point_to(connection, found[0], stamp=False)
+            raise UsageError(
+                "there is no earlier published run to go back to (`nearfield runs` lists what is "
+                "loaded; `nearfield publish RUN_ID` publishes any of them)"
+            )
+        _locked(cursor, found[0])
+        _point_to(cursor, found[0], "rollback", [])
         connection.commit()
-        return _current(connection)
+        return _current(cursor, ())
 
 
 def current(dsn: str) -> PublishedRun | None:
     """The run that readers see, or None before the first is published."""
     with connected(dsn) as connection, connection.cursor() as cursor:
+        check_version(cursor)
         cursor.execute("SELECT run_id FROM nearfield.current_run")
-        pointed = cursor.fetchone()
-        return _current(connection) if pointed and pointed[0] is not None else None
+        return _current(cursor, ()) if cursor.fetchone()[0] is not None else None
 
 
-def drop_old_runs(dsn: str, keep: int = KEEP) -> list[int]:
-    """Drop all but the current run and the `keep` - 1 others published last; returns their ids.
-
-    Detaching concurrently waits for open readers without making new ones queue; a run that is
-    still being read after `DETACH_TIMEOUT` is left for the next call.
-    """
-    with connected(dsn) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT run_id FROM nearfield.runs ORDER BY"
-                " run_id = (SELECT run_id FROM nearfield.current_run) DESC NULLS LAST,"
-                " published_at DESC NULLS LAST OFFSET %s",
-                (max(1, keep),),
-            )
-            surplus = [row[0] for row in cursor.fetchall()]
-        return [run_id for run_id in surplus if _drop(connection, run_id)]
-
-
-def _point_to(connection: Connection, run_id: int, *, stamp: bool) -> None:
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute("UPDATE nearfield.current_run SET run_id = %s", (run_id,))
-        except pg.ForeignKeyViolation as error:
-            raise UsageError(f"run {run_id} isn't loaded in this database") from error
-        if stamp:
-            cursor.execute(
-                "UPDATE nearfield.runs SET published_at = clock_timestamp() WHERE run_id = %s",
-                (run_id,),
-            )
-
-
-def _current(connection: Connection) -> PublishedRun:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT run_id, fingerprint, n, k, space, recall, forced"
-            " FROM nearfield.runs JOIN nearfield.current_run USING (run_id)"
-        )
-        return PublishedRun(*cursor.fetchone())
-
-
-def _drop(connection: Connection, run_id: int) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('statement_timeout', %s, false)", (DETACH_TIMEOUT,))
-        try:
-            for parent in ("neighbours", "recordings"):
-                _detach(cursor, parent, run_id)
-                leaf = sql.Identifier("nearfield", f"{parent}_{run_id}")
-                cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(leaf))
-        except psycopg2.errors.QueryCanceled:
-            return False
-        finally:
-            cursor.execute("RESET statement_timeout")
-        cursor.execute("DELETE FROM nearfield.runs WHERE run_id = %s", (run_id,))
-    return True
-
-
-def _detach(cursor: Connection, parent: str, run_id: int) -> None:
+def _locked(cursor: Any, run_id: int) -> tuple[Judged, Judged | None]:
+    """The run to publish and the published one; other publications wait, readers don't."""
+    cursor.execute("SELECT run_id FROM nearfield.current_run FOR UPDATE")
+    pointed = cursor.fetchone()[0]
+    # a removal locks the same row to say that it has begun
     cursor.execute(
-        "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass(%s)",
-        (f"nearfield.{parent}_{run_id}",),
+        "SELECT loaded_at IS NOT NULL AND NOT dropping FROM nearfield.runs WHERE run_id = %s"
+        " FOR UPDATE",
+        (run_id,),
     )
-    attached = cursor.fetchone()
-    if attached is None:
-        return
-    # a call that was interrupted leaves the detaching pending; it can then only be finished
-    how = sql.SQL("FINALIZE" if attached[0] else "CONCURRENTLY")
+    state = cursor.fetchone()
+    if state is None or not state[0]:
+        why = "isn't loaded in this database" if state is None else "isn't whole"
+        raise UsageError(f"run {run_id} {why}: `nearfield runs` lists what can be published")
+    run = _judged(cursor, run_id)
+    return run, None if pointed is None else _judged(cursor, pointed)
+
+
+def _judged(cursor: Any, run_id: int) -> Judged:
     cursor.execute(
-        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
-            sql.Identifier("nearfield", f"{parent}_all"),
-            sql.Identifier("nearfield", f"{parent}_{run_id}"),
-            how,
-        )
+        "SELECT run_id, n, space, recall, asked, forced FROM nearfield.runs WHERE run_id = %s",
+        (run_id,),
     )
+    return Judged(*cursor.fetchone())
+
+
+def _refusal(run_id: int, failed: list[Gate]) -> str:
+    reasons = "; ".join(
+        f"{gate.gate} {'not measured' if gate.figure is None else f'{gate.figure:.4g}'}"
+        f"{_limit(gate)} ({gate.detail})"
+        for gate in failed
+    )
+    return (
+        f"run {run_id} isn't published: {reasons}. Readers keep what they have and the run stays "
+        f"loaded. To publish it as it is, which is recorded: nearfield publish {run_id} --force"
+    )
+
+
+def _limit(gate: Gate) -> str:
+    if gate.at_least is not None:
+        return f", expected at least {gate.at_least:g}"
+    return "" if gate.at_most is None else f", expected at most {gate.at_most:g}"
+
+
+def _point_to(cursor: Any, run_id: int, action: str, failed: list[str]) -> None:
+    cursor.execute("UPDATE nearfield.current_run SET run_id = %s", (run_id,))
+    cursor.execute(
+        "INSERT INTO nearfield.publications (run_id, fingerprint, action, failed_gates)"
+        " SELECT run_id, fingerprint, %s, %s FROM nearfield.runs WHERE run_id = %s",
+        (action, failed, run_id),
+    )
+
+
+def _current(cursor: Any, gates: tuple[Gate, ...]) -> PublishedRun:
+    cursor.execute(
+        "SELECT run_id, fingerprint, n, k, space, recall, forced"
+        " FROM nearfield.runs JOIN nearfield.current_run USING (run_id)"
+    )
+    return replace(PublishedRun(*cursor.fetchone()), gates=gates)

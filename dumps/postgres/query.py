@@ -38,13 +38,3 @@ def _check_text(recording_id: str) -> None:
     """Postgres holds no text with a character 0 or half a character, so no id is one."""
     if "\0" in recording_id or any("\ud800" <= letter <= "\udfff" for letter in recording_id):
         raise InputRejected(f"unknown recording: {recording_id!r} isn't UTF-8 text")
-
-
-def recording_labels(dsn: str, recording_id: str) -> dict[str, Any] | None:
-    """Labels of one published recording; None where there is none of that id."""
-    with connected(dsn) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT labels FROM nearfield.recordings WHERE recording_id = %s", (recording_id,)
-        )
-        found = cursor.fetchone()
-    return None if found is None else found[0]

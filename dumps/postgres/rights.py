@@ -14,7 +14,6 @@ class Rights:
     user: str
     superuser: bool
     create_schema: bool
-    create_role: bool
     schema_version: int | None
     owns_schema: bool
 
@@ -30,14 +29,14 @@ def rights(dsn: str) -> Rights:
         cursor.execute(
             "SELECT current_setting('server_version'), current_database(), current_user,"
             " rolsuper, has_database_privilege(current_database(), 'CREATE'),"
-            " rolcreaterole OR rolsuper, to_regclass('nearfield.schema_version') IS NOT NULL,"
+            " to_regclass('nearfield.schema_version') IS NOT NULL,"
             " EXISTS (SELECT FROM pg_namespace WHERE nspname = 'nearfield'"
             "         AND pg_has_role(nspowner, 'USAGE'))"
             " FROM pg_roles WHERE rolname = current_user"
         )
-        server, database, user, superuser, schema, role, loaded, owns = cursor.fetchone()
+        server, database, user, superuser, schema, loaded, owns = cursor.fetchone()
         version = None
         if loaded and owns:
             cursor.execute("SELECT version FROM nearfield.schema_version")
             version = cursor.fetchone()[0]
-    return Rights(server, database, user, superuser, schema, role, version, owns)
+    return Rights(server, database, user, superuser, schema, version, owns)

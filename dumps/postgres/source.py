@@ -33,11 +33,17 @@ class Source:
     k: int
     labels: VectorSet | None
 
-    def lists(self, rows: int) -> Iterator[tuple[int, Int32s, Float32s]]:
-        """(first row, neighbours int32 [m, k], distances float32 [m, k]), m <= rows, checked."""
-        for first in range(0, self.n, rows):
-            neighbours = self.file["neighbours"][first : first + rows]
-            distances = self.file["distances"][first : first + rows]
+    def lists(
+        self, rows: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, Int32s, Float32s]]:
+        """(first row, neighbours int32 [m, k], distances float32 [m, k]), m <= rows, checked.
+
+        From row `start` up to, not including, `stop` (None: the end).
+        """
+        end = self.n if stop is None else stop
+        for first in range(start, end, rows):
+            neighbours = self.file["neighbours"][first : min(end, first + rows)]
+            distances = self.file["distances"][first : min(end, first + rows)]
             check_lists(first, neighbours, distances, self.n)
             yield first, neighbours, distances
 

@@ -1,4 +1,4 @@
-"""The matrix in Postgres: load, query, the embedded server, and what `doctor` finds."""
+"""The matrix in Postgres: load, publish, go back, list, remove, query; and what `doctor` finds."""
 
 import os
 from collections.abc import Iterator
@@ -6,9 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dumps.postgres.load import LoadReport, load_run
+from dumps.postgres import publish as publishing
+from dumps.postgres.gates import DEFAULT_LIMITS, Limits
+from dumps.postgres.load import LoadOptions, LoadReport, load_run
+from dumps.postgres.publish import PublishedRun
 from dumps.postgres.query import Neighbour, similar
+from dumps.postgres.retention import KEEP, Pruning
+from dumps.postgres.retention import prune as prune_runs
 from dumps.postgres.rights import Rights, rights
+from dumps.postgres.runs import LoadedRun
+from dumps.postgres.runs import runs as list_runs
 from dumps.postgres.server import database as open_database
 from dumps.postgres.server import embedded as open_embedded
 from nearfield.api.matrix import status
@@ -17,6 +24,7 @@ from nearfield.errors import UsageError
 from nearfield.lock import locked
 from nearfield.run import open_run
 
+DEFAULT_OPTIONS = LoadOptions()
 DSN_VARIABLE = "NEARFIELD_DSN"
 ELEMENT_BYTES = 8
 """One number of an array in a binary COPY: its length and itself."""
@@ -42,19 +50,20 @@ def load(
     database: Path | str | None = None,
     force: bool = False,
     labels: bool = True,
+    options: LoadOptions = DEFAULT_OPTIONS,
 ) -> LoadReport:
-    """Load a verified run into Postgres and publish it.
+    """Load a verified run into Postgres and publish it; interrupted, it resumes when called again.
 
     Where to: see `place_of`; by default the embedded database in `RUN/postgres`. Raises
-    `QualityGate` for an unverified run unless `force`. `labels` False leaves titles and the like
-    out, for when the vector set is gone.
+    `QualityGate` for an unverified run, or one that misses a gate, unless `force`. `labels` False
+    leaves titles and the like out, for when the vector set is gone.
     """
     opened = open_run(Path(run))
     server, directory = place_of(dsn, database, default=opened.postgres)
     with locked(opened.path), open_database(server, directory) as address:
         with opened.step("load") as facts:
-            report = load_run(opened, address, force=force, labels=labels)
-            facts["rows"] = report.rows
+            report = load_run(opened, address, force=force, labels=labels, options=options)
+            facts |= {"rows": report.rows, "run_id": report.run_id}
         return report
 
 
@@ -102,9 +111,56 @@ def query(
     Asks the database that `place_of` finds, else the only embedded one below the current folder.
     Raises `InputRejected` for an unknown recording.
     """
+    with _existing(dsn, database) as address:
+        return similar(address, recording_id, k)
+
+
+def publish(
+    run_id: int,
+    *,
+    dsn: str | None = None,
+    database: Path | str | None = None,
+    force: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+) -> PublishedRun:
+    """Make a loaded run the one that readers see, at once and for all of them.
+
+    Raises `QualityGate` when it misses a gate, unless `force`, which is recorded; `UsageError` when
+    no such run is loaded. Asks the database that `query` would ask.
+    """
+    with _existing(dsn, database) as address:
+        return publishing.publish(address, run_id, force=force, limits=limits)
+
+
+def rollback(*, dsn: str | None = None, database: Path | str | None = None) -> PublishedRun:
+    """Publish the run that was published before the current one. `UsageError` where none is."""
+    with _existing(dsn, database) as address:
+        return publishing.rollback(address)
+
+
+def runs(*, dsn: str | None = None, database: Path | str | None = None) -> list[LoadedRun]:
+    """Every run in the database: which is current, since when, its recall and size."""
+    with _existing(dsn, database) as address:
+        return list_runs(address)
+
+
+def prune(
+    keep: int = KEEP,
+    *,
+    dsn: str | None = None,
+    database: Path | str | None = None,
+    dry_run: bool = False,
+) -> Pruning:
+    """Drop all runs but `keep`: never the current one, nor one that is still being read."""
+    with _existing(dsn, database) as address:
+        return prune_runs(address, keep, dry_run=dry_run)
+
+
+@contextmanager
+def _existing(dsn: str | None, database: Path | str | None) -> Iterator[str]:
     server, directory = place_of(dsn, database, default=None)
-    with open_database(server, directory, create=False) as opened:
-        return similar(opened, recording_id, k)
+    with open_database(server, directory, create=False) as address:
+        yield address
 
 
 @contextmanager

@@ -1,12 +1,14 @@
-"""`nearfield load`, `query` and `database`: the matrix in Postgres."""
+"""`nearfield load` and `query`, the runs in a database, and `database`: the matrix in Postgres."""
 
 import json
 import shlex
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +25,10 @@ from nearfield.cli.output import (
 )
 from nearfield.errors import UsageError
 
+if TYPE_CHECKING:
+    from dumps.postgres.gates import Gate
+    from nearfield.api import LoadReport, PublishedRun
+
 FIRST_LABELS = ("title", "artist")
 Dsn = Annotated[
     str | None,
@@ -37,6 +43,22 @@ Database = Annotated[
         metavar="DIR", help="Folder of the embedded database (load: RUN/postgres by default)."
     ),
 ]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", metavar="RUN", help="The embedded database of this run.")
+]
+MinCoverage = Annotated[
+    float,
+    typer.Option(help="Gate: least share of the published recordings that must still be there."),
+]
+MaxRecallDrop = Annotated[
+    float, typer.Option(help="Gate: most that recall may fall below the published run's.")
+]
+MaxChanged = Annotated[
+    float, typer.Option(help="Gate: largest share of neighbours that may be new to a recording.")
+]
+MaxChangedRows = Annotated[
+    float, typer.Option(help="Gate: largest share of lists that may have changed at all.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +67,10 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples("nearfield query 0dad432b-16cc-4bf0-8961-fd31d124b01b -k 10 --run run")
     )(query)
+    app.command(epilog=examples("nearfield publish 3 --run run"))(publish)
+    app.command(epilog=examples("nearfield rollback --run run"))(rollback)
+    app.command(epilog=examples("nearfield runs --run run"))(runs)
+    app.command(epilog=examples("nearfield prune --keep 3 --dry-run --run run"))(prune)
     app.command(epilog=examples("nearfield database run/postgres"))(database)
 
 
@@ -59,10 +85,28 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
     no_labels: Annotated[
         bool, typer.Option("--no-labels", help="Leave titles and other labels out.")
     ] = False,
+    no_publish: Annotated[
+        bool, typer.Option("--no-publish", help="Only load; `nearfield publish` shows it.")
+    ] = False,
+    connections: Annotated[
+        int, typer.Option(min=1, max=16, help="How many parts are copied at a time.")
+    ] = 2,
+    reverse_index: Annotated[
+        bool,
+        typer.Option("--reverse-index", help="Index who names a recording: slower, half as large."),
+    ] = False,
+    min_coverage: MinCoverage = 0.9,
+    max_recall_drop: MaxRecallDrop = 0.02,
+    max_changed: MaxChanged = 0.9,
+    max_changed_rows: MaxChangedRows = 1.0,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Load a verified run into Postgres and publish it: readers switch to it at once."""
+    """Load a verified run into Postgres and publish it: readers switch to it at once.
+
+    Interrupted, the same command goes on after the last part that was copied whole. Gates compare
+    it with the published run before readers see it; a run that fails stays loaded, unpublished.
+    """
     from nearfield import api
 
     if dry_run:
@@ -76,17 +120,34 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
         )
         return
     _warn_of_password(dsn)
-    report = api.load(run, dsn=dsn, database=database, force=force, labels=not no_labels)
+    options = api.LoadOptions(
+        publish=not no_publish,
+        connections=connections,
+        reverse_index=reverse_index,
+        limits=api.Limits(min_coverage, max_recall_drop, max_changed_rows, max_changed),
+    )
+    report = api.load(
+        run, dsn=dsn, database=database, force=force, labels=not no_labels, options=options
+    )
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
+    _say_forced(report.failed_gates)
     if as_json:
         print_json(report)
         return
     print_pairs(
         [
-            ("published", f"run {report.run_id}, {report.rows:,} recordings"),
-            ("loaded", "before" if report.already_loaded else f"in {report.seconds:.1f} s"),
-            ("next", f"nearfield query RECORDING_ID -k 10{_place(run, dsn, database)}"),
+            (
+                "published" if report.published else "unpublished",
+                f"run {report.run_id}, {report.rows:,} recordings",
+            ),
+            ("loaded", _how_loaded(report)),
+            (
+                "next",
+                f"nearfield query RECORDING_ID -k 10{_place(run, dsn, database)}"
+                if report.published
+                else f"nearfield publish {report.run_id}{_place(run, dsn, database)}",
+            ),
         ]
     )
 
@@ -95,9 +156,7 @@ def query(
     recording_id: Annotated[str, typer.Argument(metavar="RECORDING_ID")],
     *,
     k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 10,
-    run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Ask the embedded database of this run.")
-    ] = None,
+    run: RunOption = None,
     dsn: Dsn = None,
     database: Database = None,
     as_json: AsJson = False,
@@ -105,12 +164,8 @@ def query(
     """Print the nearest recordings of one, from the published run, through SQL."""
     from nearfield import api
 
-    if run is not None:
-        if database is not None:
-            raise UsageError("expected either --run or --database, got both")
-        database = run / "postgres"
     _warn_of_password(dsn)
-    found = api.query(recording_id, k, dsn=dsn, database=database)
+    found = api.query(recording_id, k, dsn=dsn, database=_chosen(run, database))
     if as_json:
         print_json(found)
         return
@@ -128,6 +183,141 @@ def query(
             for neighbour in found
         ),
     )
+
+
+def publish(  # noqa: PLR0913  (as above)
+    run_id: Annotated[int, typer.Argument(metavar="RUN_ID", help="As `nearfield runs` lists it.")],
+    *,
+    run: RunOption = None,
+    dsn: Dsn = None,
+    database: Database = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Publish although gates fail, which is recorded.")
+    ] = False,
+    min_coverage: MinCoverage = 0.9,
+    max_recall_drop: MaxRecallDrop = 0.02,
+    max_changed: MaxChanged = 0.9,
+    max_changed_rows: MaxChangedRows = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a loaded run the one that readers see, if it passes the gates."""
+    from nearfield import api
+
+    limits = api.Limits(min_coverage, max_recall_drop, max_changed_rows, max_changed)
+    _warn_of_password(dsn)
+    done = api.publish(run_id, dsn=dsn, database=_chosen(run, database), force=force, limits=limits)
+    _say_forced(done.failed_gates)
+    _print_published(done, as_json=as_json)
+
+
+def rollback(
+    *, run: RunOption = None, dsn: Dsn = None, database: Database = None, as_json: AsJson = False
+) -> None:
+    """Go back to the run that was published before the current one; again goes further back."""
+    from nearfield import api
+
+    _warn_of_password(dsn)
+    _print_published(api.rollback(dsn=dsn, database=_chosen(run, database)), as_json=as_json)
+
+
+def runs(
+    *, run: RunOption = None, dsn: Dsn = None, database: Database = None, as_json: AsJson = False
+) -> None:
+    """List what is loaded: which run is current, since when, its recall and size."""
+    from nearfield import api
+
+    _warn_of_password(dsn)
+    found = api.runs(dsn=dsn, database=_chosen(run, database))
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    print_table(
+        ("run", "state", "since", "recordings", "k", "recall", "size", "loaded", "remarks"),
+        (
+            (
+                each.run_id,
+                each.state,
+                each.since or "",
+                f"{each.n:,}" if each.rows == each.n else f"{each.rows:,} of {each.n:,}",
+                each.k,
+                "unknown" if each.recall is None else each.recall,
+                size(each.bytes),
+                each.loaded or "",
+                ", ".join([*(["forced"] if each.forced else []), *_failed(each.failed_gates)]),
+            )
+            for each in found
+        ),
+    )
+
+
+def prune(
+    *,
+    keep: Annotated[int, typer.Option(help="How many runs stay, the current one among them.")] = 3,
+    run: RunOption = None,
+    dsn: Dsn = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Drop the oldest runs and what interrupted loads have left.
+
+    Never the current run. One that somebody still reads is left to the next call after 10 seconds;
+    nobody who reads is blocked meanwhile.
+    """
+    from nearfield import api
+
+    _warn_of_password(dsn)
+    done = api.prune(keep, dsn=dsn, database=_chosen(run, database), dry_run=dry_run)
+    if as_json:
+        print_json(done)
+        return
+    pairs = [
+        ("would drop" if dry_run else "dropped", done.dropped),
+        ("kept", done.kept),
+        ("still read", done.still_read),
+    ]
+    print_pairs((name, ", ".join(map(str, ids)) or "none") for name, ids in pairs)
+
+
+def _chosen(run: Path | None, database: Path | None) -> Path | None:
+    """The embedded database that --run or --database names."""
+    if run is not None and database is not None:
+        raise UsageError("expected either --run or --database, got both")
+    return database if run is None else run / "postgres"
+
+
+def _print_published(done: "PublishedRun", *, as_json: bool) -> None:
+    if as_json:
+        print_json(done)
+        return
+    recall = "unknown" if done.recall is None else f"{done.recall:.4f}"
+    print_pairs(
+        [
+            ("published", f"run {done.run_id}, {done.n:,} recordings x {done.k}, recall {recall}"),
+            *((gate.gate, _gate_line(gate)) for gate in done.gates),
+        ]
+    )
+
+
+def _gate_line(gate: "Gate") -> str:
+    figure = "not measured" if gate.figure is None else f"{gate.figure:.6g}"
+    return f"{figure} ({gate.detail})"
+
+
+def _how_loaded(report: "LoadReport") -> str:
+    if report.already_loaded:
+        return "before"
+    kept = f", {report.kept_rows:,} lists kept of an earlier try" if report.kept_rows else ""
+    return f"in {report.seconds:.1f} s{kept}"
+
+
+def _failed(gates: Iterable[str]) -> list[str]:
+    return [f"failed {gate}" for gate in gates]
+
+
+def _say_forced(gates: Iterable[str]) -> None:
+    if names := ", ".join(gates):
+        print(f"note: published although these gates failed: {names} (recorded)", file=sys.stderr)
 
 
 def database(

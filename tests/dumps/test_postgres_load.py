@@ -15,6 +15,7 @@ from dumps.postgres import partition
 from dumps.postgres.load import load_run
 from dumps.postgres.publish import current
 from dumps.postgres.rights import rights
+from dumps.postgres.runs import runs
 from dumps.postgres.server import embedded
 from dumps.postgres.source import Source
 from nearfield.errors import (
@@ -38,10 +39,13 @@ from dumps.postgres.load import load_run
 from dumps.postgres.source import Source
 from nearfield.run import open_run
 whole = Source.lists
-def stuck(self, rows):
-    yield next(whole(self, 1024))
+def stuck(self, rows, start=0, stop=None):
+    block = next(whole(self, 1024, start, stop))
+    yield block
     print("in the middle", flush=True)
-    time.sleep(600)
+    while True:
+        time.sleep(0.05)
+        yield block
 Source.lists = stuck
 load_run(open_run(Path(sys.argv[1])), sys.argv[2])
 """
@@ -219,8 +223,8 @@ def test_the_table_itself_keeps_out_what_isnt_a_number(tmp_path, dsn, value):
 def test_a_row_that_changed_on_its_way_is_noticed(tmp_path, dsn, monkeypatch):
     honest = Source.lists
 
-    def lying(self, rows):
-        for first, neighbours, distances in honest(self, rows):
+    def lying(self, *range_of_rows):
+        for first, neighbours, distances in honest(self, *range_of_rows):
             yield first, neighbours, np.nextafter(distances, np.float32(2))
 
     monkeypatch.setattr(Source, "lists", lying)
@@ -256,7 +260,7 @@ def test_a_second_loader_is_told_to_wait(tmp_path, dsn):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_loader_that_dies_in_the_middle_leaves_nothing_and_can_be_repeated(tmp_path, dsn, how):
+def test_a_loader_that_dies_in_the_middle_disturbs_nobody_and_can_be_repeated(tmp_path, dsn, how):
     load_run(loadable_run(tmp_path / "1", seed=1), dsn)
     before = tables(dsn)
     run = loadable_run(tmp_path / "2", n=3000, seed=2)
@@ -268,7 +272,7 @@ def test_a_loader_that_dies_in_the_middle_leaves_nothing_and_can_be_repeated(tmp
         process.kill()
     assert rows_seen(dsn) == 300
     wait_for_other_sessions(dsn)
-    assert tables(dsn) == before
+    assert tables(dsn) - before <= {"recordings_2"}
     assert not load_run(run, dsn).already_loaded
     assert rows_seen(dsn) == 3000
 
@@ -288,11 +292,11 @@ def test_a_server_killed_in_the_middle_keeps_the_old_matrix(tmp_path, monkeypatc
     old, new = loadable_run(tmp_path / "1", seed=1), loadable_run(tmp_path / "2", n=3000, seed=2)
     whole = Source.lists
 
-    def killing(self, rows):
-        yield next(whole(self, 1024))
+    def killing(self, rows, start=0, stop=None):
+        yield next(whole(self, 1024, start, stop))
         pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGQUIT)
-        yield from list(whole(self, 1024))[1:]
+        yield from list(whole(self, 1024, start, stop))[1:]
 
     with embedded(folder) as dsn:
         load_run(old, dsn)
@@ -316,7 +320,10 @@ def test_a_disk_that_fills_up_on_the_server_changes_nothing(tmp_path, small_disk
         with pytest.raises(DiskFull, match="no room left"):
             load_run(large, dsn)
         assert rows_seen(dsn) == 300
-        assert len(tables(dsn)) == 2
+        assert [(run.run_id, run.state, run.rows) for run in runs(dsn)] == [
+            (1, "current", 300),
+            (2, "interrupted", 0),
+        ]
 
 
 def test_a_role_without_rights_is_told_which_grant_it_needs(tmp_path, dsn):
@@ -338,7 +345,7 @@ def test_a_loader_set_up_by_roles_sql_needs_no_more(tmp_path, dsn):
     loader = dsn.replace("user=nearfield", "user=nearfield_load")
     assert load_run(loadable_run(tmp_path), loader).notes == ()
     assert ask(loader, "SET ROLE NONE; SELECT count(*) FROM nearfield.neighbours") == [(300,)]
-    assert (rights(loader).may_load, rights(loader).schema_version) == (True, 1)
+    assert (rights(loader).may_load, rights(loader).schema_version) == (True, 2)
     # a foreigner who may create schemas still isn't the owner of this one
     ask(dsn, "DROP ROLE IF EXISTS other; CREATE ROLE other LOGIN")
     with pytest.raises(DatabaseError, match="owns the schema nearfield"):
@@ -360,7 +367,8 @@ def test_where_no_role_can_be_made_a_note_says_so(tmp_path, dsn, monkeypatch):
     [
         ("CREATE SCHEMA nearfield; CREATE TABLE nearfield.neighbours ()", "didn't make"),
         (
-            "CREATE SCHEMA nearfield; CREATE TABLE nearfield.schema_version AS SELECT 2 AS version",
+            "CREATE SCHEMA nearfield;"
+            " CREATE TABLE nearfield.schema_version AS SELECT 99 AS version",
             "use a newer nearfield",
         ),
     ],

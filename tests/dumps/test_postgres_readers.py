@@ -5,8 +5,9 @@ import psycopg2
 import pytest
 
 from dumps.postgres.load import load_run
-from dumps.postgres.publish import current, drop_old_runs, publish, rollback
-from dumps.postgres.query import recording_labels, similar
+from dumps.postgres.publish import current, publish, rollback
+from dumps.postgres.query import similar
+from dumps.postgres.retention import prune
 from nearfield.errors import InputRejected, UsageError
 from tests.dumps.postgres_case import ask, loadable_run, random_lists
 
@@ -49,8 +50,6 @@ def test_similar_recordings_gives_the_first_k_with_their_labels(tmp_path, dsn):
     assert [item.recording_id for item in found] == [f"id-{row}" for row in neighbours[7, :3]]
     assert np.array_equal(np.float32([item.distance for item in found]), dists[7, :3])
     assert [item.labels for item in found] == [{"title": titles[row]} for row in neighbours[7, :3]]
-    assert recording_labels(dsn, "id-7") == {"title": "title 7"}
-    assert recording_labels(dsn, "nobody") is None
 
 
 def test_asking_for_more_than_there_are_gives_all(tmp_path, dsn):
@@ -188,19 +187,19 @@ def test_only_the_runs_that_a_rollback_needs_are_kept(tmp_path, dsn):
     tables = ask(dsn, "SELECT relname FROM pg_class WHERE relname ~ '^neighbours_[0-9]+$'")
     assert sorted(tables) == sorted((f"neighbours_{run_id}",) for run_id in ids[2:])
     rollback(dsn)
-    assert drop_old_runs(dsn, keep=1) == [ids[4], ids[2]]
+    assert prune(dsn, keep=1).dropped == [ids[2], ids[4]]
     assert current(dsn).run_id == ids[3]
 
 
 def test_a_run_that_is_still_read_is_dropped_by_a_later_call(tmp_path, dsn, two_runs, monkeypatch):
-    monkeypatch.setattr("dumps.postgres.publish.DETACH_TIMEOUT", "200ms")
+    monkeypatch.setattr("dumps.postgres.retention.WAIT_S", 0.2)
     reader = psycopg2.connect(dsn)
     with reader.cursor() as cursor:
         cursor.execute(COUNT_OF_ID_0)
-        assert drop_old_runs(dsn, keep=1) == []
+        assert prune(dsn, keep=1).still_read == [two_runs[0]]
         assert ask(dsn, COUNT_OF_ID_0)
     reader.close()
-    assert drop_old_runs(dsn, keep=1) == [two_runs[0]]
+    assert prune(dsn, keep=1).dropped == [two_runs[0]]
 
 
 def test_the_read_role_reads_views_and_functions_and_nothing_else(dsn, two_runs):
@@ -239,7 +238,7 @@ def test_others_may_not_even_call_the_functions(dsn, two_runs):
 
 def test_lookups_use_the_keys_of_the_published_run_only(tmp_path, dsn):
     for seed in (1, 2):
-        load_run(loadable_run(tmp_path / str(seed), n=20_000, k=20, seed=seed), dsn)
+        load_run(loadable_run(tmp_path / str(seed), n=20_000, k=20, seed=seed), dsn, force=True)
     for statement in (
         "SELECT * FROM nearfield.neighbours WHERE recording_id = 'id-7'",
         "SELECT * FROM nearfield.neighbours_flat WHERE recording_id = 'id-7'",

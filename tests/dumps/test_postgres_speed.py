@@ -11,8 +11,9 @@ def test_every_way_is_timed_on_the_same_bytes(tmp_path):
     result = measured(random_run(tmp_path, 600, 20), tmp_path, 2)
     assert {name: len(seconds) for name, seconds in result["seconds"].items()} == {
         "load": 2,
+        "load, 1 connection": 2,
         "plain": 2,
-        "no checks": 2,
+        "plain, no checks": 2,
     }
     assert result["bytes"] == 21 + 600 * (2 + 2 * 8 + 2 * (24 + 8 * 20))
     text = markdown(result)

@@ -1,5 +1,5 @@
--- The schema of nearfield, version 1. `nearfield load` runs this file in one transaction, in a
--- database that has no schema nearfield yet.
+-- The schema of nearfield, version 1. `nearfield load` runs this file in a database that has no schema
+-- nearfield yet, and the later migrations after it, in one transaction. Never changed once released.
 --
 -- Readers use two functions and three views, and no table. Every load fills partitions of its own;
 -- which run the views show is said by one row, so publishing is one UPDATE that waits for nobody.
