@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dumps.checks import Faults, check_lists, countable, layout_problems
+from dumps.guard import unreadable
 from dumps.labels import LabelShares
 from dumps.recall import Recall, measured, recall_of, true_kth
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
@@ -122,8 +123,13 @@ class _Checker:
         run = self.run
         vector_set = Path(self.config.vectors)
         same_vectors = self._check_vector_set(vector_set)
-        # one changed byte can send HDF5 into an endless loop: a damaged file isn't opened
+        # one changed byte can send HDF5 into an endless loop: a damaged file isn't opened, and a
+        # file that was forged together with its manifest is read by a child first
         if not self._check_manifest():
+            return
+        refused = unreadable(run.matrix)
+        if refused:
+            self.problems.append(refused)
             return
         try:
             with h5py.File(run.matrix, "r") as file:

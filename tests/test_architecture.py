@@ -37,11 +37,16 @@ INPUT_OUTPUT = (
     *("h5py", "psycopg2", "dask", "distributed", "pathlib", "subprocess", "socket"),
     *("nearfield.files", "nearfield.hdf5", "nearfield.manifest", "nearfield.cluster"),
 )
-VERIFIER = ("dumps.verify", "dumps.checks", "dumps.recall", "dumps.labels")
+VERIFIER = (
+    *("dumps.verify", "dumps.checks", "dumps.guard", "dumps.recall", "dumps.labels"),
+    *("dumps.dump.check", "dumps.dump.contents", "dumps.dump.readers"),
+)
 CHECKED_BY_IT = (
     *("nearfield.exact", "nearfield.distances", "nearfield.neighbours", "nearfield.hdf5"),
     *("nearfield.space.pair_distances", "nearfield.space.prepared"),
     *("dumps.matrix", "index_build", "benchmark"),
+    *("dumps.dump.write", "dumps.dump.tables", "dumps.dump.names", "dumps.dump.describe"),
+    *("dumps.dump.source", "dumps.postgres"),
 )
 MOST_LINES = 400
 
