@@ -3,7 +3,8 @@
 Owns the choice between them, nothing of either.
 """
 
-from benchmark.methods import METHODS, Asked, method_named, neighbours_of_all
+from benchmark.methods import METHODS, Asked, neighbours_of_all
+from benchmark.methods.spelled import method_spelled, spelled
 from index_build.selfjoin import knn_matrix
 from nearfield.space import Float32s, Int32s
 
@@ -12,13 +13,22 @@ JOINS = (SELFJOIN, *(name for name in METHODS if name != "exact"))
 """Exact search isn't one: it compares rows with all vectors, not with those of a shard."""
 
 
+def is_join(method: str) -> bool:
+    """Whether `joined` takes it; raises `UsageError` for parameters that the method hasn't."""
+    name, parameters = spelled(method)
+    if name not in JOINS or (name == SELFJOIN and parameters):
+        return False
+    return name == SELFJOIN or method_spelled(method).name == name
+
+
 def joined(method: str, vectors: Float32s, asked: Asked) -> tuple[Int32s, Float32s]:
     """Neighbours int32 and distances float32 [n, min(k, n - 1)] of prepared vectors float32 [n, d].
 
-    Lists as `neighbours_of_all` describes them. Raises `UsageError` for an unknown method.
+    method: a name, or with build parameters as in `faiss-hnsw(links=32)`. Lists as
+    `neighbours_of_all` describes them. Raises `UsageError` for an unknown method.
     """
     if method != SELFJOIN:
-        return neighbours_of_all(method_named(method), vectors, asked)
+        return neighbours_of_all(method_spelled(method), vectors, asked)
     found = knn_matrix(
         vectors,
         asked.k,

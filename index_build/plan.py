@@ -6,7 +6,7 @@ number of workers, so neither does the result.
 
 from dataclasses import dataclass
 
-from index_build.joining import JOINS, SELFJOIN
+from index_build.joining import JOINS, SELFJOIN, is_join
 from nearfield.errors import UsageError
 from nearfield.run import RunConfig
 
@@ -47,7 +47,7 @@ def plan_for(config: RunConfig, distinct: int) -> Plan:
     method, reason = _method(config, distinct)
     if method == EXACT:
         return Plan(method, distinct, -(-distinct // EXACT_BLOCK_ROWS), reason)
-    if method not in JOINS:
+    if not is_join(method):
         known = ", ".join((AUTO, EXACT, *JOINS))
         raise UsageError(f"expected a method out of {known}; got {method!r}")
     if config.space == "ip":
