@@ -171,6 +171,20 @@ def _all_at_most(left: Sequence[float], right: Sequence[float]) -> bool:
     return all(a <= b for a, b in zip(left, right, strict=True))
 
 
+def grown(choice: Choice, n: int) -> Choice:
+    """The choice for a vector set that has n rows by now: time and memory foretold for those."""
+    share = n / choice.n
+    candidates = [
+        msgspec.structs.replace(
+            candidate,
+            time_s=candidate.time_s * share**candidate.exponent,
+            memory_bytes=int(candidate.memory_bytes * max(1.0, share)),
+        )
+        for candidate in choice.candidates
+    ]
+    return msgspec.structs.replace(choice, n=n, candidates=candidates)
+
+
 def choose(choice: Choice, wanted: Wanted) -> Candidate:
     """The fastest candidate within the limits.
 

@@ -14,7 +14,16 @@ from dumps.postgres.query import Neighbour
 from dumps.postgres.retention import Pruning
 from dumps.postgres.runs import LoadedRun
 from dumps.verify import Verification
-from nearfield.api.bench import BenchOptions, BenchPlan, BenchReport, bench, plan_of_bench
+from nearfield.api.bench import (
+    BenchOptions,
+    BenchPlan,
+    BenchReport,
+    ChosenMethod,
+    Wanted,
+    bench,
+    chosen_method,
+    plan_of_bench,
+)
 from nearfield.api.databases import (
     LoadPlan,
     doctor,
@@ -47,6 +56,7 @@ __all__ = [
     "BenchPlan",
     "BenchReport",
     "BuildReport",
+    "ChosenMethod",
     "DumpCheck",
     "DumpOptions",
     "DumpPlan",
@@ -63,9 +73,11 @@ __all__ = [
     "RunStatus",
     "UpdateReport",
     "Verification",
+    "Wanted",
     "bench",
     "build",
     "check_dump",
+    "chosen_method",
     "cluster_down",
     "cluster_status",
     "cluster_up",

@@ -1,11 +1,37 @@
-"""The benchmark as a function: which method, with which parameters, for these vectors."""
+"""The benchmark as a function, and the choice that comes out of it for a build."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.choice import CHOICE, Candidate, Wanted, choose, grown, read_choice, said
 from benchmark.runner.bench import BenchOptions, BenchPlan, BenchReport, plan_bench, run_bench
 from nearfield.cluster import ClusterOptions
+from nearfield.errors import NearfieldError, UsageError
+from nearfield.vectorset import VectorSet, open_vector_set
 
-__all__ = ["BenchOptions", "BenchPlan", "BenchReport", "bench", "plan_of_bench"]
+__all__ = [
+    "BenchOptions",
+    "BenchPlan",
+    "BenchReport",
+    "ChosenMethod",
+    "Wanted",
+    "bench",
+    "chosen_method",
+    "plan_of_bench",
+]
+
+BESIDE = "bench"
+"""Directory beside a vector set whose choice counts for it."""
+
+
+@dataclass(frozen=True)
+class ChosenMethod:
+    """What a choice file says: `method` as `build` takes it, and why, in a sentence."""
+
+    method: str
+    reason: str
+    file: Path
+    candidate: Candidate
 
 
 def bench(
@@ -28,3 +54,42 @@ def plan_of_bench(
 ) -> BenchPlan:
     """What `bench` with the same arguments would measure."""
     return plan_bench(Path(vectors), Path(out), options or BenchOptions())
+
+
+def chosen_method(
+    vectors: Path | str, wanted: Wanted, *, choice: Path | str | None = None
+) -> ChosenMethod | None:
+    """The method that a benchmark recommends for the matrix of `vectors` within the limits.
+
+    choice: the file; without it `bench/choice.toml` beside the vector set counts if it is about
+    these very vectors, and where there is none the result is None. Raises `UsageError` for limits
+    without a choice or a file about other vectors, `QualityGate` naming what comes nearest when
+    nothing fits.
+    """
+    vector_set = open_vector_set(Path(vectors))
+    file = Path(choice) if choice is not None else _beside(vector_set)
+    if file is None:
+        if wanted.memory_bytes is not None or wanted.time_s is not None:
+            raise UsageError(
+                "expected a choice file for --memory or --time: only a benchmark knows what a "
+                "method takes. Make one with: nearfield bench VECTORS --out DIR"
+            )
+        return None
+    read = read_choice(file)
+    if (read.space, read.d) != (vector_set.geometry.space, vector_set.d):
+        raise UsageError(
+            f"expected a choice for {vector_set.d} numbers in space {vector_set.geometry.space}; "
+            f"{file} is about {read.dataset}: {read.d} numbers in space {read.space}"
+        )
+    candidate = choose(grown(read, vector_set.n), wanted)
+    measured = f"measured on {candidate.measured_n:,} of {read.dataset}"
+    return ChosenMethod(candidate.way, f"{file}: {said(candidate)}, {measured}", file, candidate)
+
+
+def _beside(vector_set: VectorSet) -> Path | None:
+    file = vector_set.path.resolve().parent / BESIDE / CHOICE
+    try:
+        about = read_choice(file).vectors_fingerprint
+    except NearfieldError:
+        return None
+    return file if about == vector_set.fingerprint else None

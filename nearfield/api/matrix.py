@@ -128,7 +128,7 @@ def status(run: Path | str) -> RunStatus:
     run_path, vectors = shlex.quote(str(opened.path)), shlex.quote(config.vectors)
     advice = {
         "unfinished": f"nearfield build {vectors} --out {run_path} -k {config.k} "
-        f"--recall {config.recall} --method {config.method}  (resumes)",
+        f"--recall {config.recall} --method {shlex.quote(config.method)}  (resumes)",
         "built": f"nearfield verify {run_path}",
         "failed verification": f"nearfield build {vectors} --out OTHER -k {config.k} with a higher "
         f"--recall than {config.recall}, or --method exact",

@@ -1,6 +1,7 @@
 """`nearfield build`, `verify` and `status`."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +16,14 @@ from nearfield.cli.output import (
     print_steps,
     size,
 )
+from nearfield.cli.quantities import bytes_of, seconds_of
 from nearfield.cluster import ClusterOptions
-from nearfield.errors import QualityGate
+from nearfield.errors import QualityGate, UsageError
 
 if TYPE_CHECKING:
     from dumps.verify import Verification
     from index_build.estimate import BuildEstimate
+    from nearfield.api import Wanted
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 
@@ -31,6 +34,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "nearfield build vectors --out run -k 100 --recall 0.95",
             "nearfield build vectors --out run --scheduler tcp://10.0.0.1:8786",
+            "nearfield build vectors --out run --choice bench/choice.toml --memory 8GiB --time 2h",
             "nearfield build vectors --out run --dry-run",
         )
     )(build)
@@ -45,8 +49,26 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
     k: Annotated[int, typer.Option("-k", help="Neighbours per recording.")] = 100,
     recall: Annotated[float, typer.Option(help="Share of true neighbours to find.")] = 0.95,
     method: Annotated[
-        str, typer.Option(help="auto, exact, or a library's method such as faiss-ivf.")
+        str,
+        typer.Option(
+            help="auto, exact, selfjoin, or a library's method such as faiss-ivf or "
+            "'faiss-hnsw(links=32)'."
+        ),
     ] = "auto",
+    choice: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What a benchmark recommends; auto follows it (default: bench/choice.toml beside "
+            "the vector set, if it is about these vectors).",
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory that the chosen method may take, such as 8GiB.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time that the chosen method may take, such as 2h.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Local worker processes (default: one per core).")
     ] = None,
@@ -59,6 +81,8 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
     """Build the matrix; run again after an interruption, it resumes."""
     from nearfield import api
 
+    wanted = api.Wanted(k, recall, bytes_of(memory, "--memory"), seconds_of(time, "--time"))
+    method = _followed(vectors, method, wanted, choice)
     if dry_run:
         _print_estimate(api.estimate(vectors, k=k, recall=recall, method=method), as_json=as_json)
         return
@@ -86,6 +110,21 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
     )
     if report.k < k:
         print(f"note: {report.n:,} recordings have only {report.k} neighbours each, not {k}")
+
+
+def _followed(vectors: Path, method: str, wanted: "Wanted", choice: Path | None) -> str:
+    """The method to build with: what a choice says where it is left to us."""
+    from nearfield import api
+
+    if method != "auto":
+        if choice is not None or wanted.memory_bytes is not None or wanted.time_s is not None:
+            raise UsageError(f"--choice, --memory and --time go with --method auto, not {method}")
+        return method
+    chosen = api.chosen_method(vectors, wanted, choice=choice)
+    if chosen is None:
+        return method
+    print(f"method {chosen.method}, by {chosen.reason}", file=sys.stderr)
+    return chosen.method
 
 
 def verify(
