@@ -74,13 +74,13 @@ def write_result(path: Path, result: Result, *, fingerprint: str, facts: Mapping
     )
 
 
-def read_outcomes(path: Path) -> tuple[Manifest, list[Outcome]] | None:
-    """Manifest and table rows of the result file `path` after comparing its checksum.
+def read_outcomes(path: Path, *, verify: bool = True) -> tuple[Manifest, list[Outcome]] | None:
+    """Manifest and table rows of the result file `path`; `verify` compares its checksum.
 
     None when it is missing, cut off, changed or unreadable: it is then measured again.
     """
     try:
-        manifest = read_manifest(path.with_suffix(".json"), kind=KIND)
+        manifest = read_manifest(path.with_suffix(".json"), kind=KIND, verify=verify)
         if manifest.format_version != FORMAT_VERSION:
             return None
         return manifest, [outcome_from(row) for row in manifest.facts["outcomes"]]

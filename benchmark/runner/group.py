@@ -25,6 +25,9 @@ from benchmark.runner.truth import truth_path
 from nearfield.neighbours import NeighbourTable, read_part
 from nearfield.space import Int32s
 
+HOPELESS = 1.5
+"""Times the time-out: a point that is foretold to take longer isn't started."""
+
 
 @dataclass(frozen=True)
 class GroupReport:
@@ -156,6 +159,8 @@ class _GroupRun:
         if self._spent():
             self._drop([point])
             return
+        if self._hopeless(point):
+            return
         if point.stage == "search" and not self.store.index_is_there() and self._build() is None:
             return
         truth = self._truth(point)
@@ -166,6 +171,18 @@ class _GroupRun:
         left = Left(point, ended, out, self.store.blank(point))
         result = result_of(left, self.group, self.place.data, truth)
         self._take(self.store.keep(point, result, ended.seconds), new=True)
+
+    def _hopeless(self, point: Point) -> bool:
+        """Whether smaller sizes foretell a time far beyond the time-out; then there is a row."""
+        foretold, timeout_s = self.store.foretold_seconds(point), self.place.settings.timeout_s
+        if foretold is None or foretold[0] < HOPELESS * timeout_s:
+            return False
+        reason = (
+            f"not started: about {foretold[0]:,.0f} s foretold from {foretold[1]:,} rows, the "
+            f"time-out is {timeout_s:,.0f} s"
+        )
+        self.unmeasured += self.store.without_figures(Status.TIMEOUT, reason, [point])
+        return True
 
     def _take(self, stored: Stored | None, *, new: bool) -> None:
         if stored is not None:

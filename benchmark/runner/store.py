@@ -7,10 +7,12 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmark.results.file import Result, read_outcomes, write_result
+from benchmark.results.growth import growth_of
 from benchmark.results.outcome import Outcome, Status
 from benchmark.runner.data import Data
 from benchmark.runner.plan import Group, Point, Settings, batches_for, ks_for, parameters_text
@@ -113,6 +115,33 @@ class Store:
         )
         return Stored(outcomes, seconds)
 
+    def foretold_seconds(self, point: Point) -> tuple[float, int] | None:
+        """Seconds that one repetition of a point will take, from smaller sizes of the same, and
+        the largest of these; at least linear growth. None where nothing is known.
+        """
+        blank = self.blank(point)
+        known = [
+            (outcome.n, outcome.repetition_seconds[0])
+            for outcome in self._smaller
+            if _same_way(outcome, blank)
+        ]
+        if not known:
+            return None
+        largest, seconds = max(known)
+        growth = growth_of([n for n, _ in known], [cost for _, cost in known])
+        exponent = max(1.0, growth.exponent if growth is not None else 1.0)
+        return seconds * (self.group.n / largest) ** exponent, largest
+
+    @cached_property
+    def _smaller(self) -> list[Outcome]:
+        """What this method gave at smaller sizes."""
+        name = self.group.method.name
+        stored = (
+            read_outcomes(path, verify=False) for path in self.record.parent.glob(f"{name}-*.h5")
+        )
+        rows = (outcome for found in stored if found is not None for outcome in found[1])
+        return [outcome for outcome in rows if outcome.n < self.group.n and outcome.measured]
+
     def blank(self, point: Point) -> Outcome:
         """The row of a point before there are figures of its own; `batch` is its first."""
         method, data, settings = self.group.method, self.place.data, self.place.settings
@@ -166,6 +195,12 @@ class Store:
 
     def _point_mark(self, point: Point) -> str:
         return fingerprint(group=self.mark, repeat=self.place.settings.repeat, **asdict(point))
+
+
+def _same_way(left: Outcome, right: Outcome) -> bool:
+    names = ("dataset", "method", "build", "search", "k", "workload", "batch", "threads")
+    same = all(getattr(left, name) == getattr(right, name) for name in names)
+    return same and left.memory_limit_bytes is None and right.memory_limit_bytes is None
 
 
 def _circumstances(place: Place, group: Group) -> str:
