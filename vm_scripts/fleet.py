@@ -65,16 +65,18 @@ def up(settings: MachineSettings) -> Inventory:
         if isinstance(provider, FixedHosts):
             inventory = provider.inventory()
             write_inventory(state / "inventory.toml", _absolute(inventory))
-            return read_inventory(state / "inventory.toml")
+            shell = shell_of(settings)
+            remote.share_folder(shell, settings.folder, mount=False)
+            return shell.inventory
         made: list[Machine] = []
         try:
             machines = _existing_or_made(settings, provider, made)
             inventory = _inventory(settings, machines)
             write_inventory(state / "inventory.toml", inventory)
             shell = shell_of(settings)
-            _everywhere(shell, lambda host: _ready(shell, host))
+            _everywhere(shell, lambda host: _ready(shell, host, settings.folder))
             _everywhere(shell, lambda host: remote.install(shell, host))
-            remote.share_folder(shell, settings.folder)
+            remote.share_folder(shell, settings.folder, mount=True)
         except BaseException:
             for machine in made:
                 _delete(settings, provider, machine)
@@ -218,7 +220,7 @@ def _inventory(settings: MachineSettings, machines: list[Machine]) -> Inventory:
             address=machine.address,
             ssh=machine.ssh,
             port=machine.port,
-            user="nearfield",
+            user=settings.user,
             # the head works too: its cores are paid for
             role="both" if place == 0 else "worker",
             host_key=machine.host_key,
@@ -247,12 +249,12 @@ def _absolute(inventory: Inventory) -> Inventory:
     return msgspec.structs.replace(inventory, **paths)
 
 
-def _ready(shell: Shell, host: Host) -> None:
+def _ready(shell: Shell, host: Host, folder: str) -> None:
     """Wait until sshd answers and cloud-init has done its part."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while True:
         try:
-            answer = shell.run(host, remote.READY, timeout_s=60).strip()
+            answer = shell.run(host, remote.ready_script(folder), timeout_s=60).strip()
         except Infrastructure as error:
             answer = str(error)
         if answer == "ready":

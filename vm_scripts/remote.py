@@ -1,6 +1,7 @@
 """What is done on a machine over SSH: software, shared folder, heartbeat, the job, copies."""
 
 import json
+import secrets
 import shlex
 import subprocess
 import sys
@@ -17,12 +18,8 @@ from nearfield.errors import Infrastructure, UsageError
 
 ROOT = Path(__file__).parents[1]
 HEARTBEAT = "/run/nearfield/heartbeat"
-READY = f"""
-if [ -w {HEARTBEAT} ]; then touch {HEARTBEAT}; fi
-if [ -e /var/lib/cloud/nearfield-ready ]; then echo ready
-elif cloud-init status 2>/dev/null | grep -q '^status: error'; then echo 'failed: cloud-init'
-else echo 'waiting for cloud-init'; fi
-"""
+READY_MARK = ".ready"
+SHARED_MARK = ".shared"
 INSTALL_TIMEOUT_S = 1800
 MOUNT_OPTIONS = "rw,hard,noatime,lookupcache=positive,actimeo=1"
 """A part that another host has just written must be seen at once."""
@@ -58,23 +55,52 @@ def install(shell: Shell, host: Host) -> None:
     )
 
 
-def share_folder(shell: Shell, folder: str) -> None:
-    """The head exports the folder to its workers by NFS, over the private network alone."""
-    inventory = shell.inventory
-    others = [host for host in inventory.hosts if host is not inventory.scheduler]
+def ready_script(folder: str) -> str:
+    """Prints `ready` once cloud-init has done its part, and counts as a heartbeat."""
+    return (
+        f"if [ -w {HEARTBEAT} ]; then touch {HEARTBEAT}; fi\n"
+        f"if [ -e {folder}/{READY_MARK} ]; then echo ready\n"
+        "elif cloud-init status 2>/dev/null | grep -q '^status: error'; then\n"
+        "  echo 'failed: cloud-init'\nelse echo 'waiting for cloud-init'; fi\n"
+    )
+
+
+def share_folder(shell: Shell, folder: str, *, mount: bool) -> None:
+    """See that all hosts have the head's folder: where they don't, mount it from the head by NFS.
+
+    The head exports to its workers' private addresses alone. Raises `Infrastructure` when a host
+    doesn't see the folder in the end; with `mount` False that is all that is done.
+    """
+    head = shell.inventory.scheduler
+    others = [host for host in shell.inventory.hosts if host is not head]
     if not others:
         return
-    clients = " ".join(f"{host.address}(rw,sync,no_subtree_check)" for host in others)
-    shell.run(
-        inventory.scheduler,
-        f"set -e\nsudo mkdir -p /etc/exports.d\n"
-        f"echo '{folder} {clients}' | sudo tee /etc/exports.d/nearfield.exports >/dev/null\n"
-        "sudo systemctl start nfs-kernel-server\nsudo exportfs -ra\n",
-    )
-    source = f"{inventory.scheduler.address}:{folder}"
-    mount = f"sudo mount -t nfs4 -o {MOUNT_OPTIONS} {source} {folder}"
-    script = f"mountpoint -q {folder} || {mount}\n"
-    _at_once(shell, others, script)
+    token = secrets.token_hex(8)
+    shell.run(head, f"mkdir -p {folder}\necho {token} >{folder}/{SHARED_MARK}\n")
+    lacking = _without(shell, others, folder, token)
+    if lacking and mount:
+        clients = " ".join(f"{host.address}(rw,sync,no_subtree_check)" for host in others)
+        shell.run(
+            head,
+            "set -e\nsudo mkdir -p /etc/exports.d\n"
+            f"echo '{folder} {clients}' | sudo tee /etc/exports.d/nearfield.exports >/dev/null\n"
+            "sudo systemctl start nfs-kernel-server\nsudo exportfs -ra\n",
+        )
+        for host in lacking:
+            source = f"{head.address}:{folder}"
+            shell.run(host, f"sudo mount -t nfs4 -o {MOUNT_OPTIONS} {source} {folder}\n")
+        lacking = _without(shell, others, folder, token)
+    if lacking:
+        names = ", ".join(host.name for host in lacking)
+        raise Infrastructure(
+            f"{names} must see the folder {folder} of {head.name} at the same path: share it, for "
+            "example by NFS"
+        )
+
+
+def _without(shell: Shell, hosts: list[Host], folder: str, token: str) -> list[Host]:
+    script = f"cat {folder}/{SHARED_MARK} 2>/dev/null || true\n"
+    return [host for host in hosts if shell.run(host, script).strip() != token]
 
 
 def beat(shell: Shell) -> None:
@@ -174,11 +200,6 @@ def _wheel(folder: Path) -> Path:
     if done.returncode:
         raise Infrastructure(f"no wheel of nearfield could be made: {done.stderr.strip()[-300:]}")
     return next(folder.glob("nearfield-*.whl"))
-
-
-def _at_once(shell: Shell, hosts: list[Host], script: str) -> None:
-    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
-        list(pool.map(lambda host: shell.run(host, script), hosts))
 
 
 def _functions() -> str:

@@ -56,6 +56,7 @@ class MachineSettings(_Section, frozen=True):
     workers: machines beside the head; with none, the head does it all.
     idle_minutes: a machine without a heartbeat of the driver for so long powers itself off.
     folder: on the machines; with workers, the head shares it with them over the private network.
+    user: whom cloud-init makes; only an image of one's own needs another.
     max_hours: `rebuild` gives up after that.
     """
 
@@ -66,6 +67,7 @@ class MachineSettings(_Section, frozen=True):
     max_hours: float = 12.0
     folder: str = "/srv/nearfield"
     python: str = "/opt/nearfield/venv/bin/python"
+    user: str = "nearfield"
     prices: str | None = None
     hetzner: HetznerSettings = HetznerSettings()
     hosts: HostsSettings | None = None

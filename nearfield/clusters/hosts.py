@@ -6,6 +6,7 @@ block it (distributed issue 9033).
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from nearfield.files import write_bytes
 from nearfield.lock import locked
 
 WORKERS_TIMEOUT_S = 90
+LOOK_EVERY_S = 10
 CONNECTION = "cluster.toml"
 RUNNING = ("started", "running")
 Thing = TypeVar("Thing")
@@ -68,8 +70,7 @@ def start_cluster(inventory: Inventory, state: Path) -> ClusterState:
                 inventory.workers,
                 lambda host: _started(shell, begun, host, "worker", cores[host.name]),
             )
-            seen = _seen(shell, sum(cores[host.name] for host in inventory.workers))
-            _check_joined(shell, cores, seen)
+            _wait_until_joined(shell, cores)
         except BaseException:
             for host, service in reversed(begun):
                 _stopped(shell, host, service)
@@ -203,23 +204,38 @@ def _stopped(shell: Shell, host: Host, service: Service) -> HostState:
     return HostState(host.name, service, answer.split()[0])
 
 
-def _seen(shell: Shell, workers: int) -> dict[str, int]:
+def _seen(shell: Shell, workers: int, timeout_s: float = 0) -> dict[str, int]:
     """Workers per host address as the scheduler sees them, once there are so many."""
-    script = services.watch_script(shell.inventory, workers, WORKERS_TIMEOUT_S)
-    answer = shell.run(shell.inventory.scheduler, script, timeout_s=WORKERS_TIMEOUT_S + 60)
+    script = services.watch_script(shell.inventory, workers, timeout_s)
+    answer = shell.run(shell.inventory.scheduler, script, timeout_s=timeout_s + 60)
     return dict(json.loads(answer.splitlines()[-1]))
 
 
-def _check_joined(shell: Shell, cores: dict[str, int], seen: dict[str, int]) -> None:
-    """A host that runs workers for somebody else, or can't reach the scheduler, is named."""
-    for host in shell.inventory.workers:
-        # with an interface the workers' address isn't known here
-        if host.interface is None and seen.get(host.address, 0) < cores[host.name]:
-            log = shell.run(host, services.log_script(shell.inventory, "worker", 3)).strip()
+def _wait_until_joined(shell: Shell, cores: dict[str, int]) -> None:
+    """Until the scheduler sees all workers; a host whose workers ended is named at once."""
+    inventory = shell.inventory
+    wanted = sum(cores[host.name] for host in inventory.workers)
+    deadline = time.monotonic() + WORKERS_TIMEOUT_S
+    while True:
+        seen = _seen(shell, wanted, LOOK_EVERY_S)
+        if sum(seen.values()) >= wanted:
+            return
+        late = time.monotonic() > deadline
+        for host in inventory.workers:
+            script = services.act_script(inventory, "worker", "status")
+            ended = not shell.run(host, script).startswith("running")
+            # with an interface the workers' address isn't known here
+            absent = host.interface is None and seen.get(host.address, 0) < cores[host.name]
+            if ended or (late and absent):
+                log = shell.run(host, services.log_script(inventory, "worker", 3)).strip()
+                raise Infrastructure(
+                    f"{host.name}: its workers {'ended' if ended else 'did not join'} "
+                    f"({inventory.address}). End of its worker.log: {log}"
+                )
+        if late:
             raise Infrastructure(
-                f"{host.name}: {seen.get(host.address, 0)} of {cores[host.name]} workers joined "
-                f"{shell.inventory.address} within {WORKERS_TIMEOUT_S} s. "
-                f"End of its worker.log: {log}"
+                f"{sum(seen.values())} of {wanted} workers joined {inventory.address} within "
+                f"{WORKERS_TIMEOUT_S} s; each host's worker.log says more"
             )
 
 

@@ -1,0 +1,186 @@
+"""One command, over a cloud that is a local API server and a machine that is a real sshd."""
+
+import getpass
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psycopg2
+import pytest
+
+from nearfield import api
+from tests.cli.conftest import clustered
+from tests.clusters.lab import SSHD, free_port, until
+from tests.vm_scripts.hetzner_server import FakeHetzner
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not (SSHD and shutil.which("ssh") and shutil.which("rsync")),
+        reason="needs sshd, ssh and rsync",
+    ),
+]
+
+
+@pytest.fixture
+def cloud():
+    with FakeHetzner(["127.0.0.1"]) as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path, cloud):
+    """A job of 600 vectors, its machines, and the folder that is the machine's."""
+    np.save(tmp_path / "v.npy", clustered(600))
+    (tmp_path / "job.toml").write_text(
+        '[ingest]\nsources = ["v.npy"]\n[build]\nk = 10\n[verify]\nsample = 50\n'
+    )
+    (tmp_path / "machine").mkdir()
+    (tmp_path / "machine" / ".ready").touch()
+    (tmp_path / "machines.toml").write_text(
+        f'run = "weekly"\nprovider = "hetzner"\nfolder = "{tmp_path}/machine"\n'
+        f'python = "{sys.executable}"\nuser = "{getpass.getuser()}"\n'
+        f'[hetzner]\nendpoint = "{cloud.endpoint}"\nssh_port = {free_port()}\n'
+    )
+    state = tmp_path / "weekly.machines"
+    state.mkdir()
+    key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f"]
+    subprocess.run([*key, state / "id_ed25519"], check=True)
+    subprocess.run([*key, tmp_path / "host"], check=True)
+    return tmp_path
+
+
+@pytest.fixture
+def machine(place):
+    """The sshd that all servers of the cloud turn out to be."""
+    port = (place / "machines.toml").read_text().split("ssh_port = ")[1].strip()
+    options = {
+        "ListenAddress": "127.0.0.1", "Port": port, "HostKey": place / "host",
+        "AuthorizedKeysFile": place / "weekly.machines" / "id_ed25519.pub",
+        "PidFile": "none", "StrictModes": "no", "UsePAM": "no",
+    }  # fmt: skip
+    words = [word for pair in options.items() for word in ("-o", "=".join(map(str, pair)))]
+    Path("/run/sshd").mkdir(exist_ok=True)
+    with (place / "sshd.log").open("w") as log:
+        daemon = subprocess.Popen([SSHD, "-D", "-e", "-f", "/dev/null", *words], stderr=log)
+    until(lambda: "listening" in (place / "sshd.log").read_text())
+    yield daemon
+    daemon.terminate()
+    daemon.wait(10)
+
+
+def start(place, *words, **environment):
+    known = {key: value for key, value in os.environ.items() if key != "NEARFIELD_DSN"}
+    return subprocess.Popen(
+        [ROOT / "vm_scripts" / words[0], *words[1:]],
+        cwd=place,
+        env=known | {"HCLOUD_TOKEN": "right", "NEARFIELD_PYTHON": sys.executable} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def rebuild(place, *words, **environment):
+    process = start(place, "rebuild", "job.toml", *words, **environment)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def created(cloud):
+    return len(
+        [1 for method, path, _ in cloud.requests if (method, path) == ("POST", "/v1/servers")]
+    )
+
+
+def published(place):
+    with api.embedded(place / "postgres") as dsn, closing(psycopg2.connect(dsn)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT count(*), (array_agg(neighbour_ids))[1] FROM nearfield.neighbours")
+        return cursor.fetchone()
+
+
+def matrix_of(place):
+    (path,) = place.glob("runs/*/matrix.h5")
+    with h5py.File(path) as file:
+        return file["neighbours"][:]
+
+
+def test_a_rebuild_publishes_what_this_machine_would_and_leaves_no_machine(cloud, place, machine):
+    code, out, err = rebuild(place, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["loaded"]["rows"] == 600
+    assert "EUR so far" in report["cost"]
+    assert all(not cloud.things[kind] for kind in cloud.things)
+    api.ingest([place / "v.npy"], place / "own")
+    api.build(place / "own", place / "own-run", k=10)
+    with h5py.File(place / "own-run" / "matrix.h5") as own:
+        np.testing.assert_array_equal(matrix_of(place), own["neighbours"][:])
+    assert published(place)[0] == 600
+    assert api.status(report["run"]).stage == "verified"
+
+
+def test_user_data_and_requests_hold_no_secret(cloud, place, machine):
+    assert rebuild(place)[0] == 0
+    said = json.dumps(cloud.requests)
+    private = (place / "weekly.machines" / "id_ed25519").read_text().splitlines()[1]
+    assert "PRIVATE KEY" not in said
+    assert private not in said
+    assert "ssh-ed25519 " in said
+
+
+def test_input_that_is_rejected_ends_with_its_code_and_no_machine(cloud, place, machine):
+    assert rebuild(place)[0] == 0
+    before = published(place)
+    np.save(place / "v.npy", np.full((600, 16), np.nan, np.float32))
+    code, _out, err = rebuild(place)
+    assert code == 3
+    assert "NaN" in err or "finite" in err
+    assert cloud.names() == []
+    assert published(place) == before
+
+
+def test_a_load_that_fails_costs_no_second_machine(cloud, place, machine):
+    wrong = {"NEARFIELD_DSN": f"host=127.0.0.1 port={free_port()} dbname=x user=x"}
+    code, _out, err = rebuild(place, **wrong)
+    assert code == 5
+    assert "No machine is running" in err
+    assert cloud.names() == []
+    assert created(cloud) == 1
+    code, _out, err = rebuild(place)
+    assert code == 0, err
+    assert created(cloud) == 1
+    assert published(place)[0] == 600
+
+
+def test_a_rebuild_that_is_stopped_deletes_its_machines_and_resumes(cloud, place, machine):
+    np.save(place / "v.npy", clustered(30_000))
+    process = start(place, "rebuild", "job.toml")
+    until(lambda: list(place.glob("machine/job/work/runs/*/parts/*.json")), 120)
+    process.send_signal(signal.SIGTERM)
+    _out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert cloud.names() == []
+    kept = {path.name for path in place.glob("runs/*/parts/*.json")}
+    assert kept
+    shutil.rmtree(place / "machine" / "job")  # the next machine is another one
+    code, _out, err = rebuild(place)
+    assert code == 0, err
+    built = json.loads((place / "machine" / "job" / "job.json").read_text())
+    assert next(step for step in built["steps"] if step["step"] == "build")["kept"] >= len(kept)
+    assert published(place)[0] == 30_000
+
+
+def test_a_dry_run_makes_nothing_and_says_the_price(cloud, place):
+    code, out, err = rebuild(place, "--dry-run")
+    assert code == 0, err
+    assert "0.021" in out
+    assert created(cloud) == 0
