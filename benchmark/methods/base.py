@@ -157,7 +157,7 @@ class Method(ABC):
     @classmethod
     def built(cls) -> Library:
         """Version of the library, wheel or source, instructions. Asks a child process once."""
-        return _library(cls.library)
+        return _library(cls.library.partition(".")[0])
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -254,7 +254,8 @@ class Index(ABC):
         """Write the index into an existing, empty folder; returns the names of its files.
 
         The folder is the caller's: give it its final name after fsync, with a manifest, so that
-        it is whole or absent. Raises `DiskFull`.
+        it is whole or absent. Don't change the files afterwards: an index may go on reading them
+        (Annoy does). Raises `DiskFull`.
         """
         try:
             names = self._save(folder)

@@ -1,9 +1,10 @@
 """hnswlib's HNSW. The module comes with chroma-hnswlib, whose wheels need no compiler.
 
-hnswlib reports no failed write, so a saved file is walked to its end (`_check_file`).
+hnswlib reports no failed write, so room for more is proved after a save (`_check_written`).
 """
 
-import mmap
+import errno
+import os
 import struct
 import sys
 from collections.abc import Sequence
@@ -25,9 +26,9 @@ SPACE_NAMES: dict[SpaceName, str] = {"l2": "l2", "cosine": "l2", "ip": "ip"}
 """Prepared vectors have unit length under cosine, where Euclidean order is the order of angles."""
 HEADER = struct.Struct("<6Q2i3QdQ")
 """Fields of the file's head; the third is n, the fourth the bytes per element, then the places of
-its id and of its vector. The layers above the ground follow the elements, each with its length."""
-
-
+its id and of its vector. Elements follow, then the upper layers."""
+PROBE_BYTES = 1 << 16
+"""More than hnswlib buffers before it writes."""
 INSTALL = (
     Method.install
     if sys.version_info < (3, 13)
@@ -74,7 +75,7 @@ class _Hnswlib(Index):
 
     def _save(self, folder: Path) -> Sequence[str]:
         self.native.save_index(str(folder / FILE))
-        _check_file(folder / FILE, self.holds)
+        _check_written(folder / FILE, self.holds)
         return (FILE,)
 
 
@@ -104,29 +105,38 @@ class Hnswlib(Method):
         return _Hnswlib(native, self, Holds(space, n, d), threads)
 
     def _load(self, folder: Path, holds: Holds, *, threads: int, mapped: bool) -> Index:
-        _check_file(folder / FILE, holds)
+        _check_head(folder / FILE, holds)
         native = self.require().Index(SPACE_NAMES[holds.space], holds.d)
         native.load_index(str(folder / FILE), holds.n)
         return _Hnswlib(native, self, holds, threads)
 
 
-def _check_file(path: Path, holds: Holds) -> None:
-    """Raise `OSError` unless the file holds n vectors of d dimensions and ends where it should.
+def _check_head(path: Path, holds: Holds) -> None:
+    """Raise `ValueError` for another n or d: hnswlib would read out of bounds."""
+    with path.open("rb") as stream:
+        head = stream.read(HEADER.size)
+    if len(head) < HEADER.size:
+        raise ValueError("it has no head")
+    _, _, n, element_bytes, id_place, vector_place, *_ = HEADER.unpack(head)
+    if (n, id_place - vector_place) != (holds.n, 4 * holds.d):
+        raise ValueError(f"it holds {n} vectors of {(id_place - vector_place) // 4} dimensions")
+    if path.stat().st_size < HEADER.size + n * element_bytes:
+        raise ValueError("it was cut")
 
-    hnswlib writes to a full disk without complaint and reads another width out of bounds.
+
+def _check_written(path: Path, holds: Holds) -> None:
+    """Raise `OSError` where the disk took less than the whole file.
+
+    A write that failed leaves no room behind it, so some more is written, and removed again.
     """
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as content:
-        if len(content) < HEADER.size:
-            raise OSError(f"{path} wasn't written whole: No space left on device?")
-        _, _, n, element_bytes, id_place, vector_place, *_ = HEADER.unpack_from(content)
-        if (n, id_place - vector_place) != (holds.n, 4 * holds.d):
-            raise OSError(
-                f"{path} holds {n} vectors of {(id_place - vector_place) // 4} dimensions"
-            )
-        place = HEADER.size + n * element_bytes
-        for _ in range(n):
-            if place + 4 > len(content):
-                break
-            place += 4 + int.from_bytes(content[place : place + 4], "little")
-        if place != len(content):
-            raise OSError(f"{path} wasn't written whole: No space left on device?")
+    probe = path.with_name(f"{path.name}.probe")
+    try:
+        with probe.open("wb") as stream:
+            stream.write(bytes(PROBE_BYTES))
+            stream.flush()
+            os.fsync(stream.fileno())
+        _check_head(path, holds)
+    except ValueError as error:
+        raise OSError(errno.ENOSPC, f"No space left on device: {error}") from error
+    finally:
+        probe.unlink(missing_ok=True)
