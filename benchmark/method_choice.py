@@ -18,13 +18,14 @@ import numpy as np
 from benchmark.datasets.manifold import manifold
 from benchmark.methods import Asked
 from benchmark.methods.base import tie_aware_recall
-from index_build.joining import JOINS, joined
+from index_build.joining import joined
 from nearfield.cluster import available_cores
 from nearfield.exact import exact_search
 from nearfield.machine import machine_facts
 from nearfield.manifest import library_versions
 from nearfield.space import Float32s
 
+MEASURED = ("selfjoin", "faiss-hnsw", "faiss-ivf", "annoy", "nmslib-hnsw")
 CHECKED_ROWS = 500
 EXACT_AT_MOST = 100_000
 
@@ -38,7 +39,7 @@ def measured(
     _, truth = exact_search(vectors[checked], vectors, asked.k, space="l2", own_rows=checked)
     joins: dict[str, Callable[[], Float32s]] = {
         name: lambda name=name: joined(name, vectors, asked)[1]  # type: ignore[misc]
-        for name in JOINS
+        for name in MEASURED
     }
     if rows <= EXACT_AT_MOST:
         every = np.arange(rows, dtype=np.int32)

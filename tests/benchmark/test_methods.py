@@ -13,7 +13,7 @@ CASES = [
     pytest.param(name, space, id=f"{name}-{space}")
     for name, method in METHODS.items()
     for space in sorted(method.spaces)
-    if name != "pynndescent"  # compiles for minutes
+    if name != "pynndescent" and not method.unavailable()  # that one compiles for minutes
 ]
 
 
@@ -25,12 +25,12 @@ def clustered(n, d=12, seed=0):
 @pytest.mark.parametrize(("name", "space"), CASES)
 class TestContract:
     def test_lists_reach_the_asked_recall(self, name, space):
-        vectors = prepared(clustered(2_000), space)
+        vectors = prepared(clustered(800), space)
         asked = Asked(k=10, space=space, recall=0.95, threads=2, seed=0)
         neighbours, distances = neighbours_of_all(method_named(name), vectors, asked)
 
-        assert neighbours.shape == distances.shape == (2_000, 10)
-        assert not (neighbours == np.arange(2_000)[:, None]).any()
+        assert neighbours.shape == distances.shape == (800, 10)
+        assert not (neighbours == np.arange(800)[:, None]).any()
         assert all(len(set(row)) == 10 for row in neighbours.tolist())
         assert (np.diff(distances, axis=1) >= 0).all()
         np.testing.assert_array_max_ulp(
