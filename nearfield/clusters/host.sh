@@ -53,7 +53,7 @@ stop() {
   fi
   # the whole group; dash knows neither -- nor -s before it
   kill -TERM "-$pid"
-  tenths=100
+  tenths=${grace_tenths:-100}
   while kill -0 "-$pid" 2>/dev/null; do
     tenths=$((tenths - 1))
     if [ "$tenths" -eq 0 ]; then kill -KILL "-$pid" || true; fi
