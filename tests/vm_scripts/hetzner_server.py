@@ -76,7 +76,7 @@ class FakeHetzner:
                 self.wfile.write(text)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
 
     @property
     def endpoint(self):

@@ -1,0 +1,86 @@
+"""machines.toml and the price file."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nearfield.clusters.prices import PRICE_FILE, read_prices
+from nearfield.errors import MissingFile, UsageError
+from vm_scripts.settings import read_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def written(tmp_path, text):
+    path = tmp_path / "machines.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('run = "a b"\nprovider = "hetzner"', "lower-case"),
+        ('run = "a"\nprovider = "aws"', "aws"),
+        ('run = "a"\nprovider = "qemu"', r"\[qemu\]"),
+        ('run = "a"\nprovider = "hetzner"\ntoken = "x"', "token"),
+        ('run = "a"\nprovider = "hetzner"\nidle_minutes = 1', "idle_minutes"),
+        ('run = "a"\nprovider = "hetzner"\nfolder = "/a b"', "plain absolute path"),
+    ],
+)
+def test_wrong_settings_are_refused_with_their_reason(tmp_path, text, said):
+    with pytest.raises(UsageError, match=said):
+        read_settings(written(tmp_path, text))
+
+
+def test_missing_settings_are_named(tmp_path):
+    with pytest.raises(MissingFile, match=r"machines\.toml"):
+        read_settings(tmp_path / "machines.toml")
+
+
+def test_the_price_file_that_ships_is_read_and_says_its_sources():
+    prices = read_prices(PRICE_FILE)
+    assert all(one.source and one.as_of for one in prices.machines if one.hourly)
+    assert prices.of("qemu", "whatever").hourly == 0
+    with pytest.raises(UsageError, match="cx99 of hetzner"):
+        prices.of("hetzner", "cx99")
+
+
+def test_a_wrong_price_file_is_refused(tmp_path):
+    path = tmp_path / "prices.toml"
+    path.write_text(
+        'currency = "EUR"\n[[machines]]\nprovider = "x"\ntype = "y"\nhourly = "cheap"\n'
+    )
+    with pytest.raises(UsageError, match="hourly"):
+        read_prices(path)
+
+
+def script(name, *words, folder):
+    return subprocess.run(
+        [ROOT / "vm_scripts" / name, *words], cwd=folder, text=True, capture_output=True,
+        check=False, env=os.environ | {"NEARFIELD_PYTHON": sys.executable},
+    )  # fmt: skip
+
+
+def test_scripts_run_the_command_of_their_name(tmp_path):
+    inventory = 'name = "lab"\n[[hosts]]\nname = "a"\naddress = "127.0.0.1"\nrole = "both"\n'
+    (tmp_path / "hosts.toml").write_text(inventory)
+    written(tmp_path, 'run = "lab"\nprovider = "hosts"\n[hosts]\ninventory = "hosts.toml"\n')
+    done = script("status", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["machines"][0]["machine"] == "a"
+    done = script("up", "--dry-run", folder=tmp_path)
+    assert done.stdout == "machine a  exists True  hourly 0.0\n"
+    assert script("cost", folder=tmp_path).stderr.startswith("0.000 EUR so far")
+
+
+def test_every_script_explains_itself(tmp_path):
+    for name in ("up", "status", "run", "fetch", "down", "cost", "rebuild"):
+        assert os.access(ROOT / "vm_scripts" / name, os.X_OK)
+    done = script("rebuild", "--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert "no machine stays" in " ".join(done.stdout.split())
