@@ -32,12 +32,18 @@ start() {
   printf 'started %s\n' "$pid"
 }
 
+# the last errors in the log, or else its end
+complaints() {
+  found=$(grep -E '^[A-Za-z_.]*(Error|Exception)(:|$)' "$folder/$role.log" | tail -n 5) || true
+  if [ -n "$found" ]; then printf '%s\n' "$found"; else tail -n 5 "$folder/$role.log"; fi
+}
+
 # wait_for FILE SECONDS: until the service has written it; fails when the service ends before
 wait_for() {
   tenths=$(($2 * 10))
   while [ ! -s "$1" ]; do
     if ! running_pid >/dev/null || [ "$tenths" -le 0 ]; then
-      tail -n 5 "$folder/$role.log" >&2
+      complaints >&2
       return 1
     fi
     tenths=$((tenths - 1))

@@ -227,10 +227,10 @@ def _wait_until_joined(shell: Shell, cores: dict[str, int]) -> None:
             # with an interface the workers' address isn't known here
             absent = host.interface is None and seen.get(host.address, 0) < cores[host.name]
             if ended or (late and absent):
-                log = shell.run(host, services.log_script(inventory, "worker", 3)).strip()
+                log = shell.run(host, services.complaints_script(inventory, "worker")).strip()
                 raise Infrastructure(
                     f"{host.name}: its workers {'ended' if ended else 'did not join'} "
-                    f"({inventory.address}). End of its worker.log: {log}"
+                    f"({inventory.address}). Its worker.log says: {log}"
                 )
         if late:
             raise Infrastructure(

@@ -92,9 +92,9 @@ def forget_script(inventory: Inventory) -> str:
     return f"cd {folder_of(inventory)} 2>/dev/null || exit 0\nrm -rf {names} scratch\n"
 
 
-def log_script(inventory: Inventory, service: Service, lines: int) -> str:
-    """Prints the end of the service's log."""
-    return f"tail -n {lines} {folder_of(inventory)}/{service}.log\n"
+def complaints_script(inventory: Inventory, service: Service) -> str:
+    """Prints the last errors in the service's log, or else its end."""
+    return f"{_script(folder_of(inventory), service)}complaints\n"
 
 
 def watch_script(inventory: Inventory, workers: int, timeout_s: float) -> str:
