@@ -29,9 +29,9 @@ MEMORY_BYTES = 8 << 30
 PLACES = 4 << 20
 
 
-def unreadable(path: Path, *, patience_s: float = PATIENCE_S) -> str | None:
+def unreadable(path: Path) -> str | None:
     """Why the file at `path` mustn't be opened, or None. Cost: one read of it in a child."""
-    limit_s = patience_s + path.stat().st_size / BYTES_PER_S
+    limit_s = PATIENCE_S + path.stat().st_size / BYTES_PER_S
     answer = _child().ask(path, limit_s)
     return None if answer is None else f"{path.name} can't be read: {answer}"
 

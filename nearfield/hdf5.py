@@ -3,6 +3,7 @@
 Owns the recipe and the translation of HDF5's errors; refuses to know what is stored.
 """
 
+import errno
 import math
 import os
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ CHUNK_ROWS = 1024
 LIBVER = ("v110", "v110")
 """Refused when a writer was killed, like "latest", yet readable since HDF5 1.10."""
 METADATA_BYTES = 1 << 20
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk, the quota, or the largest file that is allowed (ulimit -f) is too small."""
+CANT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 @contextmanager
@@ -61,11 +65,19 @@ def stored_bytes(shape: tuple[int, ...], itemsize: int) -> int:
 
 
 def _take_room(path: Path, needed: int) -> None:
+    """Raises `DiskFull` where there is no room; other faults, such as missing rights, as they are.
+
+    Where the file system can't reserve room, a full disk shows while writing.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         os.posix_fallocate(descriptor, 0, needed)
     except OSError as error:
-        raise _full(path, needed) from error
+        if error.errno in NO_ROOM:
+            raise _full(path, needed) from error
+        if error.errno not in CANT_RESERVE:
+            error.filename = str(path)
+            raise
     finally:
         os.close(descriptor)
 

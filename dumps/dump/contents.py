@@ -171,4 +171,3 @@ class _Comparison:
 
 def _bits_differ(block: Block, one: Block) -> NDArray[np.bool_]:
     return (block.distances.view(np.uint32) != one.distances.view(np.uint32)).any(axis=1)
-

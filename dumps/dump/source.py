@@ -62,10 +62,10 @@ class Matrix:
         """Neighbours per recording."""
         return self.source.k
 
-    def blocks(self, places: int = BLOCK_PLACES) -> Iterator[Lists]:
-        """The lists of all recordings in order, in blocks of about `places` / k rows."""
+    def blocks(self, places: int = BLOCK_PLACES, start: int = 0) -> Iterator[Lists]:
+        """The lists of all recordings from row `start` on, in blocks of about `places` / k rows."""
         step = max(1, places // self.k)
-        for first in range(0, self.n, step):
+        for first in range(start, self.n, step):
             chosen = slice(first, min(self.n, first + step))
             yield Lists(
                 np.arange(first, chosen.stop, dtype=np.int32),

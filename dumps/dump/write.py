@@ -122,7 +122,7 @@ def write_dump(
     return DumpReport(
         path=path,
         made=same is None,
-        n=run.config.n,
+        n=json.loads((path / names.PROVENANCE).read_bytes())["recordings"],
         k=run.config.columns,
         files=files,
         bytes=sum(files.values()),

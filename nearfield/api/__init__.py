@@ -13,6 +13,7 @@ from dumps.postgres.publish import PublishedRun
 from dumps.postgres.query import Neighbour
 from dumps.postgres.retention import Pruning
 from dumps.postgres.runs import LoadedRun
+from dumps.redis import RedisReport
 from dumps.verify import Verification
 from nearfield.api.bench import (
     BenchOptions,
@@ -37,9 +38,17 @@ from nearfield.api.databases import (
     rollback,
     runs,
 )
+from nearfield.api.index import index, matrix_from_index, open_index, plan_index, query_vectors
 from nearfield.api.machines import cluster_down, cluster_status, cluster_up
 from nearfield.api.matrix import BuildReport, RunStatus, build, estimate, status, verify
-from nearfield.api.products import DumpPlan, check_dump, dump, plan_dump
+from nearfield.api.products import (
+    DumpPlan,
+    check_dump,
+    dump,
+    load_redis,
+    plan_dump,
+    plan_load_redis,
+)
 from nearfield.api.updates import (
     UpdateReport,
     compact,
@@ -70,6 +79,7 @@ __all__ = [
     "Neighbour",
     "Pruning",
     "PublishedRun",
+    "RedisReport",
     "RunStatus",
     "UpdateReport",
     "Verification",
@@ -87,16 +97,23 @@ __all__ = [
     "dump",
     "embedded",
     "estimate",
+    "index",
     "ingest",
     "load",
+    "load_redis",
+    "matrix_from_index",
+    "open_index",
     "place_of",
     "plan_dump",
+    "plan_index",
     "plan_load",
+    "plan_load_redis",
     "plan_of_bench",
     "plan_update",
     "prune",
     "publish",
     "query",
+    "query_vectors",
     "rollback",
     "run_drift",
     "runs",

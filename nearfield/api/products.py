@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dumps import redis
 from dumps.dump import check as checking
 from dumps.dump.check import DumpCheck
 from dumps.dump.names import dumps_in, parse_name
@@ -16,11 +17,15 @@ from dumps.dump.write import (
     find_same,
     write_dump,
 )
+from dumps.redis import RedisReport
+from nearfield.api.databases import LoadPlan
 from nearfield.api.matrix import status
 from nearfield.errors import UsageError
 from nearfield.lock import locked
 from nearfield.run import open_run
 
+REDIS_VARIABLE = "NEARFIELD_REDIS"
+FROM_ENVIRONMENT = "env"
 FLAT_BYTES = 30
 """Of a pair in the flat Parquet: about half of a UUID's text, and the distance. Measured."""
 CSV_BYTES = 10
@@ -109,6 +114,46 @@ def check_dump(directory: Path | str) -> DumpCheck:
     `directory`: the dump, or the folder whose LATEST names it. Problems are reported, not raised.
     """
     return checking.check_dump(Path(directory))
+
+
+def load_redis(run: Path | str, url: str = FROM_ENVIRONMENT, *, force: bool = False) -> RedisReport:
+    """Load a verified run's lists into Redis and publish them there; see `dumps.redis`.
+
+    url: redis://, rediss:// or unix://, without a password; `env` takes the whole of it from the
+    environment variable NEARFIELD_REDIS. Resumes when called again. Raises `QualityGate` for an
+    unverified run unless `force`, `UsageError`, `DatabaseError`, `RunLocked`.
+    """
+    opened, address = open_run(Path(run)), _redis_address(url)
+    with locked(opened.path), opened.step("load redis") as facts:
+        report = redis.load_redis(opened, address, force=force)
+        facts |= {"rows": report.rows, "run": report.run}
+    return report
+
+
+def plan_load_redis(run: Path | str, url: str = FROM_ENVIRONMENT) -> LoadPlan:
+    """What `load_redis` would do, and the memory that it takes there; asks no server."""
+    config, address = open_run(Path(run)).config, _redis_address(url)
+    return LoadPlan(
+        rows=config.n,
+        k=config.columns,
+        stage=status(run).stage,
+        bytes=config.n * (8 * config.columns + redis.KEY_BYTES),
+        target=f"Redis at {redis.shown(address)}",
+    )
+
+
+def _redis_address(url: str) -> str:
+    if url != FROM_ENVIRONMENT:
+        if redis.has_password(url):
+            raise UsageError(
+                "others can read a password on the command line: put the address into "
+                f"{REDIS_VARIABLE}, and give --redis {FROM_ENVIRONMENT}"
+            )
+        return url
+    found = os.environ.get(REDIS_VARIABLE)
+    if not found:
+        raise UsageError(f"expected the address of a Redis in {REDIS_VARIABLE}, it isn't set")
+    return found
 
 
 def _check_place(run: Path, out: Path) -> None:

@@ -13,6 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nearfield.cli.building import RunArgument
+from nearfield.cli.dumping import load_redis
+from nearfield.cli.indexing import (
+    AnswersFile,
+    AskedIndex,
+    AskedRecall,
+    Exact,
+    MemoryMib,
+    Shards,
+    Vector,
+    VectorQuery,
+    query_by_vector,
+)
 from nearfield.cli.interrupts import Interrupted
 from nearfield.cli.output import (
     AsJson,
@@ -99,6 +111,12 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
     max_recall_drop: MaxRecallDrop = 0.02,
     max_changed: MaxChanged = 0.9,
     max_changed_rows: MaxChangedRows = 1.0,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Into Redis instead: redis://host:6379/0, or env: NEARFIELD_REDIS."
+        ),
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -109,6 +127,11 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
     """
     from nearfield import api
 
+    if redis is not None:
+        if dsn or database:
+            raise UsageError("expected either --redis, or --dsn or --database, got both")
+        load_redis(run, redis, force=force, dry_run=dry_run, as_json=as_json)
+        return
     if dry_run:
         plan = api.plan_load(run, dsn=dsn, database=database)
         print_json(plan) if as_json else print_pairs(
@@ -152,18 +175,35 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
     )
 
 
-def query(
-    recording_id: Annotated[str, typer.Argument(metavar="RECORDING_ID")],
+def query(  # noqa: PLR0913  (as above)
+    recording_id: Annotated[str | None, typer.Argument(metavar="RECORDING_ID")] = None,
     *,
     k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 10,
     run: RunOption = None,
     dsn: Dsn = None,
     database: Database = None,
+    vector: Vector = None,
+    index: AskedIndex = None,
+    shards: Shards = None,
+    recall: AskedRecall = None,
+    exact: Exact = False,
+    memory_mib: MemoryMib = 4096,
+    out: AnswersFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the nearest recordings of one, from the published run, through SQL."""
+    """Print the nearest recordings of one, through SQL, or of vectors in a file, by an index."""
     from nearfield import api
 
+    asked = VectorQuery(vector, index, shards, recall, exact, memory_mib, out)
+    if (recording_id is None) == (vector is None):
+        raise UsageError("expected either a RECORDING_ID or --vector FILE with --index INDEX")
+    if vector is not None and (run or dsn or database):
+        raise UsageError("expected --index with --vector; --run, --dsn and --database are for ids")
+    if recording_id is None:
+        query_by_vector(asked, k, as_json=as_json)
+        return
+    if asked != VectorQuery():
+        raise UsageError("expected --vector FILE with --index and the options that go with it")
     _warn_of_password(dsn)
     found = api.query(recording_id, k, dsn=dsn, database=_chosen(run, database))
     if as_json:

@@ -94,6 +94,36 @@ def dump(  # noqa: PLR0913  (a command has as many parameters as it has options)
     print_json(report) if as_json else _print_report(report)
 
 
+def load_redis(run: Path, url: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
+    """`nearfield load RUN --redis URL`."""
+    from nearfield import api
+
+    if dry_run:
+        plan = api.plan_load_redis(run, url)
+        print_json(plan) if as_json else print_pairs(
+            [
+                ("run", f"{plan.rows:,} recordings x {plan.k} neighbours, {plan.stage}"),
+                ("memory", f"about {size(plan.bytes)} there"),
+                ("into", plan.target),
+            ]
+        )
+        return
+    report = api.load_redis(run, url, force=force)
+    if as_json:
+        print_json(report)
+        return
+    took = f"in {report.seconds:.1f} s"
+    if report.resumed_from:
+        took += f", from row {report.resumed_from:,} on"
+    print_pairs(
+        [
+            ("published", f"run {report.run}, {report.rows:,} recordings x {report.k} neighbours"),
+            ("loaded", "before" if report.already_loaded else took),
+            *(("removed", f"run {name}") for name in report.removed),
+        ]
+    )
+
+
 def _print_plan(plan: "DumpPlan") -> None:
     print_pairs(
         [
