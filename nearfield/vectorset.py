@@ -207,13 +207,18 @@ def _content_fingerprint(path: Path, files: Sequence[str]) -> str:
     return fingerprint(**{name: sha256_of(path / name) for name in files})
 
 
-def _opened(path: Path, manifest: Manifest) -> VectorSet:
+def read_geometry(path: Path) -> Geometry:
+    """Space, blocks and statistics from a directory's `space.json`; no checksum is compared."""
     raw = json.loads((path / "space.json").read_bytes())
-    geometry = Geometry(
+    return Geometry(
         space=space_named(raw["space"]),
         blocks=tuple(Block(**block) for block in raw["blocks"]),
         statistics=raw["statistics"],
     )
+
+
+def _opened(path: Path, manifest: Manifest) -> VectorSet:
+    geometry = read_geometry(path)
     vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
     if vectors.dtype != np.float32 or vectors.shape != (manifest.facts["n"], manifest.facts["d"]):
         raise InputRejected(f"{path}/vectors.npy is {vectors.dtype} {vectors.shape}, not as stated")

@@ -15,6 +15,7 @@ from nearfield.cli import (
     building,
     databases,
     dumping,
+    indexing,
     ingesting,
     jobs,
     machines,
@@ -38,7 +39,17 @@ app = typer.Typer(
     "5 infrastructure (run again to resume), 75 another process holds the lock, 130 interrupted.",
 )
 
-for commands in (ingesting, benching, building, databases, dumping, jobs, machines, updating):
+for commands in (
+    ingesting,
+    benching,
+    building,
+    databases,
+    indexing,
+    dumping,
+    jobs,
+    machines,
+    updating,
+):
     commands.register(app)
 
 

@@ -1,0 +1,139 @@
+"""The matrix out of an index: every row is asked, and left out of its own list by its number.
+
+A task asks the rows of one shard, in a child process, and writes a part. Owns the order of the rows
+that come out. Run as a module it is the child. Refuses the format of the matrix.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from distributed import Client
+
+from index_build.duplicates import Collapsed, expand
+from index_build.index.child import child_arguments, run_child
+from index_build.index.search import BATCH, ShardedIndex, open_index
+from index_build.merge import merge_parts
+from index_build.shards import use_threads
+from nearfield.cluster import Task, run_tasks
+from nearfield.errors import UsageError
+from nearfield.manifest import fingerprint
+from nearfield.neighbours import EMPTY, NeighbourTable, part_is_finished, read_part_rows, write_part
+from nearfield.run import Run
+from nearfield.space import Float32s, Int32s
+
+MODULE = "index_build.index.matrix"
+EXPAND_ROWS = 50_000
+
+Block = tuple[int, Int32s, Float32s]
+
+
+def index_parts(index: ShardedIndex, run: Run, shards: int, client: Client) -> list[Path]:
+    """Ask for every row, `shards` shards each; parts that are there are kept.
+
+    Raises `ShardFailed`; what was finished stays.
+    """
+    mark = fingerprint(run=run.config.fingerprint, index=index.config.fingerprint, shards=shards)
+    parts = [run.path.resolve() / "parts" / f"{number:05d}.h5" for number in range(index.shards)]
+    tasks = [
+        Task(
+            f"rows of shard {number:05d}",
+            asked_part,
+            (str(index.path.resolve()), number, str(part), mark, (run.config.k, shards)),
+        )
+        for number, part in enumerate(parts)
+        if not part_is_finished(part, fingerprint=mark)
+    ]
+    run_tasks(client, "ask", tasks, lambda _part: None)
+    return parts
+
+
+def asked_part(
+    index: str, number: int, part: str, mark: str, asked: tuple[int, int], *, threads: int
+) -> str:
+    """Task: the lists of the rows of one shard as a part file; returns its name."""
+    given = {"index": index, "number": number, "part": part, "mark": mark}
+    k, shards = asked
+    run_child(
+        MODULE,
+        f"rows of shard {number}",
+        given | {"k": k, "shards": shards, "threads": threads},
+    )
+    return part
+
+
+def index_blocks(index: ShardedIndex, parts: list[Path], k: int) -> Iterator[Block]:
+    """(first row, neighbours [m, k], distances [m, k]) of all rows, without gaps.
+
+    Memory: a block; with equal vectors the lists of all distinct ones.
+    """
+    groups, n = index.groups, len(index.groups.members)
+    distinct = len(groups.starts) - 1
+    columns = min(k, distinct - 1)
+    blocks = (
+        merge_parts((read_part_rows(part, *rows) for part in parts), *rows, columns)
+        for rows in _ranges(distinct)
+    )
+    if not groups.any_equal:
+        for table in blocks:
+            _check_full(table)
+            yield int(table.rows[0]), table.neighbours, table.distances
+        return
+    tables = list(blocks)
+    for table in tables:
+        _check_full(table)
+    near, far = (
+        np.concatenate([getattr(table, name) for table in tables])
+        for name in ("neighbours", "distances")
+    )
+    collapsed = _collapsed(groups.members, groups.starts)
+    for first, stop in _ranges(n):
+        rows = np.arange(first, stop, dtype=np.int32)
+        own = collapsed.group_of[rows]
+        yield first, *expand(collapsed, rows, near[own], far[own], k)
+
+
+def _ranges(n: int) -> Iterator[tuple[int, int]]:
+    return ((first, min(n, first + EXPAND_ROWS)) for first in range(0, n, EXPAND_ROWS))
+
+
+def _check_full(table: NeighbourTable) -> None:
+    short = (table.neighbours == EMPTY).any(axis=1)
+    if short.any():
+        raise UsageError(
+            f"{int(short.sum()):,} rows found fewer than {table.k} neighbours in the shards that"
+            f" they asked (first: row {table.rows[int(np.argmax(short))]}): ask for more recall"
+        )
+
+
+def _collapsed(members: Int32s, starts: np.ndarray) -> Collapsed:  # type: ignore[type-arg]
+    group_of = np.empty(len(members), np.int32)
+    group_of[members] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    return Collapsed(members[starts[:-1]], group_of, members, starts)
+
+
+def _ask(index: ShardedIndex, number: int, k: int, shards: int) -> NeighbourTable:
+    rows, vectors = index.store.arrays(number)
+    distinct = len(index.groups.starts) - 1
+    near, far = [], []
+    for first in range(0, len(rows), BATCH):
+        part = slice(first, first + BATCH)
+        found = index.lists(
+            np.ascontiguousarray(vectors[part]), min(k, distinct - 1), shards, rows[part]
+        )
+        near.append(found[0])
+        far.append(found[1])
+    return NeighbourTable(rows, np.concatenate(near), np.concatenate(far))
+
+
+def main() -> None:
+    """The child."""
+    given = child_arguments()
+    use_threads(given["threads"])
+    index = open_index(Path(given["index"]), threads=given["threads"])
+    table = _ask(index, given["number"], given["k"], given["shards"])
+    write_part(Path(given["part"]), table, fingerprint=given["mark"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The task that makes one shard's index: built and saved in one child, checked in another.
+
+The second child opens the file as every reader will: it counts, has members find themselves, and
+finds the least effort that reaches the recall asked of a shard. Only then is the file's manifest
+written. Run as a module it is the child.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from benchmark.methods.base import Index, tie_aware_recall
+from index_build.index.child import child_arguments, run_child
+from index_build.index.layout import (
+    FORMAT_VERSION,
+    LIBRARY,
+    LIBRARY_MANIFEST,
+    SHARD_INDEX_KIND,
+    IndexConfig,
+    read_config,
+    shard_path,
+)
+from index_build.index.libraries import build_library, load_library
+from index_build.shards import read_shard, use_threads
+from nearfield.distances import list_distances, sort_lists
+from nearfield.errors import NearfieldError, ShardFailed
+from nearfield.exact import exact_search
+from nearfield.files import fsync_path
+from nearfield.manifest import read_manifest, write_manifest
+from nearfield.neighbours import EMPTY
+from nearfield.space import Float32s
+
+SAMPLE = 200
+RECALL = 0.99
+"""What a shard's own lists must reach; the loss by asking few shards comes on top."""
+MODULE = "index_build.index.work"
+
+
+def shard_is_finished(index: Path, config: IndexConfig, number: int) -> bool:
+    """Whether the shard has a whole library file of this configuration."""
+    try:
+        manifest = read_manifest(
+            shard_path(index, number) / LIBRARY_MANIFEST, kind=SHARD_INDEX_KIND
+        )
+    except NearfieldError:
+        return False
+    return manifest.fingerprint == config.shard_fingerprint(number)
+
+
+def shard_index(index: str, number: int, *, threads: int) -> int:
+    """Task: the library's file of one shard and its manifest; returns the number."""
+    for stage in ("build", "check"):
+        run_child(
+            MODULE,
+            f"{stage} of shard {number}",
+            {"index": index, "number": number, "threads": threads, "stage": stage},
+        )
+    return number
+
+
+def build_file(index: Path, config: IndexConfig, number: int, threads: int) -> None:
+    """Build the library's index of a shard and save it."""
+    _, vectors = read_shard(shard_path(index, number))
+    built = build_library(np.ascontiguousarray(vectors), config, threads=threads)
+    folder = shard_path(index, number) / LIBRARY
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    # whole once the manifest is there, which the second child writes
+    for name in built.save(folder):
+        fsync_path(folder / name)
+    fsync_path(folder)
+
+
+def check_file(index: Path, config: IndexConfig, number: int, threads: int) -> None:
+    """Open the saved file, try it, and write its manifest. Raises `ShardFailed`."""
+    folder = shard_path(index, number)
+    _, vectors = read_shard(folder)
+    loaded = load_library(folder / LIBRARY, config, threads=threads)
+    place, recall = tuned(loaded, np.ascontiguousarray(vectors), config)
+    write_manifest(
+        folder / LIBRARY_MANIFEST,
+        kind=SHARD_INDEX_KIND,
+        fingerprint=config.shard_fingerprint(number),
+        format_version=FORMAT_VERSION,
+        files=sorted(f"{LIBRARY}/{file.name}" for file in (folder / LIBRARY).iterdir()),
+        facts={
+            "method": config.method,
+            "parameters": loaded.method.parameters,
+            "rows": len(vectors),
+            "effort_place": place,
+            "recall": recall,
+        },
+    )
+
+
+def tuned(loaded: Index, vectors: Float32s, config: IndexConfig) -> tuple[int, float]:
+    """The first place on the ladder of efforts that reaches `RECALL`, else the last; its recall.
+
+    Members are asked for themselves and their neighbours. Raises `ShardFailed` where a member
+    finds neither itself nor anything as near: then the file isn't of these vectors.
+    """
+    n = len(vectors)
+    rows = np.sort(np.random.default_rng(config.seed).choice(n, min(SAMPLE, n), replace=False))
+    queries, width = np.ascontiguousarray(vectors[rows]), min(config.k + 1, n)
+    _, truth = exact_search(queries, vectors, width, space=config.space)
+    efforts = loaded.efforts(width)
+    recall = 0.0
+    for place in range(len(efforts)):
+        found = loaded.search(queries, width, efforts[place])
+        if found.max(initial=EMPTY) >= n or found.min(initial=0) < EMPTY:
+            raise ShardFailed(f"the saved index names row {found.max()} of {n}: build again")
+        distances = sort_lists(found, list_distances(queries, vectors, found, config.space))[1]
+        recall = tie_aware_recall(distances, truth)
+        if recall >= RECALL:
+            break
+    nearest = float((distances[:, 0] <= truth[:, 0] + 1e-6 * np.abs(truth[:, 0])).mean())
+    if nearest < 0.5:
+        raise ShardFailed(
+            f"of {len(rows)} members only {nearest:.0%} find themselves in the saved index"
+        )
+    return place, recall
+
+
+def main() -> None:
+    """The child."""
+    given = child_arguments()
+    use_threads(given["threads"])
+    index = Path(given["index"])
+    work = build_file if given["stage"] == "build" else check_file
+    work(index, read_config(index), given["number"], given["threads"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""The sharded index: build it, ask it for new vectors, make a matrix out of it."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dumps.matrix import write_matrix
+from index_build.index import Found, IndexPlan, ShardedIndex
+from index_build.index import build_index as build_it
+from index_build.index import open_index as open_it
+from index_build.index import plan_index as plan_it
+from index_build.index.build import BuiltIndex, IndexOptions
+from index_build.index.matrix import index_blocks, index_parts
+from index_build.index.search import MEMORY_BYTES
+from nearfield import ingest as reading
+from nearfield.cluster import ClusterOptions, available_cores, connected
+from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
+from nearfield.files import atomic_path
+from nearfield.ingest.options import IngestOptions
+from nearfield.lock import locked
+from nearfield.run import Run, RunConfig, create_run
+from nearfield.space import Float32s
+from nearfield.vectorset import ID_COLUMN, VectorSet, open_vector_set, read_geometry
+
+SEED = 0
+PLAIN = (".npy", ".json", ".jsonl", ".csv", ".txt")
+FORMATS = ("npy", "parquet")
+
+
+@dataclass(frozen=True)
+class QueryOptions:
+    """How to ask: k, one of `shards`, `recall` and `exact`, and bytes of libraries in memory."""
+
+    k: int = 10
+    shards: int | None = None
+    recall: float | None = None
+    exact: bool = False
+    memory_bytes: int = MEMORY_BYTES
+
+
+@dataclass(frozen=True)
+class Answers:
+    """names: of the q queries; ids: of what was found, [q][c], None where nothing was; `found`."""
+
+    names: list[str]
+    ids: list[list[str | int | None]]
+    found: Found
+
+
+def index(
+    vectors: Path | str,
+    out: Path | str,
+    options: IndexOptions | None = None,
+    *,
+    cluster: ClusterOptions | None = None,
+) -> BuiltIndex:
+    """Build the sharded index `out` of a vector set, or resume it.
+
+    Raises `UsageError`, `InputRejected`, `ShardFailed` (resumable), `DiskFull`, `RunLocked`.
+    """
+    vector_set = _whole(vectors)
+    plan_it(vector_set, options or IndexOptions())
+    with locked(Path(out)), connected(cluster or ClusterOptions()) as client:
+        return build_it(vector_set, Path(out), options or IndexOptions(), client)
+
+
+def plan_index(vectors: Path | str, options: IndexOptions | None = None) -> IndexPlan:
+    """What `index` would make; writes nothing."""
+    return plan_it(_whole(vectors), options or IndexOptions())
+
+
+def open_index(path: Path | str, *, memory_bytes: int = MEMORY_BYTES) -> ShardedIndex:
+    """Open an index for searching; see `ShardedIndex.search`."""
+    return open_it(Path(path), memory_bytes=memory_bytes)
+
+
+def query_vectors(
+    source: Path | str, index_path: Path | str, options: QueryOptions | None = None
+) -> Answers:
+    """Ask an index for the neighbours of each vector in a file.
+
+    source: .npy float [q, d] or [d], .json or .jsonl (one list of numbers a line), .csv or .txt of
+    numbers without a header: numbers as they are in the vector set. Anything else, and a vector
+    set, is ingested with the statistics of the index' own set. Raises `InputRejected`,
+    `UsageError`, `MissingFile`, `DamagedArtefact`.
+    """
+    asked = options or QueryOptions()
+    opened = open_index(index_path, memory_bytes=asked.memory_bytes)
+    names, vectors = read_queries(Path(source), opened)
+    found = opened.search(
+        vectors, asked.k, shards=asked.shards, recall=asked.recall, exact=asked.exact
+    )
+    return Answers(names, opened.ids(found.rows), found)
+
+
+def read_queries(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]:
+    """Names and vectors float32 [q, d] of the queries in a file; see `query_vectors`."""
+    if not path.exists():
+        raise MissingFile(f"expected vectors at {path}, found nothing")
+    if path.suffix not in PLAIN or path.is_dir():
+        return _transformed(path, opened)
+    try:
+        vectors = _plain(path)
+    except (ValueError, UnicodeDecodeError, EOFError) as error:
+        raise InputRejected(
+            f"{path} can't be read as vectors ({error}): expected .npy, a list of numbers a line,"
+            " or numbers with commas"
+        ) from error
+    if vectors.ndim == 1:
+        vectors = vectors[None, :]
+    return [str(place) for place in range(len(vectors))], vectors
+
+
+def write_answers(answers: Answers, out: Path) -> None:
+    """Write answers to `out`: .parquet (query, rank, recording_id, distance) or .npy.
+
+    .npy: a structured array [q, c] of `row` int32 and `distance` float32.
+    """
+    rows, distances = answers.found.rows, answers.found.distances
+    if out.suffix not in tuple(f".{name}" for name in FORMATS):
+        raise UsageError(f"expected --out to end in .npy or .parquet, got {out}")
+    with atomic_path(out) as temporary:
+        if out.suffix == ".npy":
+            both = np.empty(rows.shape, [("row", "<i4"), ("distance", "<f4")])
+            both["row"], both["distance"] = rows, distances
+            with temporary.open("wb") as stream:
+                np.save(stream, both)
+            return
+        here = (rows >= 0).ravel()
+        q, c = rows.shape
+        table = pa.table(
+            {
+                "query": pa.array(np.repeat(answers.names, c)[here]),
+                "rank": pa.array(np.tile(np.arange(1, c + 1, dtype=np.int32), q)[here]),
+                ID_COLUMN: pa.array(
+                    [one for line in answers.ids for one in line if one is not None]
+                ),
+                "distance": pa.array(distances.ravel()[here]),
+            }
+        )
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def matrix_from_index(
+    vectors: Path | str,
+    index_path: Path | str,
+    out: Path | str,
+    *,
+    k: int = 100,
+    recall: float = 0.95,
+    cluster: ClusterOptions | None = None,
+) -> Run:
+    """The matrix of a vector set by asking its index for every row; the run `out`, or resume it.
+
+    Raises as `index` and `ShardedIndex.shards_for` do.
+    """
+    vector_set, opened = _whole(vectors), open_index(index_path)
+    if opened.config.vectors_fingerprint != vector_set.fingerprint:
+        raise UsageError(f"{index_path} is the index of another vector set than {vectors}")
+    shards = opened.shards_for(recall, min(k, vector_set.n - 1))
+    config = RunConfig(
+        vectors=str(vector_set.path.resolve()),
+        vectors_fingerprint=vector_set.fingerprint,
+        n=vector_set.n,
+        d=vector_set.d,
+        space=vector_set.geometry.space,
+        k=k,
+        recall=recall,
+        method=f"index {opened.config.method}",
+        seed=SEED,
+    )
+    with locked(Path(out)):
+        run = create_run(Path(out), config)
+        try:
+            run.finished_matrix()
+        except (MissingFile, DamagedArtefact):
+            _write_matrix(run, vector_set, opened, shards, cluster or ClusterOptions())
+    return run
+
+
+def _write_matrix(
+    run: Run, vector_set: VectorSet, opened: ShardedIndex, shards: int, cluster: ClusterOptions
+) -> None:
+    with run.step("ask") as facts, connected(cluster) as client:
+        facts |= {"shards": shards, "of": opened.shards}
+        parts = index_parts(opened, run, shards, client)
+    points = opened.facts["recall"]
+    width = min(
+        (int(it) for it in points if int(it) >= run.config.columns), default=max(map(int, points))
+    )
+    attributes: dict[str, Any] = {
+        "method": opened.config.method,
+        "method_reason": f"every row asked {shards} of {opened.shards} shards of an index",
+        "recall_estimate": float(points[str(width)][str(shards)]),
+        "parts": len(parts),
+        "kept": 0,
+    }
+    with run.step("write matrix"):
+        blocks = index_blocks(opened, parts, run.config.columns)
+        write_matrix(run, blocks, vector_set.ids, attributes=attributes)
+    shutil.rmtree(run.path / "parts", ignore_errors=True)
+
+
+def _whole(vectors: Path | str) -> VectorSet:
+    vector_set = open_vector_set(Path(vectors))
+    if len(vector_set.removed):
+        raise UsageError(
+            f"{vectors} has {len(vector_set.removed):,} removed recordings, which would be found."
+            " First: nearfield compact VECTORS --out FRESH"
+        )
+    return vector_set
+
+
+def _transformed(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]:
+    """Raw recordings, by the statistics of the index' own set; a vector set must have the same."""
+    geometry = read_geometry(opened.path)
+    if (path / "space.json").is_file():
+        there = open_vector_set(path)
+        if there.geometry != geometry:
+            raise InputRejected(
+                f"{path} has another space or other statistics than the set of the index: its"
+                " distances would mean nothing. Name the sources in its place"
+            )
+        return [str(name) for name in there.ids.to_pylist()], np.asarray(there.vectors)
+    with TemporaryDirectory(prefix="nearfield-query-") as folder:
+        options = replace(IngestOptions(workers=available_cores()), base=geometry)
+        reading.ingest([path], Path(folder) / "queries", options)
+        made = open_vector_set(Path(folder) / "queries")
+        return [str(name) for name in made.ids.to_pylist()], np.array(made.vectors)
+
+
+def _plain(path: Path) -> Float32s:
+    if path.suffix == ".npy":
+        read = np.load(path, allow_pickle=False)
+    elif path.suffix in (".json", ".jsonl"):
+        text = path.read_text(encoding="utf-8").strip()
+        read = _from_json(text)
+    else:
+        read = np.loadtxt(path, delimiter="," if "," in path.read_text() else None, ndmin=2)
+    if not np.issubdtype(read.dtype, np.number) or np.iscomplexobj(read):
+        raise ValueError(f"it holds {read.dtype}")
+    return np.ascontiguousarray(read, np.float32)
+
+
+def _from_json(text: str) -> np.ndarray[Any, Any]:
+    lists: Sequence[Any] = (
+        [json.loads(line) for line in text.splitlines() if line.strip()]
+        if "\n" in text and not text.startswith("[[")
+        else json.loads(text)
+    )
+    return np.array(lists, dtype=np.float64)
