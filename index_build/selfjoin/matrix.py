@@ -4,49 +4,37 @@ Owns the order of the steps and what is reported of them. Refuses files, cluster
 """
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from index_build.duplicates import Collapsed, collapse, expand
+from index_build.duplicates import Collapsed, collapse
 from index_build.selfjoin.cells import Cells
+from index_build.selfjoin.circular import circular_neighbours, expand_in_place, on_track
 from index_build.selfjoin.finish import finish
 from index_build.selfjoin.jit import run_parallel
 from index_build.selfjoin.join import NearLists, join_residents, join_visitors, lists_in
+from index_build.selfjoin.memory import Memory
 from index_build.selfjoin.nearest import partition
-from index_build.selfjoin.plan import Plan, Sample, choose_plan, drawn_sample, needs_care
+from index_build.selfjoin.plan import (
+    Plan,
+    cell_size,
+    choose_plan,
+    drawn_sample,
+    needs_care,
+)
 from index_build.selfjoin.points import Points, points_of
+from index_build.selfjoin.products import join_products
+from index_build.selfjoin.request import Report, Request, sampled_recall
 from index_build.selfjoin.sweep import nearest_points
 from nearfield.errors import UsageError
 from nearfield.exact import exact_search
-from nearfield.space import Float32s, Int32s, SpaceName, pair_distances, prepared
-from nearfield.vectorset import check_finite
+from nearfield.space import Float32s, Int32s, SpaceName, prepared
+from nearfield.vectorset import check_finite, row_blocks
 
 SMALL = 4_096
 """Up to this many rows everything is compared, with a certificate."""
-EXPAND_ROWS = 65_536
-TIE = 1e-6
-BYTES_PER_POINT = 64
-BYTES_PER_VISIT = 16
-
-
-@dataclass
-class Report:
-    """What was done: seconds per phase, parameters chosen, recall on the sample (1 when exact)."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    chosen: dict[str, float] = field(default_factory=dict)
-    recall: float = 1.0
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time of the block to phase `name`."""
-        started = time.monotonic()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -59,18 +47,6 @@ class NeighbourMatrix:
     neighbours: Int32s
     distances: Float32s
     report: Report
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for; see `knn_matrix`."""
-
-    k: int
-    space: SpaceName
-    recall: float
-    memory_bytes: int
-    threads: int
-    seed: int
 
 
 def knn_matrix(  # noqa: PLR0913  (all but the first two by keyword)
@@ -86,33 +62,74 @@ def knn_matrix(  # noqa: PLR0913  (all but the first two by keyword)
     """The k nearest neighbours of every row of vectors float32 [n, d].
 
     `recall`: the tie-aware share of true neighbours to find, on average over rows; 1 asks for the
-    certified exact result, as `ip` and small n always get it. Where a partition saves nothing,
-    all pairs are compared in float32. The result depends on `seed`, never on `threads`.
+    certified exact result, as small n always get it. Vectors on one circle (d = 2, equal lengths)
+    or line (d = 1) get the exact result by sorting. Where a partition saves nothing, all pairs are
+    compared in float32. The result depends on `seed`, never on `threads`.
 
-    Memory beyond vectors (twice under cosine, which needs them at unit length) and output: about
-    64 n + 16 n visits bytes, and 20 MB + 4 MB per thread (k = 100, d = 128); raises `UsageError`
-    where `memory_bytes` is less. Raises `InputRejected` for values that aren't finite.
+    Memory: vectors, output, and at most `memory_bytes` (`index_build.selfjoin.memory` has the
+    formula); raises `UsageError` where that can't be kept. Raises `InputRejected` for vectors that
+    aren't finite float32, or zero under cosine.
     """
     check_finite(vectors)
     if k < 1 or not 0 < recall <= 1:
         raise UsageError(f"expected k >= 1 and 0 < recall <= 1; got k={k}, recall={recall}")
-    request = Request(k, space, recall, memory_bytes, threads or os.cpu_count() or 1, seed)
+    copied = space == "cosine" or not vectors.flags.c_contiguous
+    memory = Memory(
+        memory_bytes, len(vectors), vectors.shape[1], min(k, len(vectors)), copied * vectors.nbytes
+    )
+    request = Request(k, space, recall, threads or os.cpu_count() or 1, seed, memory)
     report = Report()
     with report.phase("prepare"):
-        ready = np.ascontiguousarray(prepared(vectors, space))
-    if recall == 1 or space == "ip" or len(ready) <= SMALL:
+        memory.check_copy()
+        ready = _unit(vectors) if space == "cosine" else np.ascontiguousarray(vectors)
+        sorted_way = on_track(ready, space)
+    if sorted_way:
+        memory.check_start()
+        with report.phase("circle"):
+            found = circular_neighbours(ready, k, space=space, threads=request.threads)
+        if found is not None:
+            report.method = "circle" if ready.shape[1] > 1 else "line"
+            return NeighbourMatrix(*found, report)
+    if recall == 1 or len(ready) <= SMALL:
         return _certified(ready, request, report)
+    memory.check_start()
+    if space == "ip":
+        return _by_products(ready, request, report)
     with report.phase("prepare"):
         groups = collapse(ready)
         points = points_of(ready, groups.representatives, seed)
     return _joined(points, groups, request, report)
 
 
+def _unit(vectors: Float32s) -> Float32s:
+    """The vectors at unit length, in blocks: the division runs in float64."""
+    out, first = np.empty(vectors.shape, np.float32), 0
+    for block in row_blocks(vectors, BLOCK_BYTES):
+        out[first : first + len(block)] = prepared(block, "cosine")
+        first += len(block)
+    return out
+
+
 def _certified(vectors: Float32s, request: Request, report: Report) -> NeighbourMatrix:
+    request.memory.check_exact()
+    n, block = len(vectors), request.memory.exact_rows()
+    neighbours = np.empty((n, min(request.k, n - 1)), np.int32)
+    distances = np.empty(neighbours.shape, np.float32)
     with report.phase("exact"):
-        own = np.arange(len(vectors), dtype=np.int32)
-        found = exact_search(vectors, vectors, request.k, space=request.space, own_rows=own)
-    return NeighbourMatrix(*found, report)
+        for first in range(0, n, block):
+            rows = np.arange(first, min(n, first + block), dtype=np.int32)
+            neighbours[rows], distances[rows] = exact_search(
+                vectors[rows], vectors, request.k, space=request.space, own_rows=rows
+            )
+    return NeighbourMatrix(neighbours, distances, report)
+
+
+def _by_products(vectors: Float32s, request: Request, report: Report) -> NeighbourMatrix:
+    n = len(vectors)
+    neighbours = np.empty((n, min(request.k, n - 1)), np.int32)
+    distances = np.empty(neighbours.shape, np.float32)
+    join_products(vectors, neighbours, distances, request, report)
+    return NeighbourMatrix(neighbours, distances, report)
 
 
 def _joined(points: Points, groups: Collapsed, request: Request, report: Report) -> NeighbourMatrix:
@@ -123,52 +140,53 @@ def _joined(points: Points, groups: Collapsed, request: Request, report: Report)
     width = min(request.k, u - 1)
     neighbours[:u, width:], distances[:u, width:] = -1, np.inf
     if width:
-        _join_points(points, neighbours[:u, :width], distances[:u, :width], request, report)
+        lists = lists_in(neighbours[:u, :width], distances[:u, :width])
+        _join_points(points, lists, request, report)
     if groups.any_equal:
         with report.phase("expand"):
-            _expand_in_place(groups, neighbours, distances)
+            expand_in_place(groups, neighbours, distances, request.memory.list_rows())
     return NeighbourMatrix(neighbours, distances, report)
 
 
-def _join_points(
-    points: Points, neighbours: Int32s, distances: Float32s, request: Request, report: Report
-) -> None:
-    lists = lists_in(neighbours, distances)
+def _join_points(points: Points, lists: NearLists, request: Request, report: Report) -> None:
     with report.phase("plan"):
         sample = drawn_sample(points, lists.k, seed=request.seed, threads=request.threads)
         points = replace(points, careful=needs_care(points, sample))
         plan = choose_plan(
-            points, sample, request.recall, seed=request.seed, threads=request.threads
-        )
+            points, sample, request.recall, seed=request.seed, threads=request.threads,
+            per_cell=request.memory.per_cell(len(points) // cell_size(lists.k)),
+        )  # fmt: skip
+    report.method = "sweep" if plan is None else "cells"
     if plan is None:
         order = _sweep_all(points, lists, request, report)
     else:
-        _check_memory(plan, len(points), request)
         order = _run_plan(points, plan, lists, request, report)
     with report.phase("finish"):
         finish(
             points, lists.points, lists.squared, order,
             space=request.space, threads=request.threads,
         )  # fmt: skip
-    report.recall = _sampled_recall(points, sample, lists.squared, request.space)
+    report.recall = sampled_recall(
+        points.vectors, points.rows[sample.points], points.rows[sample.truth.points],
+        lists.squared[sample.points], request.space,
+    )  # fmt: skip
 
 
 def _run_plan(
     points: Points, plan: Plan, lists: NearLists, request: Request, report: Report
 ) -> list[Int32s]:
+    threads = request.memory.threads_for(plan.visits, plan.largest, len(points), request.threads)
     with report.phase("partition"):
-        cells = partition(
-            points, plan.panel, ratio=plan.ratio, most=plan.most, threads=request.threads
-        )
+        cells = partition(points, plan.panel, ratio=plan.ratio, most=plan.most, threads=threads)
     every = range(len(cells.residents))
     with report.phase("join residents"):
-        run_parallel(lambda c: join_residents(points, cells, lists, c), every, request.threads)
+        run_parallel(lambda c: join_residents(points, cells, lists, c), every, threads)
     with report.phase("join visitors"):
-        run_parallel(lambda c: join_visitors(points, cells, lists, c), every, request.threads)
+        run_parallel(lambda c: join_visitors(points, cells, lists, c), every, threads)
     with report.phase("fill"):
         short = np.flatnonzero(np.isinf(lists.limits)).astype(np.int32)
-        _sweep_into(points, short, lists, request)
-    report.chosen = _facts(points, plan, cells) | {"filled": len(short)}
+        _sweep_into(points, short, lists, request, careful=True)
+    report.chosen = _facts(points, plan, cells) | {"filled": len(short), "threads": threads}
     return [cells.residents[cell] for cell in every]
 
 
@@ -187,41 +205,16 @@ def _facts(points: Points, plan: Plan, cells: Cells) -> dict[str, float]:
 def _sweep_all(points: Points, lists: NearLists, request: Request, report: Report) -> list[Int32s]:
     every = np.arange(len(points), dtype=np.int32)
     with report.phase("sweep"):
-        _sweep_into(points, every, lists, request)
+        _sweep_into(points, every, lists, request, careful=points.careful)
     report.chosen = {"cells": 1, "pairs per point": len(points)}
     return np.array_split(every, -(-len(every) // 1_024))
 
 
-def _sweep_into(points: Points, chosen: Int32s, lists: NearLists, request: Request) -> None:
-    for first in range(0, len(chosen), EXPAND_ROWS):
-        rows = chosen[first : first + EXPAND_ROWS]
-        swept = nearest_points(points, rows, lists.k, threads=request.threads)
+def _sweep_into(
+    points: Points, chosen: Int32s, lists: NearLists, request: Request, *, careful: bool
+) -> None:
+    block = request.memory.list_rows()
+    for first in range(0, len(chosen), block):
+        rows = chosen[first : first + block]
+        swept = nearest_points(points, rows, lists.k, threads=request.threads, careful=careful)
         lists.points[rows], lists.squared[rows] = swept.points, swept.squared
-
-
-def _check_memory(plan: Plan, points: int, request: Request) -> None:
-    needed = int(points * (BYTES_PER_POINT + BYTES_PER_VISIT * plan.visits))
-    if needed > request.memory_bytes:
-        raise UsageError(
-            f"expected memory_bytes >= {needed:,} for {points:,} points in {plan.visits:.1f} cells "
-            f"each; got {request.memory_bytes:,}. Give more, ask for less recall, or use shards"
-        )
-
-
-def _sampled_recall(points: Points, sample: Sample, distances: Float32s, space: SpaceName) -> float:
-    found = []
-    for point, true in zip(sample.points, sample.truth.points, strict=True):
-        own, theirs = points.vectors[points.rows[point]], points.vectors[points.rows[true]]
-        kth = pair_distances(own, theirs, space).max()
-        found.append((distances[point] <= kth * (1 + TIE)).mean())
-    return float(np.mean(found))
-
-
-def _expand_in_place(groups: Collapsed, neighbours: Int32s, distances: Float32s) -> None:
-    # a group's number is at most any of its rows, so going down nothing is overwritten unread
-    for stop in range(len(neighbours), 0, -EXPAND_ROWS):
-        rows = np.arange(max(0, stop - EXPAND_ROWS), stop, dtype=np.int32)
-        own = groups.group_of[rows]
-        neighbours[rows], distances[rows] = expand(
-            groups, rows, neighbours[own], distances[own], neighbours.shape[1]
-        )

@@ -21,7 +21,7 @@ from nearfield.space import Float32s, Int32s
 SAMPLE = 1_024, 2_048
 """Fewest and most points with known truth: more for small k, whose recall scatters more."""
 TRUE_PAIRS = 20_000
-TRUE_PLACES = 128
+TRUE_PLACES = 64
 """At most so many of a sampled point's true neighbours are looked up."""
 MOST_CELLS = 64
 RATIOS = np.linspace(0.0, 2.0, 401)
@@ -59,11 +59,16 @@ class Plan:
     largest: float
 
 
+def drawn(points: int, k: int, *, seed: int) -> Int32s:
+    """Which of so many points are sampled, ascending."""
+    random = np.random.default_rng((seed, 1))
+    size = min(max(SAMPLE[0], min(SAMPLE[1], TRUE_PAIRS // k)), points)
+    return np.sort(random.choice(points, size, replace=False)).astype(np.int32)
+
+
 def drawn_sample(points: Points, k: int, *, seed: int, threads: int) -> Sample:
     """A seeded sample and its truth. Cost 1,024 to 2,048 times u x d."""
-    random = np.random.default_rng((seed, 1))
-    size = min(max(SAMPLE[0], min(SAMPLE[1], TRUE_PAIRS // k)), len(points))
-    queries = np.sort(random.choice(len(points), size, replace=False)).astype(np.int32)
+    queries = drawn(len(points), k, seed=seed)
     truth = nearest_points(points, queries, k, threads=threads, careful=False)
     if needs_care(points, Sample(queries, truth)):
         truth = nearest_points(points, queries, k, threads=threads)
@@ -129,7 +134,7 @@ def plan_for(
 
 
 def _true_neighbours(sample: Sample) -> Int32s:
-    """Of each sampled point's true list, int32 [q, <= 128]: some at random where it is longer."""
+    """Of each sampled point's true list, int32 [q, <= 64]: some at random where it is longer."""
     k = sample.truth.k
     if k <= TRUE_PLACES:
         return sample.truth.points
