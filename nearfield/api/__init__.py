@@ -39,7 +39,6 @@ from nearfield.api.databases import (
     runs,
 )
 from nearfield.api.index import index, matrix_from_index, open_index, plan_index, query_vectors
-from nearfield.api.index import index, matrix_from_index, open_index, plan_index, query_vectors
 from nearfield.api.machines import cluster_down, cluster_status, cluster_up
 from nearfield.api.matrix import BuildReport, RunStatus, build, estimate, status, verify
 from nearfield.api.products import (
@@ -99,11 +98,7 @@ __all__ = [
     "embedded",
     "estimate",
     "index",
-    "index",
     "ingest",
-    "matrix_from_index",
-    "open_index",
-    "plan_index",
     "load",
     "load_redis",
     "matrix_from_index",
@@ -118,7 +113,6 @@ __all__ = [
     "prune",
     "publish",
     "query",
-    "query_vectors",
     "query_vectors",
     "rollback",
     "run_drift",
