@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nearfield.errors import RunLocked, UsageError
+from nearfield.errors import RunLocked, UsageError, disk_errors
 
 
 @contextmanager
@@ -32,8 +32,9 @@ def locked(directory: Path) -> Iterator[None]:
                 f"{directory} is in use by another nearfield process (pid {holder}). "
                 "Wait until it ends, or choose another directory"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with disk_errors(directory):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
