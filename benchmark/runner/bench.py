@@ -89,7 +89,10 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What a benchmark did: rows of the table by status, points measured now and kept."""
+    """What a benchmark did: rows of the table by status, points measured now and kept.
+
+    `dropped`: groups of which the budget left something out.
+    """
 
     out: Path
     dataset: str
@@ -142,7 +145,7 @@ def run_bench(
             left = None if options.budget_s is None else max(0.0, options.budget_s - spent)
             reports: list[GroupReport] = []
             try:
-                dropped = run_groups(client, place, groups, left, reports.append)
+                run_groups(client, place, groups, left, reports.append)
             finally:
                 outcomes = all_outcomes(place.directory, reports)
                 write_table(place.directory, outcomes)
@@ -155,7 +158,7 @@ def run_bench(
         rows=_counted(outcomes),
         measured=sum(report.measured for report in reports),
         kept=sum(report.kept for report in reports),
-        dropped=tuple(group.label for group in dropped),
+        dropped=tuple(report.group.label for report in reports if report.dropped),
         notes=tuple(notes),
         choice=out / CHOICE,
         candidates=len(choice.candidates),

@@ -4,6 +4,7 @@ Small sizes come first: they tell what to expect of larger ones. Under a budget,
 far behind the best at a smaller size go to the end, and what doesn't fit any more is dropped.
 """
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,30 +20,63 @@ POOR = 0.05
 """Promise of a method that didn't reach the target recall at all."""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """Seconds that all processes of a group took, and how many there were."""
+
+    seconds: float
+    processes: int
+
+    @property
+    def each(self) -> float:
+        """Seconds of a process on average."""
+        return self.seconds / max(1, self.processes)
+
+    def grown(self, ratio: float, start_s: float) -> float:
+        """Seconds at `ratio` times the rows: starting a process takes `start_s` at any size."""
+        starting = min(self.seconds, self.processes * start_s)
+        return float(starting + (self.seconds - starting) * ratio**GROWTH)
+
+
 @dataclass
 class History:
-    """What is known so far: seconds of finished groups, and outcomes by size."""
+    """What is known so far: what finished groups took, and outcomes by size."""
 
-    seconds: dict[tuple[str, int], float] = field(default_factory=dict)
+    taken: dict[tuple[str, int], Taken] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def finished(self, group: Group, seconds: float, outcomes: Iterable[Outcome]) -> None:
+    def finished(self, group: Group, taken: Taken, outcomes: Iterable[Outcome]) -> None:
         """Remember a finished group."""
-        self.seconds[str(group.configuration), group.n] = seconds
+        self.taken[str(group.configuration), group.n] = taken
         self.outcomes += outcomes
+
+    @property
+    def start_s(self) -> float:
+        """Seconds that a process takes at least, as seen so far."""
+        return min((taken.each for taken in self.taken.values()), default=0.0)
+
+    def others(self) -> dict[int, Taken]:
+        """The mean of the groups of each size."""
+        sizes = {n for _, n in self.taken}
+        return {n: _mean([one for (_, m), one in self.taken.items() if m == n]) for n in sizes}
+
+
+def _mean(taken: Sequence[Taken]) -> Taken:
+    seconds = statistics.fmean(one.seconds for one in taken)
+    return Taken(seconds, round(statistics.fmean(one.processes for one in taken)))
 
 
 def expected_seconds(group: Group, history: History) -> float | None:
-    """Seconds that a group will take: from the same configuration at the nearest smaller size,
-    else from the mean of others at this size; None where nothing is known.
+    """Seconds that a group will take: from the same configuration at the nearest size up to its
+    own, else from the mean of all others there; None where nothing is known.
     """
-    own = str(group.configuration)
-    smaller = [n for label, n in history.seconds if label == own and n <= group.n]
-    if smaller:
-        n = max(smaller)
-        return history.seconds[own, n] * float((group.n / n) ** GROWTH)
-    others = [seconds for (_, n), seconds in history.seconds.items() if n == group.n]
-    return sum(others) / len(others) if others else None
+    label = str(group.configuration)
+    own = {n: taken for (one, n), taken in history.taken.items() if one == label}
+    for known in (own, history.others()):
+        sizes = [n for n in known if n <= group.n]
+        if sizes:
+            return known[max(sizes)].grown(group.n / max(sizes), history.start_s)
+    return None
 
 
 def promise(group: Group, history: History) -> float | None:

@@ -43,6 +43,11 @@ class GroupReport:
     kept: int
     seconds: float
 
+    @property
+    def dropped(self) -> bool:
+        """Whether the budget left something out."""
+        return any(outcome.status is Status.DROPPED for outcome in self.unmeasured)
+
 
 def run_group(place: Place, group: Group, budget_s: float | None) -> GroupReport:
     """Task: measure what isn't there yet. `budget_s`: seconds that are left of the budget.

@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed import Client, Future, as_completed
 
-from benchmark.runner.budget import History, next_group, remaining_seconds
+from benchmark.runner.budget import History, Taken, next_group, remaining_seconds
 from benchmark.runner.group import GroupReport, run_group
 from benchmark.runner.plan import Group
 from benchmark.runner.store import Place
@@ -24,15 +24,16 @@ def run_groups(
     groups: Sequence[Group],
     budget_s: float | None,
     on_report: Callable[[GroupReport], None],
-) -> list[Group]:
-    """Measure all groups, as far as the budget goes; returns those that it left out.
+) -> None:
+    """Measure all groups, as far as the budget goes.
 
-    Of those, what an earlier run measured is still reported, the rest as dropped.
+    Of those that it leaves out, what an earlier run measured is still reported, the rest as
+    dropped.
 
     A machine of the cluster gets one group at a time. A group whose task fails doesn't stop the
     others; they are listed at the end. Raises `Infrastructure` for them, `DiskFull` at once.
     """
-    return _Schedule(client, place, groups, budget_s, on_report).run()
+    _Schedule(client, place, groups, budget_s, on_report).run()
 
 
 class _Schedule:
@@ -52,7 +53,7 @@ class _Schedule:
         self.failed: list[str] = []
         self.running: dict[Future, tuple[str, Group]] = {}
 
-    def run(self) -> list[Group]:
+    def run(self) -> None:
         queue: Any = as_completed([])
         for address in one_worker_per_host(self.client):
             self._start(address, queue)
@@ -69,7 +70,6 @@ class _Schedule:
             )
         for group in self.remaining:
             self.on_report(run_group(self.place, group, 0.0))
-        return self.remaining
 
     def _left(self) -> float | None:
         if self.budget_s is None:
@@ -101,7 +101,8 @@ class _Schedule:
             self.failed.append(f"{group.label}: {error}")
             return
         report: GroupReport = future.result()
-        self.history.finished(group, report.seconds, report.outcomes)
+        taken = Taken(report.seconds, report.measured + report.kept)
+        self.history.finished(group, taken, report.outcomes)
         self.on_report(report)
         self._say(report)
 

@@ -1,0 +1,141 @@
+"""Methods that fail as libraries do, named by import path as a user's own would be."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from benchmark.methods.base import Index, Method
+
+
+@dataclass(frozen=True)
+class _Method(Method):
+    library: ClassVar[str] = "numpy"
+    spaces: ClassVar[frozenset[str]] = frozenset({"l2"})
+    effort: ClassVar[str] = "effort"
+
+    def _build(self, vectors, space, *, threads, seed):
+        from benchmark.methods.base import Holds
+
+        return Brute(vectors, self, Holds(space, *vectors.shape), threads)
+
+    def _load(self, folder: Path, holds, *, threads, mapped):
+        return Brute(np.load(folder / "vectors.npy"), self, holds, threads)
+
+
+class Brute(Index):
+    """Sorts all distances; `effort` is the number of rows that are looked at."""
+
+    def efforts(self, k):
+        return [len(self.native)]
+
+    def _search(self, queries, k, effort):
+        near = ((queries[:, None] - self.native[None, :effort]) ** 2).sum(-1).argsort(axis=1)
+        return near[:, :k].astype(np.int32)
+
+    def _save(self, folder):
+        np.save(folder / "vectors.npy", self.native)
+        return ("vectors.npy",)
+
+
+@dataclass(frozen=True)
+class Plain(_Method):
+    name: ClassVar[str] = "plain"
+
+
+@dataclass(frozen=True)
+class Crashes(_Method):
+    name: ClassVar[str] = "crashes"
+
+    def _build(self, vectors, space, *, threads, seed):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@dataclass(frozen=True)
+class Sleeps(_Method):
+    name: ClassVar[str] = "sleeps"
+
+    def _build(self, vectors, space, *, threads, seed):
+        time.sleep(600)
+
+
+@dataclass(frozen=True)
+class Devours(_Method):
+    name: ClassVar[str] = "devours"
+
+    def _build(self, vectors, space, *, threads, seed):
+        eaten = []
+        while True:
+            eaten.append(np.ones(1 << 22))
+
+
+@dataclass(frozen=True)
+class Raises(_Method):
+    name: ClassVar[str] = "raises"
+
+    def _build(self, vectors, space, *, threads, seed):
+        raise ValueError("links must be even")
+
+
+@dataclass(frozen=True)
+class Missing(_Method):
+    name: ClassVar[str] = "missing"
+    library: ClassVar[str] = "a_library_that_nobody_has"
+
+
+@dataclass(frozen=True)
+class CosineOnly(_Method):
+    name: ClassVar[str] = "cosine-only"
+    spaces: ClassVar[frozenset[str]] = frozenset({"cosine"})
+
+
+class _Invents(Brute):
+    def _search(self, queries, k, effort):
+        return np.full((len(queries), k), 10**6, np.int32)
+
+
+@dataclass(frozen=True)
+class Invents(_Method):
+    """Names rows that aren't there."""
+
+    name: ClassVar[str] = "invents"
+
+    def _load(self, folder: Path, holds, *, threads, mapped):
+        return _Invents(np.load(folder / "vectors.npy"), self, holds, threads)
+
+
+class _DiesLate(Brute):
+    def _search(self, queries, k, effort):
+        if len(queries) == 20:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super()._search(queries, k, effort)
+
+
+@dataclass(frozen=True)
+class DiesLate(_Method):
+    """Answers single queries, and dies when 20 come at once."""
+
+    name: ClassVar[str] = "dies-late"
+
+    def _load(self, folder: Path, holds, *, threads, mapped):
+        return _DiesLate(np.load(folder / "vectors.npy"), self, holds, threads)
+
+
+class _Hungry(Brute):
+    def _search(self, queries, k, effort):
+        self.eaten = np.ones(16 << 20)
+        return super()._search(queries, k, effort)
+
+
+@dataclass(frozen=True)
+class Hungry(_Method):
+    """Takes 128 MiB for a search."""
+
+    name: ClassVar[str] = "hungry"
+
+    def _load(self, folder: Path, holds, *, threads, mapped):
+        return _Hungry(np.load(folder / "vectors.npy"), self, holds, threads)
