@@ -39,12 +39,10 @@ from nearfield.space import Float32s, Int32s
 CHECKED_ROWS = 1_000
 TIE = 1e-5
 """Relative; faiss' float32 truth is no more exact."""
-BISECTIONS = 3
+BISECTIONS = 2
 GRAPHS = (
-    {"links": 8, "build_effort": 40},
-    {"links": 8, "build_effort": 100},
-    {"links": 16, "build_effort": 60},
-    {"links": 16, "build_effort": 120},
+    {"links": 8, "build_effort": 60},
+    {"links": 16, "build_effort": 100},
     {"links": 16, "build_effort": 200},
 )
 SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {

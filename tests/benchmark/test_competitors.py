@@ -18,7 +18,7 @@ class TestBisection:
         _bisected([2, 64], (recall,), recall_of)
         needed = 1 / (1 - recall)
         enough = min(effort for effort in tried if effort >= needed)
-        assert needed <= enough <= needed + 64 / 2**3
+        assert needed <= enough <= needed + 64 / 2**2
         assert len(tried) <= 5
 
     def test_a_recall_out_of_reach_ends_with_the_greatest_effort(self):
