@@ -11,8 +11,9 @@ from dumps.matrix import write_matrix
 from dumps.verify import Verification, verify_run
 from index_build.build import build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
+from nearfield.api.updates import run_drift
 from nearfield.cluster import ClusterOptions, connected
-from nearfield.errors import DamagedArtefact, MissingFile
+from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 from nearfield.lock import locked
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import VectorSet, open_vector_set
@@ -39,7 +40,10 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is. `stage` is one of: unfinished, built, failed verification, verified."""
+    """How far a run is. `stage` is one of: unfinished, built, failed verification, verified.
+
+    rebuild: why a run that was updated should be built anew, in sentences; empty: it needn't.
+    """
 
     run: Path
     stage: str
@@ -47,6 +51,7 @@ class RunStatus:
     steps: tuple[Mapping[str, Any], ...]
     verification: Mapping[str, Any] | None
     advice: str
+    rebuild: tuple[str, ...] = ()
 
 
 def build(
@@ -135,10 +140,17 @@ def status(run: Path | str) -> RunStatus:
         "verified": f"nearfield load {run_path}",
     }[stage]
     facts = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
-    return RunStatus(opened.path, stage, facts, tuple(opened.steps()), verification, advice)
+    far = None if stage == "unfinished" else run_drift(run)
+    due = () if far is None else far.due
+    return RunStatus(opened.path, stage, facts, tuple(opened.steps()), verification, advice, due)
 
 
 def _config(vector_set: VectorSet, *, k: int, recall: float, method: str) -> RunConfig:
+    if len(vector_set.removed):
+        raise UsageError(
+            f"{vector_set.path} has {len(vector_set.removed):,} removed recordings, which a build"
+            " would bring back. First: nearfield compact VECTORS --out FRESH"
+        )
     return RunConfig(
         vectors=str(vector_set.path.resolve()),
         vectors_fingerprint=vector_set.fingerprint,

@@ -168,6 +168,7 @@ def status(run: RunArgument, *, as_json: AsJson = False) -> None:
                 f"{config['vectors']}  ({config['n']:,} x {config['d']})",
             ),
             ("asked", f"k = {config['k']}, recall {config['recall']}, method {config['method']}"),
+            *(("rebuild due", why) for why in report.rebuild),
             ("next", report.advice),
         ]
     )

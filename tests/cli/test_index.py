@@ -1,0 +1,122 @@
+"""`nearfield index` and `nearfield query --vector` as a user runs them."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from nearfield import api
+from nearfield.api.index import QueryOptions
+from nearfield.errors import InputRejected, MissingFile, UsageError
+from tests.cli.conftest import clustered
+from tests.index_build.brute import nearest
+
+
+@pytest.fixture(scope="session")
+def indexed(stages):
+    """The folder of a run with an index of its vectors, made once."""
+    from tests.cli.conftest import Program
+
+    program = Program(stages / "built")
+    done = program(
+        "index", "vectors", "--out", "index", "-k", 10, "--method", "faiss-ivf",
+        "--shard-rows", 200, "--matrix", "asked", "--recall", 0.9, "--workers", 1, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.json["config"]["method"] == "faiss-ivf"
+    return program
+
+
+class TestQueries:
+    def test_a_vector_by_the_index_and_exactly(self, indexed, tmp_path):
+        vectors = np.load(indexed.folder / "embeddings.npy")
+        np.save(tmp_path / "one.npy", vectors[7])
+        found = indexed(
+            "query", "--vector", tmp_path / "one.npy", "--index", "index", "-k", 6, "--exact",
+            "--json",
+        )  # fmt: skip
+        assert found.code == 0, found.err
+        rows, _ = nearest(vectors, 5, "l2")
+        assert [hit["recording_id"] for hit in found.json] == [
+            "song-7", *(f"song-{row}" for row in rows[7]),
+        ]  # fmt: skip
+        assert found.json[0]["distance"] == 0
+
+    @pytest.mark.parametrize("name", ["q.npy", "q.json", "q.jsonl", "q.csv"])
+    def test_the_same_vectors_in_every_format(self, indexed, tmp_path, name):
+        queries = clustered(3, seed=4)
+        if name == "q.npy":
+            np.save(tmp_path / name, queries)
+        elif name == "q.csv":
+            np.savetxt(tmp_path / name, queries, delimiter=",", fmt="%.9g")
+        else:
+            lines = [json.dumps([float(it) for it in line]) for line in queries]
+            text = "\n".join(lines) if name == "q.jsonl" else f"[{','.join(lines)}]"
+            (tmp_path / name).write_text(text)
+        options = QueryOptions(k=4, exact=True)
+        answers = api.query_vectors(tmp_path / name, indexed.folder / "index", options)
+        index = api.open_index(indexed.folder / "index")
+        expected = index.search(queries, 4, exact=True)
+        np.testing.assert_array_equal(answers.found.rows, expected.rows)
+
+    def test_answers_as_files(self, indexed, tmp_path):
+        np.save(tmp_path / "q.npy", clustered(3, seed=4))
+        for name in ("a.npy", "a.parquet"):
+            done = indexed(
+                "query", "--vector", tmp_path / "q.npy", "--index", "index", "-k", 4,
+                "--out", tmp_path / name,
+            )  # fmt: skip
+            assert done.code == 0, done.err
+        both = np.load(tmp_path / "a.npy")
+        assert both.shape == (3, 4)
+        table = pq.read_table(tmp_path / "a.parquet")
+        assert table["recording_id"].to_pylist()[:4] == [f"song-{row}" for row in both["row"][0]]
+        np.testing.assert_array_equal(table["distance"].to_numpy()[:4], both["distance"][0])
+
+    def test_every_row_asked_gives_a_matrix_that_verifies(self, indexed):
+        report = api.verify(indexed.folder / "asked")
+        assert report.passed, report.problems
+        assert report.recall >= 0.9
+
+
+class TestMistakes:
+    def test_options_that_do_not_belong_together(self, indexed):
+        assert indexed("query").code == 2
+        assert indexed("query", "song-1", "--index", "index").code == 2
+        assert indexed("query", "--vector", "embeddings.npy").code == 2
+        assert indexed("query", "--vector", "embeddings.npy", "--index", "index",
+                       "--run", "run").code == 2  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("q.json", "[1, 2"), ("q.csv", "a,b"), ("q.npy", "no"), ("q.json", '[["x"]]')],
+    )
+    def test_files_that_hold_no_vectors(self, indexed, tmp_path, name, content):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputRejected, match="can't be read as vectors"):
+            api.query_vectors(tmp_path / name, indexed.folder / "index")
+
+    def test_no_file_and_another_width(self, indexed, tmp_path):
+        with pytest.raises(MissingFile, match="expected vectors at"):
+            api.query_vectors(tmp_path / "none.npy", indexed.folder / "index")
+        np.save(tmp_path / "q.npy", np.ones((2, 3), np.float32))
+        with pytest.raises(InputRejected, match="vectors of 16 numbers"):
+            api.query_vectors(tmp_path / "q.npy", indexed.folder / "index")
+
+    def test_an_unknown_method_or_format(self, indexed, tmp_path):
+        assert indexed("index", "vectors", "--out", tmp_path / "i", "--method", "best").code == 2
+        np.save(tmp_path / "q.npy", clustered(3, seed=4))
+        done = indexed("query", "--vector", tmp_path / "q.npy", "--index", "index",
+                       "--out", tmp_path / "a.txt")  # fmt: skip
+        assert done.code == 2
+
+    def test_a_plan_writes_nothing(self, indexed, tmp_path):
+        plan = indexed("index", "vectors", "--out", tmp_path / "i", "--dry-run", "--json")
+        assert plan.json["n"] == 400
+        assert not (tmp_path / "i").exists()
+
+    def test_an_index_of_removed_recordings_is_refused(self, indexed, tmp_path):
+        api.update(indexed.folder / "run", tmp_path / "less", remove=["song-3"])
+        with pytest.raises(UsageError, match="nearfield compact"):
+            api.plan_index(tmp_path / "less" / "vectors")

@@ -1,0 +1,186 @@
+"""`nearfield update`, `compare` and `compact` as a user runs them, and their mistakes."""
+
+import json
+import os
+import signal
+import time
+
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from nearfield import api
+from nearfield.errors import InputRejected, MissingFile, UsageError
+from tests.cli.conftest import clustered
+from tests.index_build.brute import all_distances
+
+EVERYTHING = clustered(460)
+
+
+@pytest.fixture
+def job(at):
+    """A verified run of 400 recordings, and 60 more of which 10 are there already, 5 changed."""
+    program = at("verified")
+    add = EVERYTHING[390:].copy()
+    add[:5] += 0.01
+    np.save(program.folder / "new.npy", add)
+    (program.folder / "new.txt").write_text("".join(f"song-{i}\n" for i in range(390, 460)))
+    (program.folder / "gone.txt").write_text("song-7\nsong-8\n")
+    return program
+
+
+def lists_of(folder):
+    with h5py.File(folder / "matrix.h5") as file:
+        return file["neighbours"][:], file["distances"][:], file["removed"][:]
+
+
+class TestUpdate:
+    def test_a_run_is_extended_verified_compared_and_extended_again(self, job):
+        done = job(
+            "update", "run", "--add", "new.npy", "--ids", "new.txt", "--remove", "gone.txt",
+            "--out", "run2", "--json",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        found = done.json
+        assert (found["added"], found["changed"], found["removed"]) == (60, 5, 2)
+        assert found["unchanged"] == 5
+        assert found["recall"] == 1.0
+        self.check_lists(job.folder)
+
+        verified = api.verify(job.folder / "run2")
+        assert verified.passed
+        assert verified.recall == 1.0
+        again = api.update(
+            job.folder / "run", job.folder / "run2", add=job.folder / "new.npy",
+            remove=["song-7", "song-8"], options=options(job.folder),
+        )  # fmt: skip
+        assert not again.made
+
+        report = api.compare(job.folder / "run", job.folder / "run2", min_overlap=0.99)
+        assert (report.before, report.after) == (400, 458)
+        assert (report.added, report.removed) == (60, 2)
+        assert report.changed > 0
+        assert report.alarms[0].endswith("less than 0.99")
+        assert job("compare", "run", "run2", "--min-overlap", "0.99").code == 4
+
+    def check_lists(self, folder):
+        vectors = np.load(folder / "run2/vectors/vectors.npy")
+        expected = EVERYTHING.copy()
+        expected[390:395] += np.float32(0.01)
+        np.testing.assert_array_equal(vectors, expected)
+        near, far, removed = lists_of(folder / "run2")
+        assert removed.tolist() == [7, 8]
+        distances = all_distances(vectors, "l2").astype(np.float32)
+        distances[:, removed] = np.inf
+        live = np.setdiff1d(np.arange(460), removed)
+        np.testing.assert_allclose(far[live], np.sort(distances, axis=1)[live, :10], rtol=1e-5)
+        assert (near[removed] == -1).all()
+        ids = pq.read_table(folder / "run2/vectors/recordings.parquet")["recording_id"].to_pylist()
+        assert ids == [f"song-{i}" for i in range(460)]
+
+    def test_a_delta_alone_is_finished_by_the_next_update(self, job):
+        first = api.update(job.folder / "run", job.folder / "run2", remove=["song-1"], matrix=False)
+        assert first.recall is None
+        assert not (job.folder / "run2" / "matrix.h5").exists()
+        second = api.update(job.folder / "run2", job.folder / "run3", remove=["song-2"])
+        assert second.recall == 1.0
+        assert (job.folder / "run2" / "matrix.json").exists()
+        assert lists_of(job.folder / "run3")[2].tolist() == [1, 2]
+        assert api.run_drift(job.folder / "run3").removed == 2
+
+    def test_a_plan_counts_and_writes_nothing(self, job):
+        plan = job("update", "run", "--remove", "gone.txt", "--out", "run2", "--dry-run", "--json")
+        assert plan.json["removed"] == 2
+        assert not (job.folder / "run2").exists()
+
+    def test_killed_at_any_point_the_same_command_converges(self, job):
+        command = ("update", "run", "--remove", "gone.txt", "--out", "run2")
+        process = job.start(*command)
+        for _ in range(6_000):
+            if (job.folder / "run2" / "delta").exists() or process.poll() is not None:
+                break
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        done = job(*command)
+        assert done.code == 0, done.err
+        assert api.verify(job.folder / "run2").passed
+
+    def test_without_removed_recordings_a_set_can_be_built_anew(self, job):
+        api.update(job.folder / "run", job.folder / "run2", remove=["song-7"])
+        fresh = api.compact(job.folder / "run2/vectors", job.folder / "fresh")
+        assert fresh.n == 399
+        assert "song-7" not in fresh.ids.to_pylist()
+
+
+def options(folder):
+    from nearfield.ingest.options import IngestOptions
+
+    return IngestOptions(ids=folder / "new.txt")
+
+
+class TestMistakes:
+    def test_unknown_ids(self, job):
+        (job.folder / "gone.txt").write_text("song-7\nnobody\n")
+        done = job("update", "run", "--remove", "gone.txt", "--out", "run2")
+        assert done.code == 3
+        assert "first: 'nobody'" in done.err
+
+    def test_ids_that_come_twice(self, job):
+        (job.folder / "new.txt").write_text(
+            "song-500\n" * 2 + "".join(f"song-{i}\n" for i in range(501, 569))
+        )
+        with pytest.raises(InputRejected, match="come more than once"):
+            api.update(
+                job.folder / "run", job.folder / "run2", add=job.folder / "new.npy",
+                options=options(job.folder),
+            )  # fmt: skip
+
+    def test_vectors_of_another_width(self, job):
+        np.save(job.folder / "new.npy", np.ones((70, 5), np.float32))
+        with pytest.raises((InputRejected, UsageError)):
+            api.update(
+                job.folder / "run", job.folder / "run2", add=job.folder / "new.npy",
+                options=options(job.folder),
+            )  # fmt: skip
+
+    def test_a_run_that_is_not_finished(self, job):
+        (job.folder / "run" / "matrix.json").unlink()
+        with pytest.raises(MissingFile):
+            api.update(job.folder / "run", job.folder / "run2", remove=["song-1"])
+
+    def test_its_own_place_and_the_place_of_another_update(self, job):
+        with pytest.raises(UsageError, match="the run stays as it is"):
+            api.update(job.folder / "run", job.folder / "run", remove=["song-1"])
+        api.update(job.folder / "run", job.folder / "run2", remove=["song-1"], matrix=False)
+        with pytest.raises(UsageError, match="holds another update"):
+            api.update(job.folder / "run", job.folder / "run2", remove=["song-2"], matrix=False)
+
+    def test_nothing_to_do(self, job):
+        with pytest.raises(InputRejected, match="nothing to do"):
+            api.update(job.folder / "run", job.folder / "run2", add=job.folder / "vectors")
+
+    def test_a_base_that_was_changed_is_found_before_the_matrix_is_written(self, job):
+        matrix = job.folder / "run" / "matrix.h5"
+        whole = matrix.read_bytes()
+        matrix.write_bytes(whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:])
+        done = job("update", "run", "--remove", "gone.txt", "--out", "run2")
+        assert done.code == 3
+        assert not (job.folder / "run2" / "matrix.json").exists()
+
+    def test_a_verifier_that_is_told_lies_about_removed_rows_finds_them(self, job):
+        api.update(job.folder / "run", job.folder / "run2", remove=["song-7"])
+        path = job.folder / "run2" / "matrix.h5"
+        with h5py.File(path, "r+") as file:
+            file["removed"][0] = 9
+        manifest = json.loads((job.folder / "run2" / "matrix.json").read_text())
+        from nearfield.files import sha256_of
+
+        manifest["files"]["matrix.h5"] = {
+            "bytes": path.stat().st_size, "sha256": sha256_of(path),
+        }  # fmt: skip
+        (job.folder / "run2" / "matrix.json").write_text(json.dumps(manifest))
+        report = api.verify(job.folder / "run2")
+        assert not report.passed
+        assert "removed" in report.problems[0]
