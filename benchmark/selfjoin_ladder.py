@@ -3,17 +3,19 @@
     python -m benchmark.selfjoin_ladder --rows 100000 300000 1000000 --recall 0.8 0.95 --out DIR
 
 Every measurement runs in a process of its own on generated manifold data; its recall is measured
-by brute force (faiss, no code shared with the join) on a sample of rows. Writes ladder.json and
-ladder.md. Refuses other methods.
+by brute force (faiss, no code shared with the join) on a sample of rows. The working set is the
+peak of resident memory during the join, less what was resident before it (vectors among it) and
+less the output. Writes ladder.json after each measurement, skips what is there already, and
+ladder.md from it. Refuses other methods.
 """
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
 import os
 import platform
-import resource
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -31,6 +33,7 @@ from nearfield.space import Float32s
 
 CHECKED_ROWS = 1_000
 TIE = 1e-6
+MEMORY = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,26 @@ class Measured:
     recall_error: float
     peak_bytes: int
     held_bytes: int
+    working_bytes: int = 0
+    load: float = 0.0
 
 
 def measured(case: Case) -> Measured:
     """Measure one case in this process. Compiled kernels are loaded before the clock starts."""
     vectors = manifold(case.n, case.d, seed=case.seed)
     knn_matrix(vectors[:20_000], 10, recall=0.8, threads=case.threads)
+    resident, load = resident_bytes(), os.getloadavg()[0]
     started, cpu_started = time.monotonic(), time.process_time()
-    found = knn_matrix(vectors, case.k, recall=case.recall, threads=case.threads, seed=case.seed)
+    found = knn_matrix(
+        vectors,
+        case.k,
+        recall=case.recall,
+        threads=case.threads,
+        seed=case.seed,
+        memory_bytes=MEMORY,
+    )
     seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak, output = peak_bytes(), found.neighbours.nbytes + found.distances.nbytes
     shares = found_shares(vectors, found, seed=case.seed)
     return Measured(
         case=case,
@@ -80,8 +93,26 @@ def measured(case: Case) -> Measured:
         recall=float(shares.mean()),
         recall_error=float(shares.std() / math.sqrt(len(shares))),
         peak_bytes=peak,
-        held_bytes=vectors.nbytes + found.neighbours.nbytes + found.distances.nbytes,
+        held_bytes=vectors.nbytes + output,
+        working_bytes=max(0, peak - resident - output),
+        load=load,
     )
+
+
+def resident_bytes() -> int:
+    """Memory resident now; from here on `peak_bytes` counts anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int:
+    """Most memory that was resident since `resident_bytes`."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
 
 def found_shares(vectors: Float32s, found: NeighbourMatrix, *, seed: int) -> Float32s:
@@ -113,39 +144,50 @@ def machine() -> dict[str, Any]:
     }
 
 
-def growth(results: list[Measured]) -> dict[float, float]:
-    """Exponent of processor seconds in n for each recall, by least squares on logarithms."""
+def growth(results: list[Measured]) -> dict[tuple[int, float], float]:
+    """Exponent of processor seconds in n for each (d, recall), by least squares on logarithms."""
     exponents = {}
-    for recall in sorted({result.case.recall for result in results}):
-        own = [result for result in results if result.case.recall == recall]
+    for d, recall in sorted({(result.case.d, result.case.recall) for result in results}):
+        own = [r for r in results if (r.case.d, r.case.recall) == (d, recall)]
         if len({result.case.n for result in own}) > 1:
             logs = np.log([[result.case.n, result.cpu_seconds] for result in own])
-            exponents[recall] = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+            exponents[d, recall] = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
     return exponents
 
 
 def table(results: list[Measured], facts: dict[str, Any]) -> str:
     """The report as Markdown."""
     phases = list(dict.fromkeys(name for result in results for name in result.phases))
-    head = ["n", "d", "k", "asked", "recall", "wall s", "CPU s", "us/row", "pairs/row",
-            "peak MiB", "of it data MiB", *phases]  # fmt: skip
+    head = ["n", "d", "k", "seed", "asked", "recall", "wall s", "CPU s", "us/row", "pairs/row",
+            "peak MiB", "of it data MiB", "working set MiB", "load", *phases]  # fmt: skip
     lines = ["# Self-join: the ladder", "", "Machine: " + json.dumps(facts), ""]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(_cells(result, phases)) + " |" for result in results]
-    lines += ["", "us/row: processor microseconds. Phases: wall seconds."]
-    lines += [f"Growth in n at recall {r}: exponent {e:.2f}" for r, e in growth(results).items()]
+    lines += [
+        "",
+        "us/row: processor microseconds. Phases: wall seconds. Load: of the machine before",
+    ]
+    lines += [
+        f"the join started. memory_bytes: {MEMORY >> 20:,} MiB, to compare the working set with.",
+        "",
+    ]
+    lines += [
+        f"Growth in n, d = {d}, recall {recall}: exponent {exponent:.2f}"
+        for (d, recall), exponent in growth(results).items()
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _cells(result: Measured, phases: list[str]) -> list[str]:
     case = result.case
     return [
-        f"{case.n:,}", str(case.d), str(case.k), str(case.recall),
+        f"{case.n:,}", str(case.d), str(case.k), str(case.seed), str(case.recall),
         f"{result.recall:.4f} ± {result.recall_error:.4f}",
         f"{result.seconds:.1f}", f"{result.cpu_seconds:.1f}",
         f"{1e6 * result.cpu_seconds / case.n:.1f}",
         f"{result.chosen.get('pairs per point', case.n):,.0f}",
         f"{result.peak_bytes / 2**20:,.0f}", f"{result.held_bytes / 2**20:,.0f}",
+        f"{result.working_bytes / 2**20:,.0f}", f"{result.load:.1f}",
         *(f"{result.phases.get(name, 0):.2f}" for name in phases),
     ]  # fmt: skip
 
@@ -157,21 +199,30 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=128)
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--recall", type=float, nargs="+", default=[0.80, 0.90, 0.95, 0.99])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    facts, results = machine(), []
-    for n in asked.rows:
-        for recall in asked.recall:
-            results.append(
-                measured_apart(Case(n, asked.dims, asked.k, recall, threads=asked.threads))
-            )
-            report = table(results, facts)
-            write_bytes(asked.out / "ladder.md", report.encode())
-            every = {"machine": facts, "results": [asdict(result) for result in results]}
-            write_bytes(asked.out / "ladder.json", json.dumps(every, indent=1).encode())
-            print(report.splitlines()[5 + len(results)])
+    facts, results = machine(), kept(asked.out / "ladder.json")
+    for n, recall, seed in itertools.product(asked.rows, asked.recall, asked.seeds):
+        case = Case(n, asked.dims, asked.k, recall, threads=asked.threads, seed=seed)
+        if any(result.case == case for result in results):
+            continue
+        results.append(measured_apart(case))
+        results.sort(key=lambda r: (r.case.d, r.case.n, r.case.recall, r.case.seed))
+        every = {"machine": facts, "results": [asdict(result) for result in results]}
+        write_bytes(asked.out / "ladder.md", table(results, facts).encode())
+        write_bytes(asked.out / "ladder.json", json.dumps(every, indent=1).encode())
+        print(case, flush=True)
+
+
+def kept(path: Path) -> list[Measured]:
+    """The measurements of an earlier call, which aren't repeated."""
+    if not path.exists():
+        return []
+    found = json.loads(path.read_bytes())["results"]
+    return [Measured(**{**result, "case": Case(**result["case"])}) for result in found]
 
 
 if __name__ == "__main__":
