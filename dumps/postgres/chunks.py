@@ -111,7 +111,7 @@ def fill(
         done = finished_chunks(cursor, run_id)
         missing = [chunk for chunk in chunks if (LISTS, chunk.number) not in done]
     sent: list[int] = []
-    left = sum(chunk.last - chunk.first for chunk in missing)
+    left = sum(source.live(chunk.first, chunk.last) for chunk in missing)
     work = _Work()
     with progress("load", left, "recordings") as advance:
         into = partial(_fill_chunk, run_id=run_id, source=source, advance=work.counting(advance))
@@ -119,7 +119,7 @@ def fill(
             work.tasks.append(partial(into, chunk=None, sent=sent))
         work.tasks += [partial(into, chunk=chunk, sent=sent) for chunk in missing]
         _work_off(dsn, work, connections)
-    return Filled(sum(sent), source.n - left)
+    return Filled(sum(sent), source.live() - left)
 
 
 def index_reverse(dsn: str, run_id: int, n: int, *, connections: int) -> None:
@@ -162,10 +162,10 @@ def finished_chunks(cursor: Any, run_id: int) -> dict[tuple[str, int], tuple[int
 def is_continuable(cursor: Any, run_id: int, source: Source, chunk_rows: int | None) -> bool:
     """Whether the chunks that an interrupted load has left are those of the plan, and whole."""
     expected = {
-        (LISTS, chunk.number): (chunk.first, chunk.last - chunk.first)
+        (LISTS, chunk.number): (chunk.first, source.live(chunk.first, chunk.last))
         for chunk in plan_chunks(source.n, chunk_rows)
     }
-    expected[RECORDINGS, 0] = (0, source.n)
+    expected[RECORDINGS, 0] = (0, source.live())
     return all(
         expected.get((part, number)) == found and _counted(cursor, part, run_id, number) == found[1]
         for (part, number), found in finished_chunks(cursor, run_id).items()
@@ -195,15 +195,16 @@ def _fill_chunk(
     with connection.cursor() as cursor:
         if chunk is None:
             copied = copy_recordings(cursor, run_id, source, advance)
-            _record(cursor, run_id, RECORDINGS, Chunk(0, 0, source.n), copied)
+            _record(cursor, run_id, RECORDINGS, Chunk(0, 0, source.n), source.live(), copied)
         else:
             copied = copy_lists(cursor, run_id, source, chunk, advance)
-            _record(cursor, run_id, LISTS, chunk, copied)
+            live = source.live(chunk.first, chunk.last)
+            _record(cursor, run_id, LISTS, chunk, live, copied)
     connection.commit()
     sent.append(copied.bytes)
 
 
-def _record(cursor: Any, run_id: int, part: str, chunk: Chunk, copied: Copied) -> None:
+def _record(cursor: Any, run_id: int, part: str, chunk: Chunk, rows: int, copied: Copied) -> None:
     cursor.execute(
         "INSERT INTO nearfield.load_chunks"
         " (run_id, part, chunk, first_row, rows, bytes, distance_min, distance_max)"
@@ -213,7 +214,7 @@ def _record(cursor: Any, run_id: int, part: str, chunk: Chunk, copied: Copied) -
             part,
             chunk.number,
             chunk.first,
-            chunk.last - chunk.first,
+            rows,
             copied.bytes,
             copied.distance_min,
             copied.distance_max,

@@ -80,9 +80,11 @@ class ListEncoder:
 
 
 def recordings_csv(
-    run_id: int, batches: Iterable[pa.RecordBatch | pa.Table]
+    run_id: int, batches: Iterable[pa.RecordBatch | pa.Table], removed: Int32s | None = None
 ) -> Iterator[tuple[int, bytes]]:
     """(rows, CSV of run_id, row, recording_id, labels) per batch; rows are numbered from 0.
+
+    Rows that are `removed` (ascending) are left out; the others keep their numbers.
 
     Batches hold `recording_id` and label columns. A label without a value is left out of the JSON;
     a character 0, which Postgres can't store, becomes U+FFFD.
@@ -98,9 +100,11 @@ def recordings_csv(
                 "labels": pa.array(_labels_json(batch.drop_columns([ID_COLUMN])), pa.string()),
             }
         )
+        if removed is not None and len(removed):
+            table = table.filter(pa.array(~np.isin(np.arange(first, first + m), removed)))
         sink = pa.BufferOutputStream()
         pc.write_csv(table, sink, pc.WriteOptions(include_header=False))
-        yield m, sink.getvalue().to_pybytes()
+        yield table.num_rows, sink.getvalue().to_pybytes()
         first += m
 
 

@@ -123,14 +123,14 @@ def _ranges(cursor: Any, run: Judged) -> Gate:
     least, greatest = cursor.fetchone()
     low, high = WIDEST.get(run.space, (-math.inf, math.inf))
     beyond = least is not None and (least < low or greatest > high)
-    rows = _sample(run, SAMPLE)
+    rows = _sample(cursor, run, SAMPLE)
     cursor.execute(
         sql.SQL(
             'SELECT count(*) FROM {} WHERE "row" = ANY (%s) AND ('
             '  "row" = ANY (neighbours) OR NOT 0 <= ALL (neighbours) OR NOT %s > ALL (neighbours)'
             "  OR distances <> (SELECT array_agg(d ORDER BY d) FROM unnest(distances) AS d))"
         ).format(leaf("neighbours", run.run_id)),
-        (rows, run.n),
+        (rows, _row_range(cursor, run)),
     )
     wrong = int(cursor.fetchone()[0])
     seen = "unknown" if least is None else f"{least:g} to {greatest:g}"
@@ -181,7 +181,7 @@ def _compared(cursor: Any, run: Judged, current: Judged, limits: Limits) -> Iter
 
 
 def _covered(cursor: Any, run: Judged, current: Judged) -> tuple[int, int]:
-    rows = _sample(current, COVERAGE_SAMPLE)
+    rows = _sample(cursor, current, COVERAGE_SAMPLE)
     cursor.execute(
         sql.SQL(
             "SELECT count(new.recording_id), count(*) FROM {} AS old"
@@ -198,7 +198,7 @@ def _changes(cursor: Any, run: Judged, current: Judged) -> Any:
 
     A list that names the same in another order counts as changed, by next to nothing.
     """
-    rows = _sample(run, SAMPLE)
+    rows = _sample(cursor, run, SAMPLE)
     cursor.execute(
         sql.SQL(
             'SELECT recording_id, old."row", new."row" FROM {} AS new JOIN {} AS old'
@@ -237,7 +237,16 @@ def _named(cursor: Any, run_id: int, rows: list[int]) -> dict[int, list[str]]:
     return dict(cursor.fetchall())
 
 
-def _sample(run: Judged, size: int) -> list[int]:
-    """Random rows of a run, the same each time."""
-    picked = np.random.default_rng(run.run_id).choice(run.n, min(size, run.n), replace=False)
+def _row_range(cursor: Any, run: Judged) -> int:
+    """One past a run's last row: n, and more where rows in between were removed by updates."""
+    cursor.execute(
+        sql.SQL('SELECT coalesce(max("row") + 1, 0) FROM {}').format(leaf("recordings", run.run_id))
+    )
+    return int(cursor.fetchone()[0])
+
+
+def _sample(cursor: Any, run: Judged, size: int) -> list[int]:
+    """Random rows of a run, the same each time; a removed one stands for nothing."""
+    rows = _row_range(cursor, run)
+    picked = np.random.default_rng(run.run_id).choice(rows, min(size, rows), replace=False)
     return [int(row) for row in np.sort(picked)]

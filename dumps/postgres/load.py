@@ -116,7 +116,7 @@ def load_run(
             dropped = drop_surplus(connection, options.keep).dropped
     return LoadReport(
         run_id=run_id,
-        rows=source.n,
+        rows=source.live(),
         seconds=round(time.monotonic() - started, 3),
         bytes=filled.bytes,
         kept_rows=filled.kept_rows,
@@ -191,7 +191,7 @@ def _register(cursor: Any, run: Run, source: Source, content: _Content) -> int:
         " facts) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING run_id",
         (
             content.fingerprint,
-            source.n,
+            source.live(),
             source.k,
             run.config.space,
             judged.recall,

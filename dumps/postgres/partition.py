@@ -84,7 +84,7 @@ def copy_recordings(cursor: Any, run_id: int, source: Source, advance: Advance) 
     )
 
     def blocks() -> Iterator[bytes]:
-        for _, csv in recordings_csv(run_id, source.recordings()):
+        for _, csv in recordings_csv(run_id, source.recordings(), source.removed):
             advance(0)
             yield csv
 
@@ -228,17 +228,19 @@ def add_reverse_index(cursor: Any, run_id: int, chunk: Chunk) -> None:
 
 
 def check_loaded(cursor: Any, run_id: int, source: Source) -> None:
-    """Raise `ArrivedOtherwise` unless rows 0..n-1 are there and a random sample equals the file."""
+    """Raise `ArrivedOtherwise` unless every row is there and a random sample equals the file."""
+    live = source.live_rows
+    ends = int(live[0]), int(live[-1])
     for parent in PARENTS:
         cursor.execute(
             sql.SQL('SELECT count(*), min("row"), max("row") FROM {}').format(leaf(parent, run_id))
         )
-        found, expected = cursor.fetchone(), (source.n, 0, source.n - 1)
+        found, expected = cursor.fetchone(), (len(live), *ends)
         if found != expected:
             raise ArrivedOtherwise(
                 f"expected (rows, first, last) {expected} of {parent}, got {found}: load again"
             )
-    picked = np.random.default_rng(run_id).choice(source.n, min(SAMPLE, source.n), replace=False)
+    picked = live[np.random.default_rng(run_id).choice(len(live), min(SAMPLE, len(live)), False)]
     rows = np.sort(picked)
     cursor.execute("SET LOCAL extra_float_digits = 1")
     cursor.execute(

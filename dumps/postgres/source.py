@@ -26,26 +26,53 @@ RECORDING_ROWS = 32_768
 
 @dataclass(frozen=True)
 class Source:
-    """An opened matrix. `labels` is the vector set that has them, None to load without."""
+    """An opened matrix. `labels` is the vector set that has them, None to load without.
+
+    n: rows, of which those `removed` (int32, ascending) have no recording and aren't loaded.
+    """
 
     file: Any
     n: int
     k: int
     labels: VectorSet | None
+    removed: Int32s
+
+    def live(self, first: int = 0, last: int | None = None) -> int:
+        """How many of the rows first..last-1 have a recording."""
+        end = self.n if last is None else last
+        low, high = np.searchsorted(self.removed, (first, end))
+        return end - first - int(high - low)
+
+    @property
+    def live_rows(self) -> Int32s:
+        """The rows that have a recording, ascending."""
+        return np.setdiff1d(np.arange(self.n, dtype=np.int32), self.removed, assume_unique=True)
 
     def lists(
         self, rows: int, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[int, Int32s, Float32s]]:
         """(first row, neighbours int32 [m, k], distances float32 [m, k]), m <= rows, checked.
 
-        From row `start` up to, not including, `stop` (None: the end).
+        From row `start` up to, not including, `stop` (None: the end). A removed row ends a block.
         """
         end = self.n if stop is None else stop
         for first in range(start, end, rows):
             neighbours = self.file["neighbours"][first : min(end, first + rows)]
             distances = self.file["distances"][first : min(end, first + rows)]
-            check_lists(first, neighbours, distances, self.n)
-            yield first, neighbours, distances
+            for low, high in self._runs(first, first + len(neighbours)):
+                part = slice(low - first, high - first)
+                check_lists(low, neighbours[part], distances[part], self.n)
+                yield low, neighbours[part], distances[part]
+
+    def _runs(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Rows first..stop-1 without the removed ones, as ranges."""
+        low, high = np.searchsorted(self.removed, (first, stop))
+        for row in self.removed[low:high].tolist():
+            if row > first:
+                yield first, row
+            first = row + 1
+        if first < stop:
+            yield first, stop
 
     def recordings(self) -> Iterator[pa.RecordBatch]:
         """Ids and labels in row order."""
@@ -86,7 +113,8 @@ def opened_source(run: Run, *, labels: bool) -> Iterator[Source]:
                 )
         if file["recording_ids"].shape != (n,):
             raise DamagedArtefact(f"expected {n:,} recording ids in {run.matrix}: build it again")
-        yield Source(file, n, k, labelled)
+        removed = file["removed"][:] if "removed" in file else np.empty(0, np.int32)
+        yield Source(file, n, k, labelled, removed)
 
 
 def check_lists(first: int, neighbours: Int32s, distances: Float32s, n: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 
 from index_build.duplicates import Collapsed, expand
 from index_build.index.child import child_arguments, run_child
@@ -44,7 +45,7 @@ def index_parts(index: ShardedIndex, run: Run, shards: int, client: Client) -> l
         for number, part in enumerate(parts)
         if not part_is_finished(part, fingerprint=mark)
     ]
-    run_tasks(client, "ask", tasks, lambda _part: None)
+    run_tasks(client, "ask", tasks)
     return parts
 
 
@@ -106,7 +107,7 @@ def _check_full(table: NeighbourTable) -> None:
         )
 
 
-def _collapsed(members: Int32s, starts: np.ndarray) -> Collapsed:  # type: ignore[type-arg]
+def _collapsed(members: Int32s, starts: NDArray[np.int64]) -> Collapsed:
     group_of = np.empty(len(members), np.int32)
     group_of[members] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     return Collapsed(members[starts[:-1]], group_of, members, starts)

@@ -174,5 +174,5 @@ def read_cells(folder: Path, *, fingerprint: str) -> UpdateCells | None:
         return None
     if manifest.fingerprint != fingerprint:
         return None
-    arrays = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS)
-    return UpdateCells(*arrays, dict(manifest.facts))
+    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+    return UpdateCells(**arrays, facts=dict(manifest.facts))

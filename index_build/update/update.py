@@ -277,8 +277,7 @@ def _affected(base: Base, change: Change, columns: int) -> Int32s:
 
 
 def _names(lists: Int32s, away: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = away[lists].any(axis=1)
-    return found
+    return np.asarray(away[lists].any(axis=1))
 
 
 def _residents(change: Change, cells: UpdateCells, home: Int32s, affected: Int32s) -> Residents:

@@ -163,7 +163,7 @@ def _final(
     for first in range(0, len(rows), step):
         part = points[first : first + step]
         listed, local = np.unique(part, return_inverse=True)
-        local = local.reshape(part.shape).astype(np.int32) - np.int32(listed[0] == EMPTY)
+        local = (local.reshape(part.shape) - int(listed[0] == EMPTY)).astype(np.int32)
         vectors = take(listed[listed != EMPTY])
         far = list_distances(take(rows[first : first + step]), vectors, local, space)
         found = sort_lists(part, far)

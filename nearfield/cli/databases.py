@@ -194,18 +194,18 @@ def query(  # noqa: PLR0913  (as above)
     """Print the nearest recordings of one, through SQL, or of vectors in a file, by an index."""
     from nearfield import api
 
-    asked = VectorQuery(vector, index, shards, recall, exact, memory_mib, out)
+    asked = VectorQuery(index, shards, recall, exact, memory_mib, out)
     if (recording_id is None) == (vector is None):
         raise UsageError("expected either a RECORDING_ID or --vector FILE with --index INDEX")
     if vector is not None and (run or dsn or database):
         raise UsageError("expected --index with --vector; --run, --dsn and --database are for ids")
-    if recording_id is None:
-        query_by_vector(asked, k, as_json=as_json)
+    if vector is not None:
+        query_by_vector(vector, asked, k, as_json=as_json)
         return
     if asked != VectorQuery():
         raise UsageError("expected --vector FILE with --index and the options that go with it")
     _warn_of_password(dsn)
-    found = api.query(recording_id, k, dsn=dsn, database=_chosen(run, database))
+    found = api.query(str(recording_id), k, dsn=dsn, database=_chosen(run, database))
     if as_json:
         print_json(found)
         return

@@ -49,7 +49,6 @@ AnswersFile = Annotated[
 class VectorQuery:
     """The options of `nearfield query` that only a query by vector has."""
 
-    vector: Path | None = None
     index: Path | None = None
     shards: int | None = None
     recall: float | None = None
@@ -112,7 +111,7 @@ def index(  # noqa: PLR0913  (a command has as many parameters as it has options
     _print_report(report, matrix)
 
 
-def query_by_vector(asked: VectorQuery, k: int, *, as_json: bool) -> None:
+def query_by_vector(vector: Path, asked: VectorQuery, k: int, *, as_json: bool) -> None:
     """Print, or write to `--out`, the neighbours of the vectors in a file."""
     from nearfield import api
     from nearfield.api.index import QueryOptions, write_answers
@@ -128,7 +127,7 @@ def query_by_vector(asked: VectorQuery, k: int, *, as_json: bool) -> None:
         exact=asked.exact,
         memory_bytes=asked.memory_mib << 20,
     )
-    answers = api.query_vectors(asked.vector, asked.index, options)
+    answers = api.query_vectors(vector, asked.index, options)
     if asked.out is not None:
         write_answers(answers, asked.out)
         print_pairs(
