@@ -1,0 +1,186 @@
+"""How fast each file of a dump is written, against writing the raw arrays, and in how much memory.
+
+    python -m benchmark.dump_speed make RUN [--n 1000000] [-k 100]
+    python -m benchmark.dump_speed measure RUN [--repeats 3]
+
+`make` writes a run of random, well-formed lists; no search is measured. `measure` takes turns: each
+way runs in a process of its own, writes into the same folder, and is timed until its file is on
+the disk (fsync). `raw` copies the two arrays out of the page cache into plain files. `hdf5` is the
+dump's copy of matrix.h5, `matrix` what wrote that file in the first place, with its reading back
+and its checksum. Every other way reads the lists out of matrix.h5, which the time includes. `dump`
+is everything with all formats and all checksums. Memory is the peak resident size of the process.
+Prints Markdown.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from benchmark.copy_speed import random_run
+from dumps.dump.source import Matrix, opened_matrix
+from dumps.dump.tables import write_csv, write_flat, write_parquet
+from dumps.dump.write import DumpOptions, copy_file, write_dump
+from dumps.matrix import write_matrix
+from nearfield.files import fsync_path
+from nearfield.run import Run, RunConfig, create_run, open_run
+from nearfield.vectorset import open_vector_set
+
+ROWS = 65_536
+WAYS = ("raw", "hdf5", "matrix", "parquet", "csv", "dump")
+
+
+def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
+    """Write one way; seconds until it is on the disk, bytes, and the peak memory so far."""
+    target = folder / way
+    with opened_matrix(run, labels=False) as matrix:
+        ways: dict[str, Callable[[], object]] = {
+            "raw": lambda: _raw(run, target),
+            "hdf5": lambda: copy_file(run.matrix, target),
+            "matrix": lambda: _matrix(run, folder),
+            "parquet": lambda: write_parquet(target, matrix, _ignore),
+            "csv": lambda: write_csv(target, matrix, _ignore),
+            "flat": lambda: _flat(target, matrix, folder),
+            "dump": lambda: write_dump(run, folder, DumpOptions(labels=False, force=True)),
+        }
+        started = time.perf_counter()
+        ways[way]()
+        if target.exists():
+            fsync_path(target)
+        seconds = time.perf_counter() - started
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "bytes": size, "peak": peak}
+
+
+def _raw(run: Run, target: Path) -> None:
+    with target.open("wb") as stream:
+        for name in ("neighbours", "distances"):
+            values = np.load(run.path.parent / f"{name}.npy", mmap_mode="r")
+            for first in range(0, len(values), ROWS):
+                stream.write(values[first : first + ROWS].data)
+
+
+def _matrix(run: Run, folder: Path) -> None:
+    vectors = open_vector_set(Path(run.config.vectors), verify=False)
+    lists = [
+        np.load(run.path.parent / f"{name}.npy", mmap_mode="r")
+        for name in ("neighbours", "distances")
+    ]
+    blocks = (
+        (first, lists[0][first : first + ROWS], lists[1][first : first + ROWS])
+        for first in range(0, run.config.n, ROWS)
+    )
+    config: RunConfig = run.config
+    write_matrix(create_run(folder / "run", config), blocks, vectors.ids, attributes={})
+
+
+def _flat(target: Path, matrix: Matrix, folder: Path) -> None:
+    scratch = folder / "ids"
+    scratch.mkdir()
+    write_flat(target, matrix, matrix.mapped_ids(scratch), _ignore)
+    shutil.rmtree(scratch)
+
+
+def _ignore(_amount: int) -> None:
+    pass
+
+
+def measured(run: Path, repeats: int, ways: tuple[str, ...] = WAYS) -> dict[str, list[Any]]:
+    """`repeats` results of each way, in turns, each in a process of its own."""
+    results: dict[str, list[Any]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way in ways:
+            with tempfile.TemporaryDirectory(dir=run.parent) as folder:
+                command = [
+                    *(sys.executable, "-m", "benchmark.dump_speed", "one"),
+                    *(str(run), folder, way),
+                ]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                results[way].append(json.loads(done.stdout.splitlines()[-1]))
+    return results
+
+
+def markdown(n: int, k: int, results: dict[str, list[Any]]) -> str:
+    """The results as a section of docs/results/dump-speed.md."""
+    raw = statistics.median(each["seconds"] for each in results["raw"])
+    raw_bytes = 8 * n * k
+    lines = [
+        f"## {n:,} x top-{k}: {raw_bytes / 2**20:,.0f} MiB of raw arrays",
+        "",
+        "| way | seconds, each repetition | median | x raw | MiB/s | MiB written | peak MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for way, each in results.items():
+        seconds = [one["seconds"] for one in each]
+        middle = statistics.median(seconds)
+        lines.append(
+            f"| {way} | {', '.join(f'{value:.2f}' for value in seconds)} | {middle:.2f} |"
+            f" {middle / raw:.2f} | {raw_bytes / 2**20 / middle:,.0f} |"
+            f" {each[0]['bytes'] / 2**20:,.0f} | {max(one['peak'] for one in each) / 2**20:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def make(run: Path, n: int, k: int) -> None:
+    """A run of random lists in `run`, and the same lists as raw arrays beside it."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    random_run(run.parent, n, k)
+    with h5py.File(run / "matrix.h5") as file:
+        for name in ("neighbours", "distances"):
+            shape, kind = file[name].shape, file[name].dtype
+            path = run.parent / f"{name}.npy"
+            out = np.lib.format.open_memmap(path, "w+", dtype=kind, shape=shape)
+            for first in range(0, n, ROWS):
+                out[first : first + ROWS] = file[name][first : first + ROWS]
+
+
+def main() -> None:
+    """Make, or measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("make")
+    making.add_argument("run", type=Path)
+    making.add_argument("--n", type=int, default=1_000_000)
+    making.add_argument("-k", type=int, default=100)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("run", type=Path)
+    measuring.add_argument("--repeats", type=int, default=3)
+    measuring.add_argument("--ways", default=",".join(WAYS))
+    one = commands.add_parser("one")
+    for name in ("run", "folder"):
+        one.add_argument(name, type=Path)
+    one.add_argument("way")
+    chosen = parser.parse_args()
+    if chosen.command == "make":
+        make(chosen.run, chosen.n, chosen.k)
+    elif chosen.command == "one":
+        print(json.dumps(written(chosen.way, open_run(chosen.run), chosen.folder)))
+    else:
+        config = open_run(chosen.run).config
+        results = measured(chosen.run, chosen.repeats, tuple(chosen.ways.split(",")))
+        print(markdown(config.n, config.columns, results))
+        names = ("h5py", "pyarrow", "zstandard", "numpy")
+        versions = ", ".join(f"{name} {version(name)}" for name in names)
+        print(
+            f"\n{platform.machine()}, {os.cpu_count()} cores, load average "
+            f"{os.getloadavg()[0]:.1f} at the end; Python {platform.python_version()}, {versions}."
+        )
+
+
+if __name__ == "__main__":
+    main()
