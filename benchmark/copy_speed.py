@@ -7,7 +7,8 @@ chunks (read HDF5, gate, encode, COPY, key) by two connections and by one; the s
 beforehand into a file, sent by one COPY into one table with the same checks; and into a table
 without checks. Each time covers the commits, which force the tables to disk. Every repetition is
 kept. The lists are random: no search is measured. Before them one whole `load_run`, after them
-5,000 lookups through `similar_recordings`, prepared, in one session. Prints Markdown. Owns this measurement; needs about 5 kB of disk per recording at k = 100.
+5,000 lookups through `similar_recordings`, prepared, in one session. Prints Markdown. Owns this
+measurement; needs about 5 kB of disk per recording at k = 100.
 """
 
 import argparse
@@ -53,13 +54,13 @@ LOOKUPS = 5_000
 ROWS = 8192
 
 
-def random_run(folder: Path, n: int, k: int) -> Run:
+def random_run(folder: Path, n: int, k: int, *, seed: int = 0) -> Run:
     """A finished and verified run with well-formed random lists."""
-    ids = pa.table({"recording_id": [_id(row) for row in range(n)]})
+    ids = pa.table({"recording_id": [recording_id(row) for row in range(n)]})
     made = write_vector_set(folder / "vectors", np.zeros((n, 1), np.float32), ids, Geometry())
-    config = RunConfig(str(made.path), made.fingerprint, n, 1, "l2", k, 0.9, "random", 0)
+    config = RunConfig(str(made.path), made.fingerprint, n, 1, "l2", k, 0.9, "random", seed)
     run = create_run(folder / "run", config)
-    manifest = write_matrix(run, _random_lists(n, k), made.ids, attributes={})
+    manifest = write_matrix(run, _random_lists(n, k, seed), made.ids, attributes={})
     verdict = {"passed": True, "matrix_sha256": manifest.files[run.matrix.name].sha256}
     run.verification.write_text(json.dumps(verdict))
     return run
@@ -153,7 +154,7 @@ def lookups(dsn: str, n: int) -> list[float]:
             cursor.execute("PREPARE look AS SELECT * FROM nearfield.similar_recordings($1, 10)")
             for row in rows:
                 started = time.perf_counter()
-                cursor.execute("EXECUTE look(%s)", (_id(row),))
+                cursor.execute("EXECUTE look(%s)", (recording_id(row),))
                 cursor.fetchall()
                 taken.append(1e6 * (time.perf_counter() - started))
     finally:
@@ -171,8 +172,8 @@ def _asked(dsn: str, statement: str, *values: Any) -> Any:
         connection.close()
 
 
-def _random_lists(n: int, k: int) -> Iterator[Block]:
-    random = np.random.default_rng(0)
+def _random_lists(n: int, k: int, seed: int) -> Iterator[Block]:
+    random = np.random.default_rng(seed)
     for first in range(0, n, ROWS):
         own = np.arange(first, min(n, first + ROWS))[:, None]
         steps = random.choice(n - 1, k, replace=False) + 1
@@ -181,7 +182,8 @@ def _random_lists(n: int, k: int) -> Iterator[Block]:
         yield first, neighbours.astype(np.int32), distances
 
 
-def _id(row: int) -> str:
+def recording_id(row: int) -> str:
+    """The public id of a row of a random run."""
     return f"{row * 2654435761 % 2**32:08x}-0000-4000-8000-{row:012x}"
 
 

@@ -23,8 +23,10 @@ ENTRANCES = ("nearfield", "nearfield.__main__")
 """Pass on to the composition roots, and to nothing else."""
 MEASUREMENTS = (
     "benchmark/*_speed.py",
+    "benchmark/publish_latency.py",
     "benchmark/method_choice.py",
     "benchmark/selfjoin_ladder.py",
+    "benchmark/selfjoin_workers.py",
     "benchmark/competitors.py",
 )
 """Scripts that measure the product, run by hand: may import everything."""

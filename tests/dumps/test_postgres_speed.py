@@ -1,7 +1,8 @@
-"""The measurement of the load runs and reports what it measured."""
+"""The measurements of load and publication run and report what they measured."""
 
 import pytest
 
+from benchmark import publish_latency
 from benchmark.copy_speed import markdown, measured, random_run
 
 pytestmark = pytest.mark.postgres
@@ -19,3 +20,11 @@ def test_every_way_is_timed_on_the_same_bytes(tmp_path):
     text = markdown(result)
     assert "600 x top-20" in text
     assert "load / plain, by turn" in text
+
+
+def test_readers_see_whole_runs_and_nobody_fails_while_runs_are_published(tmp_path):
+    result = publish_latency.measured(tmp_path, 3000, 20, readers=3, seconds=1)
+    assert all(result["taken_us"][phase] for phase in publish_latency.PHASES)
+    assert len(result["moves_ms"]) >= 2
+    text = publish_latency.markdown(result)
+    assert all(f"| {phase} | " in text for phase in publish_latency.PHASES)
