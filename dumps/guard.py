@@ -79,10 +79,13 @@ def _child() -> _Child:
     """The child of this process (a fork of it makes its own)."""
     own = os.getpid()
     child = _children.get(own)
-    if child is None or child.process.poll() is not None:
-        if child is None:
-            atexit.register(_end, own)
-        child = _children[own] = _Child()
+    if child is None:
+        atexit.register(_end, own)
+    elif child.process.poll() is not None:
+        child.end()
+    else:
+        return child
+    child = _children[own] = _Child()
     return child
 
 

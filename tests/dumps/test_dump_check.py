@@ -145,7 +145,7 @@ class TestForgery:
             ("matrix.parquet", column("recording_id", swapped), "has other recording ids than"),
             ("matrix.parquet", column("row", swapped), "has other rows than"),
             ("matrix.parquet", lambda t: t.slice(0, N - 1), "matrix.parquet can't be read"),
-            ("matrix.parquet", lambda t: pa.concat_tables([t, t]), "has more than 240 recordings"),
+            ("matrix.parquet", lambda t: pa.concat_tables([t, t]), "has other rows than"),
             ("matrix.parquet", lambda t: t.drop_columns("row"), "its columns are"),
             ("matrix-flat.parquet", column("rank", swapped), "has other pairs than"),
             ("matrix-flat.parquet", column("neighbour_id", swapped), "has other pairs than"),
@@ -183,13 +183,14 @@ class TestForgery:
 
     def test_csv(self, copy):
         path = copy / "matrix.csv.zst"
-        text = zstandard.open(path, "rb").read()
+        with zstandard.open(path, "rb") as stream:
+            text = stream.read()
         for forged, said in (
-            (text.replace(b"{", b"{0", 1), "matrix.csv.zst has other neighbours"),
+            (text.replace(b"{", b"{9", 1), "matrix.csv.zst has other neighbours"),
             (text.replace(b"{", b"{x", 1), "isn't {number,number,...}"),
             (text.replace(b"row,", b"line,", 1), "its columns are"),
             (text[: len(text) // 2], "matrix.csv.zst can't be read"),
-            (text + text.split(b"\n", 1)[1], "more than 240 recordings"),
+            (text + text.split(b"\n", 1)[1], "has other rows than"),
             (b"", "matrix.csv.zst can't be read"),
         ):
             path.write_bytes(zstandard.compress(forged))
@@ -264,7 +265,6 @@ class TestHostileHdf5:
             file["x"] = np.arange(4)
         assert unreadable(tmp_path / "a.h5") is None
         guard._child().process.kill()
-        guard._child().process.wait()
         assert unreadable(tmp_path / "a.h5") is None
 
     @pytest.mark.parametrize("name", ["neighbours", "recording_ids"])
