@@ -1,7 +1,8 @@
 """The build: from a vector set to the neighbour lists of every recording, on a Dask cluster.
 
-Owns the order of the stages and what is kept when a run is resumed. Holds no numerics; the
-final file is written by `dumps` from `Built.blocks`.
+Owns the choice of the way (all pairs, the self-join's cells, overlapping shards for a library) and
+the stages of the first and the last. Holds no numerics; the final file is written by `dumps` from
+`Built.blocks`.
 """
 
 import shutil
@@ -15,6 +16,9 @@ from distributed import Client
 from benchmark.methods.base import tie_aware_recall
 from index_build.duplicates import expand
 from index_build.inputs import JoinInput, join_input
+from index_build.joining import SELFJOIN
+from index_build.joint import joined_parts
+from index_build.make import Maker, Wanted
 from index_build.partition import cell_centres, cell_members, overlap_for
 from index_build.plan import ATTEMPTS, MERGE_ROWS, Plan, plan_for, share_of_loss
 from index_build.shards import (
@@ -24,11 +28,11 @@ from index_build.shards import (
     shard_part,
     write_shard,
 )
-from nearfield.cluster import Task, run_tasks
+from nearfield.cluster import Task
 from nearfield.errors import InputRejected, NearfieldError, UsageError
 from nearfield.exact import exact_search
 from nearfield.manifest import fingerprint, read_manifest, write_manifest
-from nearfield.neighbours import NeighbourTable, part_is_finished, read_part
+from nearfield.neighbours import NeighbourTable, part_is_finished, read_part_rows
 from nearfield.run import Run, RunConfig
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import VectorSet
@@ -58,7 +62,7 @@ class Built:
         """
         collapsed = self.inputs.collapsed
         if not collapsed.any_equal:
-            for table in map(read_part, self.final):
+            for table in self._tables():
                 yield int(table.rows[0]), table.neighbours, table.distances
             return
         neighbours, distances = self._distinct_lists()
@@ -73,9 +77,13 @@ class Built:
         columns = min(self.k, self.plan.n - 1)
         neighbours = np.empty((self.plan.n, columns), np.int32)
         distances = np.empty((self.plan.n, columns), np.float32)
-        for table in map(read_part, self.final):
+        for table in self._tables():
             neighbours[table.rows], distances[table.rows] = table.neighbours, table.distances
         return neighbours, distances
+
+    def _tables(self) -> Iterator[NeighbourTable]:
+        # the file's own checksums cover what is read: no second pass for the manifest's
+        return (read_part_rows(part, 0, self.plan.n) for part in self.final)
 
 
 def check_config(config: RunConfig) -> None:
@@ -100,10 +108,15 @@ def build_lists(run: Run, vector_set: VectorSet, client: Client) -> Built:
         inputs = join_input(vector_set, run.path / "shards")
         plan = plan_for(run.config, len(inputs.vectors))
         facts |= {"recordings": vector_set.n, "distinct": plan.n, "method": plan.method}
-    build = _Build(run, plan, inputs, client)
-    if plan.exact:
-        return build.exact()
-    return build.sharded()
+    # workers of a cluster may have another working directory
+    run = Run(run.path.resolve(), run.config)
+    maker = Maker(run, client)
+    if plan.method == SELFJOIN:
+        final, estimate = joined_parts(run, plan, inputs, maker)
+    else:
+        build = _Build(run, plan, inputs, maker)
+        final, estimate = build.exact() if plan.exact else build.sharded()
+    return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config.k)
 
 
 def remove_intermediate(run: Run) -> None:
@@ -113,16 +126,13 @@ def remove_intermediate(run: Run) -> None:
 
 
 class _Build:
-    """The stages of one build; counts the parts that it kept."""
+    """The stages of a build by all pairs, or by overlapping shards."""
 
-    def __init__(self, run: Run, plan: Plan, inputs: JoinInput, client: Client) -> None:
-        self.plan, self.inputs, self.client = plan, inputs, client
-        # workers of a cluster may have another working directory
-        self.run = Run(run.path.resolve(), run.config)
+    def __init__(self, run: Run, plan: Plan, inputs: JoinInput, maker: Maker) -> None:
+        self.run, self.plan, self.inputs, self.maker = run, plan, inputs, maker
         self.k = min(run.config.k, plan.n - 1)
-        self.parts = self.kept = 0
 
-    def exact(self) -> Built:
+    def exact(self) -> tuple[tuple[Path, ...], float]:
         vectors = str(self.inputs.path.resolve())
         tasks = [
             Task(
@@ -132,16 +142,16 @@ class _Build:
             )
             for part in range(self.plan.parts)
         ]
-        return self._built(self._make("join", tasks), estimate=1.0)
+        return tuple(self._make("join", tasks)), 1.0
 
-    def sharded(self) -> Built:
+    def sharded(self) -> tuple[tuple[Path, ...], float]:
         rows, truth, near = self._truth()
         for attempt in range(ATTEMPTS):
             final = self._attempt(attempt, rows, near)
             estimate = tie_aware_recall(self._distances_of(final, rows), truth)
             if estimate >= self.run.config.recall:
                 break
-        return self._built(final, estimate=estimate)
+        return tuple(final), estimate
 
     def _truth(self) -> tuple[Int32s, Float32s, Int32s]:
         vectors, seed = self.inputs.vectors, self.run.config.seed
@@ -224,36 +234,21 @@ class _Build:
 
     def _make(self, stage: str, tasks: list[Task]) -> list[Path]:
         """Run the tasks whose part isn't there yet; the paths of all parts, in task order."""
-        wanted: list[PartTask] = [task.arguments[-1] for task in tasks]
-        todo = [
-            task
-            for task, part in zip(tasks, wanted, strict=True)
-            if not part_is_finished(Path(part.part), fingerprint=part.fingerprint)
-        ]
-        self.parts += len(tasks)
-        self.kept += len(tasks) - len(todo)
-        with self.run.step(stage) as facts:
-            facts |= {"tasks": len(tasks), "kept": len(tasks) - len(todo)}
-            run_tasks(self.client, stage, todo, lambda _part: None)
-        return [Path(part.part) for part in wanted]
+        return self.maker.make(stage, [_wanted_part(task) for task in tasks])
 
     def _distances_of(self, final: list[Path], rows: Int32s) -> Float32s:
         found = np.empty((len(rows), self.k), np.float32)
-        for table in map(read_part, final):
+        for part in final:
+            table = read_part_rows(part, 0, self.plan.n)
             inside = np.flatnonzero((rows >= table.rows[0]) & (rows <= table.rows[-1]))
             found[inside] = _of_rows(table, rows[inside])
         return found
 
-    def _built(self, final: list[Path], *, estimate: float) -> Built:
-        return Built(
-            plan=self.plan,
-            inputs=self.inputs,
-            final=tuple(final),
-            parts=self.parts,
-            kept=self.kept,
-            recall_estimate=estimate,
-            k=self.run.config.k,
-        )
+
+def _wanted_part(task: Task) -> Wanted:
+    part: PartTask = task.arguments[-1]
+    path = Path(part.part)
+    return Wanted(path, task, lambda: part_is_finished(path, fingerprint=part.fingerprint))
 
 
 def _of_rows(table: NeighbourTable, rows: Int32s) -> Float32s:

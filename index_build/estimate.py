@@ -11,10 +11,11 @@ import numpy as np
 
 from benchmark.methods import Asked
 from index_build.duplicates import collapse
-from index_build.joining import joined
-from index_build.plan import SHARD_ROWS, Plan, plan_for, share_of_loss
+from index_build.joining import SELFJOIN, joined
+from index_build.plan import EXPECTED_COPIES, SHARD_BYTES, SHARD_ROWS, Plan, plan_for, share_of_loss
 from index_build.shards import use_threads
 from nearfield.cluster import available_cores
+from nearfield.errors import UsageError
 from nearfield.exact import exact_search
 from nearfield.run import RunConfig
 from nearfield.space import prepared
@@ -26,51 +27,89 @@ BASE_BYTES = 300 << 20
 """A worker process with its libraries, before any data."""
 COPIES = 1.6
 """Copies per vector that overlapping shards are assumed to need; 1 with a single shard."""
+JOINED_ROWS = 50_000
+GROWTH = 1.13
+"""Exponent of the self-join's time in n (docs/results/selfjoin/ladder.md)."""
+STAGES = 2.0
+"""Time of the stages on a cluster against one process (docs/results/selfjoin/workers.md)."""
 
 
 @dataclass(frozen=True)
 class BuildEstimate:
-    """Seconds on this machine's cores, bytes of memory per worker and of disk at the most."""
+    """Seconds on this machine's cores, bytes of memory per worker and of disk at the most.
+
+    workers: as many as there are cores unless asked otherwise.
+    """
 
     method: str
     reason: str
     n: int
     distinct: int
     parts: int
+    workers: int
     seconds: float
     memory_bytes: int
     disk_bytes: int
     assumptions: str
 
 
-def estimate_build(config: RunConfig, vector_set: VectorSet) -> BuildEstimate:
-    """Measure a sample and scale it to the whole. Cost: a few seconds and a pass for duplicates."""
+def estimate_build(
+    config: RunConfig, vector_set: VectorSet, *, workers: int | None = None
+) -> BuildEstimate:
+    """Measure a sample and scale it to the whole, for local workers.
+
+    Cost: a few seconds and a pass for duplicates. Raises `UsageError` for less than one worker.
+    """
+    cores = available_cores()
+    workers = cores if workers is None else workers
+    if workers < 1:
+        raise UsageError(f"expected at least one worker, got {workers}")
     plan = plan_for(config, _distinct(config, vector_set))
-    copies = COPIES if plan.parts > 1 and not plan.exact else 1.0
-    use_threads(available_cores())
-    if plan.exact:
-        seconds = _exact_seconds(config, plan, vector_set)
-        assumed = f"{SAMPLE_QUERIES} rows measured against all others"
-    else:
-        seconds = copies * _method_seconds(config, plan, vector_set)
-        assumed = (
-            f"{SAMPLE_ROWS:,} rows measured, growth with n assumed linear, "
-            f"{copies} copies per vector"
-        )
-    lists = 8 * config.columns
-    rows_at_once = plan.n if plan.exact else min(plan.n, SHARD_ROWS * copies)
-    part_bytes = config.n * lists if plan.exact else copies * config.n * (4 * config.d + lists)
+    use_threads(cores)
+    seconds, memory, disk, assumed = _taken(config, plan, vector_set)
+    # as tasks are given threads: what doesn't divide stays idle
+    busy = min(cores, workers * max(1, cores // workers))
     return BuildEstimate(
         method=plan.method,
         reason=plan.reason,
         n=config.n,
         distinct=plan.n,
         parts=plan.parts,
-        seconds=round(seconds, 3),
-        memory_bytes=int(BASE_BYTES + rows_at_once * (8 * config.d + 2 * lists)),
-        disk_bytes=int(part_bytes + 2 * config.n * lists),
+        workers=workers,
+        seconds=round(seconds * cores / busy, 3),
+        memory_bytes=int(BASE_BYTES + memory),
+        disk_bytes=int(disk),
         assumptions=assumed,
     )
+
+
+def _taken(config: RunConfig, plan: Plan, vector_set: VectorSet) -> tuple[float, float, float, str]:
+    """Seconds on all cores, bytes of memory beside a bare worker, bytes of disk; assumptions."""
+    lists, vector = 8 * config.columns, 4 * config.d
+    if plan.exact:
+        seconds = _exact_seconds(config, plan, vector_set)
+        assumed = f"{SAMPLE_QUERIES} rows measured against all others"
+        return seconds, plan.n * 2 * (vector + lists), 3 * config.n * lists, assumed
+    if plan.method == SELFJOIN:
+        rows = min(JOINED_ROWS, config.n)
+        seconds = STAGES * _method_seconds(config, plan, vector_set, (rows, GROWTH))
+        assumed = (
+            f"{rows:,} rows measured, growth with n to the power of {GROWTH}, the stages "
+            f"{STAGES} times one process, {EXPECTED_COPIES} copies per vector"
+        )
+        # the task's own, and what it writes of it
+        memory = 2 * min(SHARD_BYTES, plan.n * EXPECTED_COPIES * (vector + 2 * lists))
+        blocks, found = EXPECTED_COPIES * (vector + 16), 2.25 * lists
+        disk = plan.n * max(blocks + found, found + lists, 2 * lists) + config.n * lists
+        return seconds, memory, disk, assumed
+    copies = COPIES if plan.parts > 1 else 1.0
+    seconds = copies * _method_seconds(config, plan, vector_set, (SAMPLE_ROWS, 1.0))
+    assumed = (
+        f"{SAMPLE_ROWS:,} rows measured, growth with n assumed linear, {copies} copies per vector"
+    )
+    at_once = min(plan.n, SHARD_ROWS * copies)
+    disk = copies * config.n * (vector + lists) + 2 * config.n * lists
+    return seconds, at_once * 2 * (vector + lists), disk, assumed
 
 
 def _distinct(config: RunConfig, vector_set: VectorSet) -> int:
@@ -87,14 +126,18 @@ def _exact_seconds(config: RunConfig, plan: Plan, vector_set: VectorSet) -> floa
     return (time.perf_counter() - started) * plan.n / len(rows)
 
 
-def _method_seconds(config: RunConfig, plan: Plan, vector_set: VectorSet) -> float:
-    chosen = np.random.default_rng(config.seed).choice(
-        config.n, min(SAMPLE_ROWS, config.n), replace=False
-    )
+def _method_seconds(
+    config: RunConfig, plan: Plan, vector_set: VectorSet, scaling: tuple[int, float]
+) -> float:
+    """Seconds of the whole from a sample of so many rows, by that exponent of n."""
+    rows, exponent = scaling
+    chosen = np.random.default_rng(config.seed).choice(config.n, min(rows, config.n), replace=False)
     vectors = prepared(vector_set.vectors[np.sort(chosen)], config.space)
-    asked = Asked(
-        config.k, config.space, share_of_loss(config.recall, 0), available_cores(), config.seed
-    )
+    whole = plan.method == SELFJOIN
+    recall = config.recall if whole else share_of_loss(config.recall, 0)
+    asked = Asked(config.k, config.space, recall, available_cores(), config.seed)
+    if whole:
+        joined(plan.method, vectors, asked)  # compiles the kernels
     started = time.perf_counter()
     joined(plan.method, vectors, asked)
-    return (time.perf_counter() - started) * plan.n / len(vectors)
+    return float((time.perf_counter() - started) * (plan.n / len(vectors)) ** exponent)

@@ -1,12 +1,14 @@
 """How a run will be computed: which method, how many parts, at which cost. Decided before any work.
 
 Pure: from n, d, k, space and the asked recall to an immutable plan. The plan never depends on the
-number of workers, so neither does the result.
+number of workers, so neither does the result. The cells of the self-join are its own; here is
+decided only how its work is cut (docs/adr/0007-cluster-shards.md).
 """
 
 from dataclasses import dataclass
 
 from index_build.joining import JOINS, SELFJOIN, is_join
+from index_build.selfjoin.matrix import SMALL
 from nearfield.errors import UsageError
 from nearfield.run import RunConfig
 
@@ -16,10 +18,16 @@ EXACT_UP_TO = 50_000
 """Below this many rows all pairs cost less than partition, overlap and index (docs/adr/0002)."""
 EXACT_BLOCK_ROWS = 8_192
 SHARD_ROWS = 200_000
-SELFJOIN_SHARD_ROWS = 1_000_000
-"""Shards overlap, which costs; the self-join has cells of its own, so its shards can be large."""
+"""Of a library's shards, which overlap."""
 MERGE_ROWS = 100_000
 ATTEMPTS = 3
+SHARD_BYTES = 512 << 20
+"""What the task of a shard of the self-join holds: vectors and lists of residents and guests."""
+BLOCK_BYTES = 64 << 20
+PART_PLACES = 6_553_600
+PART_ROWS = 65_536
+EXPECTED_COPIES = 2
+"""Shards in which a point's vector stands, about."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,20 @@ class Plan:
         return part * rows, min(self.n, (part + 1) * rows)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How the self-join is cut: into how many shards, and rows per block and per part."""
+
+    shards: int
+    block_rows: int
+    part_rows: int
+
+
 def plan_for(config: RunConfig, distinct: int) -> Plan:
     """The plan for a configuration with `distinct` different vectors; raises `UsageError`."""
     method, reason = _method(config, distinct)
     if method == EXACT:
-        return Plan(method, distinct, -(-distinct // EXACT_BLOCK_ROWS), reason)
+        return _exact(distinct, reason)
     if not is_join(method):
         known = ", ".join((AUTO, EXACT, *JOINS))
         raise UsageError(f"expected a method out of {known}; got {method!r}")
@@ -55,8 +72,16 @@ def plan_for(config: RunConfig, distinct: int) -> Plan:
             f"method {method} can't build a matrix in space ip: cells group what is near, "
             f"not what has a large product. Use --method {EXACT}"
         )
-    rows = SELFJOIN_SHARD_ROWS if method == SELFJOIN else SHARD_ROWS
-    return Plan(method, distinct, -(-distinct // rows), reason)
+    if method == SELFJOIN:
+        if config.recall == 1 or config.n <= SMALL:
+            return _exact(distinct, "certified, as the self-join does for few rows or recall 1")
+        columns = min(config.k, distinct - 1)
+        return Plan(method, distinct, sizes_for(distinct, config.d, columns).shards, reason)
+    return Plan(method, distinct, -(-distinct // SHARD_ROWS), reason)
+
+
+def _exact(distinct: int, reason: str) -> Plan:
+    return Plan(EXACT, distinct, -(-distinct // EXACT_BLOCK_ROWS), reason)
 
 
 def _method(config: RunConfig, distinct: int) -> tuple[str, str]:
@@ -69,6 +94,22 @@ def _method(config: RunConfig, distinct: int) -> tuple[str, str]:
     if distinct <= EXACT_UP_TO:
         return EXACT, f"{distinct:,} distinct vectors are few enough to compare every pair"
     return SELFJOIN, f"the cheapest measured for {distinct:,} distinct vectors"
+
+
+def sizes_for(n: int, d: int, k: int) -> Sizes:
+    """How the self-join of n distinct vectors is cut, from the data alone."""
+    # per resident: vectors and growing lists of it and its copies, and what is written of it
+    resident = EXPECTED_COPIES * (4 * d + 8 * k) + 12 * k
+    return Sizes(
+        shards=-(-n * resident // SHARD_BYTES),
+        block_rows=max(1, BLOCK_BYTES // (4 * d)),
+        part_rows=max(1, min(PART_ROWS, PART_PLACES // k)),
+    )
+
+
+def recall_to_ask(recall: float, attempt: int) -> float:
+    """Recall to ask of the self-join in an attempt 0, 1, 2: as asked, then half the loss."""
+    return 1 - (1 - recall) / 2**attempt if attempt else recall
 
 
 def share_of_loss(recall: float, attempt: int) -> float:

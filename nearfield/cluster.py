@@ -141,10 +141,8 @@ def _remote(named: str) -> Iterator[Client]:
         yield client
 
 
-def run_tasks(
-    client: Client, title: str, tasks: Sequence[Task], on_result: Callable[[Any], None]
-) -> None:
-    """Run all tasks; call `on_result` with each result as it arrives.
+def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> None:
+    """Run all tasks; what they make lies in files, so what they return is dropped.
 
     Native threads are shared out: a task gets more when there are fewer tasks than cores. One
     failed task doesn't stop the others: all run, then `ShardFailed` lists the failed ones.
@@ -161,9 +159,7 @@ def run_tasks(
     }
     with progress(title, len(tasks), "tasks") as advance:
         for future in as_completed(futures):
-            if future.status == "finished":
-                on_result(future.result())
-            else:
+            if future.status != "finished":
                 failed.append(f"{futures[future].name}: {future.exception()}")
             future.release()
             advance(1)

@@ -92,13 +92,20 @@ def build(
 
 
 def estimate(
-    vectors: Path | str, *, k: int = 100, recall: float = 0.95, method: str = "auto"
+    vectors: Path | str,
+    *,
+    k: int = 100,
+    recall: float = 0.95,
+    method: str = "auto",
+    workers: int | None = None,
 ) -> BuildEstimate:
-    """What `build` would do and cost: method, parts, seconds, memory and disk in bytes."""
+    """What `build` would do and cost on this machine with so many local workers (default: one per
+    core): method, parts, seconds, memory and disk in bytes.
+    """
     vector_set = open_vector_set(Path(vectors))
     config = _config(vector_set, k=k, recall=recall, method=method)
     check_config(config)
-    return estimate_build(config, vector_set)
+    return estimate_build(config, vector_set, workers=workers)
 
 
 def verify(run: Path | str, *, sample: int = 1000, recall: float | None = None) -> Verification:

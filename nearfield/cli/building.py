@@ -84,7 +84,8 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
     wanted = api.Wanted(k, recall, bytes_of(memory, "--memory"), seconds_of(time, "--time"))
     method = _followed(vectors, method, wanted, choice)
     if dry_run:
-        _print_estimate(api.estimate(vectors, k=k, recall=recall, method=method), as_json=as_json)
+        estimate = api.estimate(vectors, k=k, recall=recall, method=method, workers=workers)
+        _print_estimate(estimate, as_json=as_json)
         return
     report = api.build(
         vectors,
@@ -186,7 +187,7 @@ def _print_estimate(report: "BuildEstimate", *, as_json: bool) -> None:
             ("method", f"{report.method} ({report.reason})"),
             ("parts", str(report.parts)),
             ("time", f"about {report.seconds:.1f} s on this machine, plus start and writing"),
-            ("memory", f"up to {size(report.memory_bytes)} per worker"),
+            ("memory", f"up to {size(report.memory_bytes)} per worker, {report.workers} workers"),
             ("disk", f"up to {size(report.disk_bytes)}, of which half stays"),
             ("assumed", report.assumptions),
         ]

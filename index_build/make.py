@@ -1,0 +1,46 @@
+"""Making the files of a stage on the cluster: those that are finished are kept.
+
+Owns the count of what was made and kept, and what `steps.jsonl` says of a stage. Refuses to know
+what is in a file.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed import Client
+
+from nearfield.cluster import Task, run_tasks
+from nearfield.run import Run
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file, the task that makes it, and whether it is finished already."""
+
+    path: Path
+    task: Task
+    finished: Callable[[], bool]
+
+
+class Maker:
+    """Makes files under one run; counts them in `parts`, and in `kept` those that were there."""
+
+    def __init__(self, run: Run, client: Client) -> None:
+        self.run, self.client = run, client
+        self.parts = self.kept = 0
+
+    def make(self, stage: str, wanted: Sequence[Wanted]) -> list[Path]:
+        """Run the tasks whose file isn't finished; the paths of all files, in their order.
+
+        Raises `ShardFailed` when tasks fail after their retries.
+        """
+        with self.run.step(stage) as facts:
+            todo = [one for one in wanted if not one.finished()]
+            self.parts += len(wanted)
+            self.kept += len(wanted) - len(todo)
+            facts |= {"tasks": len(wanted), "kept": len(wanted) - len(todo)}
+            run_tasks(self.client, stage, [one.task for one in todo])
+            written = sum(one.path.stat().st_size for one in todo)
+            facts |= {"bytes": written, "bytes_per_recording": written // self.run.config.n}
+        return [one.path for one in wanted]

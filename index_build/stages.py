@@ -1,0 +1,320 @@
+"""The self-join's tasks on a cluster: each reads files of the stage before, and writes one.
+
+    plan      sample, truth, centres, which cell belongs to which shard       once
+    block     homes and visits of a range of rows, its vectors cut by shard   per range of rows
+    limits    how far each resident's list can reach                          per shard
+    lists     residents' lists, and what the shard found for its guests       per shard
+    part      the final lists of a range of rows                              per range of rows
+
+A task is a pure function of `Work` and a number, so a lost one is run again and a repeated one
+changes nothing. Owns the files' arrays (docs/formats.md); refuses to schedule.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from index_build.plan import Sizes
+from index_build.segments import Arrays, Segments, open_segments, write_segments
+from index_build.selfjoin import (
+    Lists,
+    Members,
+    Pairs,
+    Points,
+    Sample,
+    Shard,
+    ShardLists,
+    all_members,
+    choose_plan,
+    cut_by_shard,
+    drawn_sample,
+    frozen,
+    grouped_cells,
+    join_shard,
+    lists_by,
+    nearest_points,
+    needs_care,
+    pair_lengths,
+    panel_of,
+    partition,
+    points_of,
+    resident_limits,
+    settle,
+    starts_of,
+)
+from nearfield.manifest import fingerprint
+from nearfield.neighbours import EMPTY, NeighbourTable, write_part
+from nearfield.space import Float32s, Int32s, SpaceName, pair_distances
+
+GROUPING_SAMPLE = 32_768
+"""Points whose visits decide which cells share a shard."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that the tasks of one attempt share. `vectors`: the file of the n distinct vectors."""
+
+    directory: str
+    parts: str
+    vectors: str
+    fingerprint: str
+    n: int
+    k: int
+    space: SpaceName
+    recall: float
+    seed: int
+    sizes: Sizes
+
+    def path(self, kind: str, number: int = 0) -> Path:
+        """The file of one task."""
+        if kind == "part":
+            return Path(self.parts) / f"{Path(self.directory).name}-{number:05d}.h5"
+        return Path(self.directory) / f"{kind}-{number:05d}"
+
+    def mark(self, kind: str, number: int = 0) -> str:
+        """The fingerprint of one task's file."""
+        return fingerprint(work=self.fingerprint, kind=kind, number=number)
+
+    def blocks(self) -> range:
+        """First rows of the blocks."""
+        return range(0, self.n, self.sizes.block_rows)
+
+    def part_starts(self) -> range:
+        """First rows of the parts."""
+        return range(0, self.n, self.sizes.part_rows)
+
+    def mapped(self) -> Float32s:
+        """The vectors, mapped."""
+        return np.load(self.vectors, mmap_mode="r", allow_pickle=False)
+
+    def plan(self) -> Segments:
+        """The finished plan."""
+        return open_segments(self.path("plan"))
+
+
+def plan_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: the plan, in a file with `sample` int32 [q], `kth` float64 [q], and, where cells save
+    work, `centres` float32 [c, d], their `radii` [c] and `shard_of` int32 [c].
+    """
+    every = np.arange(work.n, dtype=np.int32)
+    points = points_of(work.mapped(), every, work.seed)
+    sample = drawn_sample(points, work.k, seed=work.seed, threads=threads)
+    points = replace(points, careful=needs_care(points, sample))
+    plan = choose_plan(points, sample, work.recall, seed=work.seed, threads=threads)
+    arrays = {"sample": sample.points, "kth": _kth_distances(points, sample, work.space)}
+    facts: dict[str, float] = {
+        "scale": float(points.scale),
+        "careful": points.careful,
+        "cells": 0,
+        "expected": 1.0,
+    }
+    if plan is not None:
+        random = np.random.default_rng((work.seed, 3))
+        some = random.choice(work.n, min(work.n, GROUPING_SAMPLE), replace=False)
+        cells = partition(
+            points.chosen(np.sort(some).astype(np.int32)), plan.panel,
+            ratio=plan.ratio, most=plan.most, threads=threads,
+        )  # fmt: skip
+        arrays |= {
+            "centres": plan.panel.centres,
+            "radii": plan.panel.radii,
+            "shard_of": grouped_cells(cells, work.sizes.shards),
+        }
+        facts |= {
+            "cells": len(cells.centres),
+            "ratio": plan.ratio,
+            "most": plan.most,
+            "visits": plan.visits,
+            "expected": plan.expected,
+        }
+    _write(work, "plan", number, [(0, arrays)], facts)
+
+
+def block_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: a block of rows, cut by shard: 2 s are shard s' residents, 2 s + 1 its guests."""
+    plan, first = work.plan(), number * work.sizes.block_rows
+    vectors = np.array(work.mapped()[first : first + work.sizes.block_rows])
+    rows = np.arange(len(vectors), dtype=np.int32)
+    points = _points(plan, vectors, rows)
+    cells = partition(
+        points, panel_of(plan.read(0, "centres"), points, plan.read(0, "radii")),
+        ratio=plan.facts["ratio"], most=plan.facts["most"], threads=threads,
+    )  # fmt: skip
+    shard_of, shards = plan.read(0, "shard_of"), work.sizes.shards
+
+    def segments() -> Iterator[tuple[int, Arrays]]:
+        for shard, pair in enumerate(cut_by_shard(first, cells, shard_of, shards)):
+            for side, members in enumerate(pair):
+                yield (
+                    2 * shard + side,
+                    {
+                        "points": members.points,
+                        "home": members.home,
+                        "visits": members.visited.sizes.astype(np.int32),
+                        "visited": members.visited.values,
+                        "vectors": vectors[members.points - first],
+                    },
+                )
+
+    _write(work, "block", number, segments())
+
+
+def limits_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: first round of a shard: `points` int32 [m] and `limits` float32 [m]."""
+    shard = _shard(work, number, guests=False)
+    limits = resident_limits(shard, work.k, threads=threads)
+    arrays = {"points": shard.residents.points, "limits": limits}
+    _write(work, "limits", number, [(0, arrays)])
+
+
+def lists_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: second round of a shard, in segments by the parts that its points belong to."""
+    shard = _shard(work, number, guests=True)
+    limits = np.empty(work.n, np.float32)
+    if work.sizes.shards > 1:
+        for other in range(work.sizes.shards):
+            theirs = open_segments(work.path("limits", other))
+            limits[theirs.read(0, "points")] = theirs.read(0, "limits")
+    found = join_shard(
+        shard, limits[shard.guests.points], work.k, space=work.space, threads=threads
+    )
+    _write(work, "lists", number, _by_part(found, work))
+
+
+def part_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: final lists of a range of rows out of all shards' lists."""
+    first = number * work.sizes.part_rows
+    rows = np.arange(first, min(work.n, first + work.sizes.part_rows), dtype=np.int32)
+    neighbours = np.full((len(rows), work.k), EMPTY, np.int32)
+    squared = np.full(neighbours.shape, np.inf, np.float32)
+    distances = squared.copy()
+    roaming, sent = [], []
+    for shard in range(work.sizes.shards):
+        found = open_segments(work.path("lists", shard))
+        own = found.read(number, "points") - np.int32(first)
+        neighbours[own] = found.read(number, "neighbours")
+        distances[own] = found.read(number, "distances")
+        roaming.append(own[found.read(number, "roaming")])
+        squared[roaming[-1]] = found.read(number, "squared")
+        sent.append([found.read(number, f"sent_{name}") for name in Pairs.__dataclass_fields__])
+    points, *others = (np.concatenate(arrays) for arrays in zip(*sent, strict=True))
+    more = Pairs(points - np.int32(first), *others)
+    settle(neighbours, squared, distances, np.concatenate(roaming), more)
+    short = np.flatnonzero(neighbours[:, -1] == EMPTY).astype(np.int32)
+    if len(short):
+        neighbours[short], distances[short] = _swept(work, rows[short], threads)
+    _write_part(work, number, NeighbourTable(rows, neighbours, distances))
+
+
+def sweep_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: final lists of a range of rows by comparing them with all, where no cells save work."""
+    first = number * work.sizes.part_rows
+    rows = np.arange(first, min(work.n, first + work.sizes.part_rows), dtype=np.int32)
+    _write_part(work, number, NeighbourTable(rows, *_swept(work, rows, threads)))
+
+
+def _swept(work: Work, rows: Int32s, threads: int) -> tuple[Int32s, Float32s]:
+    points = _points(work.plan(), work.mapped(), np.arange(work.n, dtype=np.int32))
+    found = nearest_points(points, rows, work.k, threads=threads)
+    lengths = pair_lengths(
+        points, np.repeat(rows, work.k), found.points.ravel(), space=work.space, threads=threads
+    ).reshape(-1, work.k)
+    none = np.empty(0, np.int32)
+    nothing = Pairs(none, none, none.view(np.float32), none.view(np.float32))
+    settle(found.points, found.squared, lengths, np.arange(len(rows), dtype=np.int32), nothing)
+    return found.points, lengths
+
+
+def _points(plan: Segments, vectors: Float32s, rows: Int32s) -> Points:
+    scale, careful = np.float32(plan.facts["scale"]), bool(plan.facts["careful"])
+    return Points(frozen(vectors), rows, scale, careful)
+
+
+def _shard(work: Work, number: int, *, guests: bool) -> Shard:
+    plan = work.plan()
+    blocks = [open_segments(work.path("block", b)) for b in range(len(work.blocks()))]
+    sides = [2 * number, 2 * number + 1][: 1 + guests]
+    residents = _members(blocks, sides[0])
+    others = _members(blocks if guests else [], 2 * number + 1)
+    numbers = np.flatnonzero(plan.read(0, "shard_of") == number).astype(np.int32)
+    centres = plan.read(0, "centres")[numbers]
+    vectors = np.empty((len(residents) + len(others), centres.shape[1]), np.float32)
+    first = 0
+    for side in sides:
+        for block in blocks:
+            piece = block.read(side, "vectors")
+            vectors[first : first + len(piece)] = piece
+            first += len(piece)
+    return Shard(
+        numbers, centres, vectors, residents, others,
+        scale=plan.facts["scale"], careful=bool(plan.facts["careful"]),
+    )  # fmt: skip
+
+
+def _members(blocks: list[Segments], segment: int) -> Members:
+    return all_members(
+        [
+            Members(
+                block.read(segment, "points"),
+                block.read(segment, "home"),
+                Lists(starts_of(block.read(segment, "visits")), block.read(segment, "visited")),
+            )
+            for block in blocks
+        ]
+    )
+
+
+def _by_part(found: ShardLists, work: Work) -> Iterator[tuple[int, Arrays]]:
+    edges = [*work.part_starts(), work.n]
+    own = np.searchsorted(found.points, edges)
+    roam = np.searchsorted(found.points[found.roaming], edges)
+    away = lists_by(
+        found.sent.points // np.int32(work.sizes.part_rows),
+        np.arange(len(found.sent.points), dtype=np.int32),
+        len(edges) - 1,
+    )
+    for part in range(len(edges) - 1):
+        mine, roaming = slice(*own[part : part + 2]), slice(*roam[part : part + 2])
+        sent = away[part]
+        yield (
+            part,
+            {
+                "points": found.points[mine],
+                "neighbours": found.neighbours[mine],
+                "distances": found.distances[mine],
+                "roaming": found.roaming[roaming] - np.int32(own[part]),
+                "squared": found.squared[roaming],
+                **{f"sent_{name}": values[sent] for name, values in vars(found.sent).items()},
+            },
+        )
+
+
+def _kth_distances(points: Points, sample: Sample, space: SpaceName) -> Float32s:
+    """The distance of each sampled point's k-th neighbour, as `nearfield.space` defines it."""
+    return np.array(
+        [
+            pair_distances(
+                points.vectors[points.rows[own]], points.vectors[points.rows[true]], space
+            ).max()
+            for own, true in zip(sample.points, sample.truth.points, strict=True)
+        ]
+    )
+
+
+def _write(
+    work: Work,
+    kind: str,
+    number: int,
+    segments: Iterable[tuple[int, Arrays]],
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    write_segments(
+        work.path(kind, number), segments, fingerprint=work.mark(kind, number), facts=facts
+    )
+
+
+def _write_part(work: Work, number: int, table: NeighbourTable) -> None:
+    write_part(work.path("part", number), table, fingerprint=work.mark("part", number))

@@ -1,0 +1,292 @@
+"""The self-join on a real Dask cluster: bit for bit what one process gives, whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmark.datasets.manifold import manifold
+from index_build import plan, stages
+from index_build.build import build_lists
+from index_build.segments import open_segments
+from index_build.selfjoin import knn_matrix
+from nearfield.cluster import ClusterOptions, connected
+from nearfield.errors import DamagedArtefact
+from nearfield.neighbours import read_part
+from nearfield.run import RunConfig, create_run
+from nearfield.vectorset import Geometry, write_vector_set
+
+N, K = 6_000, 10
+
+
+@pytest.fixture(scope="module")
+def client():
+    with connected(ClusterOptions(workers=2)) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    """About five shards, seven blocks and four parts."""
+    monkeypatch.setattr(plan, "SHARD_BYTES", 600_000)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 1_000 * 16 * 4)
+    monkeypatch.setattr(plan, "PART_ROWS", 1_700)
+
+
+def vector_set(path, vectors, space="l2"):
+    recordings = pa.table({"recording_id": np.arange(len(vectors))})
+    return write_vector_set(path, vectors, recordings, Geometry(space=space))
+
+
+def config_of(opened, k=K):
+    return RunConfig(
+        vectors=str(opened.path), vectors_fingerprint=opened.fingerprint, n=opened.n, d=opened.d,
+        space=opened.geometry.space, k=k, recall=0.95, method="selfjoin", seed=0,
+    )  # fmt: skip
+
+
+def built_lists(built):
+    first, neighbours, distances = zip(*built.blocks(), strict=True)
+    assert list(first) == np.cumsum([0, *map(len, neighbours)])[:-1].tolist()
+    return np.concatenate(neighbours), np.concatenate(distances)
+
+
+def assert_same(built, found):
+    for one, other in zip(built_lists(built), (found.neighbours, found.distances), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def hard_vectors(name):
+    vectors = manifold(N, 16)
+    random = np.random.default_rng(0)
+    if name == "40% duplicates":
+        vectors[: 2 * N // 5] = vectors[random.integers(0, N, 2 * N // 5)]
+    elif name == "zero rows":
+        vectors[random.choice(N, N // 3, replace=False)] = 0
+    elif name == "small islands":
+        vectors = np.repeat(random.normal(size=(N // 6, 8)), 6, axis=0).astype(np.float32)
+        vectors += random.normal(scale=1e-3, size=vectors.shape).astype(np.float32)
+    elif name == "no cells":
+        vectors = random.normal(size=(N, 48)).astype(np.float32)
+    return vectors
+
+
+@pytest.mark.parametrize("name", ["manifold", "40% duplicates", "zero rows", "no cells"])
+def test_workers_give_what_one_process_gives(tmp_path, client, name):
+    vectors = hard_vectors(name)
+    opened = vector_set(tmp_path / "vectors", vectors)
+    built = build_lists(create_run(tmp_path / "run", config_of(opened)), opened, client)
+    found = knn_matrix(vectors, K)
+    assert_same(built, found)
+    assert built.recall_estimate == pytest.approx(found.report.recall, abs=1e-6)
+    assert built.plan.parts >= 4
+
+
+def test_unit_vectors_of_cosine_are_joined_alike(tmp_path, client):
+    vectors = hard_vectors("manifold")
+    opened = vector_set(tmp_path / "vectors", vectors, "cosine")
+    built = build_lists(create_run(tmp_path / "run", config_of(opened)), opened, client)
+    assert_same(built, knn_matrix(vectors, K, space="cosine"))
+
+
+def test_one_worker_gives_what_two_give(tmp_path, client):
+    opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
+    two = build_lists(create_run(tmp_path / "two", config_of(opened)), opened, client)
+    with connected(ClusterOptions(workers=1)) as single:
+        one = build_lists(create_run(tmp_path / "one", config_of(opened)), opened, single)
+    for left, right in zip(built_lists(one), built_lists(two), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+class TestFaults:
+    """A lost, repeated or broken piece changes nothing."""
+
+    @pytest.fixture
+    def finished(self, tmp_path, client):
+        opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
+        run = create_run(tmp_path / "run", config_of(opened))
+        built = build_lists(run, opened, client)
+        return run, opened, built, built_lists(built)
+
+    def again(self, finished, client):
+        run, opened, _, before = finished
+        built = build_lists(run, opened, client)
+        for one, other in zip(built_lists(built), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+        return built
+
+    def test_what_is_finished_is_kept(self, finished, client):
+        again = self.again(finished, client)
+        # the plan and four parts: what they were made from is gone
+        assert (again.kept, again.parts) == (5, 5)
+        left = sorted(path.name for path in (finished[0].path / "shards" / "0").iterdir())
+        assert left == ["plan-00000"]
+
+    @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
+    def test_a_damaged_part_is_made_again(self, finished, client, damage):
+        part = finished[0].path / "parts" / "0-00002.h5"
+        content = bytearray(part.read_bytes())
+        content[len(content) // 2] ^= 1
+        damaged = {"truncated": content[: len(content) // 2], "flipped": content, "gone": b""}
+        part.write_bytes(damaged[damage])
+        if damage == "gone":
+            part.unlink()
+        assert self.again(finished, client).kept == 4
+
+
+class TestStages:
+    """The stages one by one, without a cluster."""
+
+    @pytest.fixture
+    def work(self, tmp_path):
+        vectors = hard_vectors("manifold")
+        np.save(tmp_path / "vectors.npy", vectors)
+        sizes = plan.sizes_for(N, 16, K)
+        work = stages.Work(
+            directory=str(tmp_path / "0"), parts=str(tmp_path / "parts"),
+            vectors=str(tmp_path / "vectors.npy"), fingerprint="f", n=N, k=K, space="l2",
+            recall=0.95, seed=0, sizes=sizes,
+        )  # fmt: skip
+        return work, knn_matrix(vectors, K)
+
+    def run(self, work, function, count):
+        for number in range(count):
+            function(work, number, threads=1)
+
+    def lists_of(self, work):
+        tables = [read_part(work.path("part", i)) for i in range(len(work.part_starts()))]
+        return [
+            np.concatenate([getattr(t, a) for t in tables]) for a in ("neighbours", "distances")
+        ]
+
+    @pytest.mark.parametrize("shards", [1, 2, 23, 10_000])
+    def test_any_number_of_shards_gives_the_same(self, work, shards):
+        work, found = replace(work[0], sizes=replace(work[0].sizes, shards=shards)), work[1]
+        self.run(work, stages.plan_task, 1)
+        cells = work.plan().facts["cells"]
+        # more shards than cells: some have none, others a single one
+        shards = min(shards, cells + 2)
+        work = replace(work, sizes=replace(work.sizes, shards=shards))
+        self.run(work, stages.plan_task, 1)
+        for function, count in (
+            (stages.block_task, len(work.blocks())),
+            (stages.limits_task, shards),
+            (stages.lists_task, shards),
+            (stages.part_task, len(work.part_starts())),
+        ):
+            self.run(work, function, count)
+        neighbours, distances = self.lists_of(work)
+        np.testing.assert_array_equal(neighbours, found.neighbours)
+        np.testing.assert_array_equal(distances, found.distances)
+
+    def test_a_repeated_task_changes_no_byte(self, work):
+        work, _ = work
+        self.run(work, stages.plan_task, 1)
+        kinds = (
+            ("plan", stages.plan_task, 1),
+            ("block", stages.block_task, len(work.blocks())),
+            ("limits", stages.limits_task, work.sizes.shards),
+            ("lists", stages.lists_task, work.sizes.shards),
+        )
+        for kind, function, count in kinds:
+            self.run(work, function, count)
+            before = [work.path(kind, number).read_bytes() for number in range(count)]
+            self.run(work, function, count)
+            assert [work.path(kind, number).read_bytes() for number in range(count)] == before
+
+    def test_a_task_reads_only_its_shard(self, work):
+        work, _ = work
+        self.run(work, stages.plan_task, 1)
+        self.run(work, stages.block_task, len(work.blocks()))
+        self.run(work, stages.limits_task, work.sizes.shards)
+        Path(work.vectors).unlink()
+        self.run(work, stages.lists_task, work.sizes.shards)
+        blocks = [open_segments(work.path("block", b)) for b in range(len(work.blocks()))]
+        homes = [b.read(2 * s, "points") for s in range(work.sizes.shards) for b in blocks]
+        assert np.sort(np.concatenate(homes)).tolist() == list(range(N))
+
+    def test_a_broken_file_of_an_earlier_stage_is_named(self, work):
+        work, _ = work
+        self.run(work, stages.plan_task, 1)
+        self.run(work, stages.block_task, len(work.blocks()))
+        block = work.path("block", 1)
+        content = bytearray(block.read_bytes())
+        content[1_000] ^= 1
+        block.write_bytes(content)
+        with pytest.raises(DamagedArtefact, match=r"block-00001: .* fails its checksum"):
+            self.run(work, stages.limits_task, work.sizes.shards)
+
+
+def test_lists_too_short_in_their_cells_are_filled_by_a_sweep(tmp_path, client):
+    vectors = hard_vectors("small islands")
+    opened = vector_set(tmp_path / "vectors", vectors)
+    built = build_lists(create_run(tmp_path / "run", config_of(opened)), opened, client)
+    neighbours, _ = built_lists(built)
+    assert (neighbours >= 0).all()
+    assert_same(built, knn_matrix(vectors, K))
+
+
+PROGRAM = """
+import sys
+from index_build import plan
+from index_build.build import build_lists
+from nearfield.cluster import ClusterOptions, connected
+from nearfield.run import open_run
+from nearfield.vectorset import open_vector_set
+from pathlib import Path
+plan.SHARD_BYTES, plan.BLOCK_BYTES, plan.PART_ROWS = 600_000, 64_000, 1_700
+if __name__ == "__main__":
+    with connected(ClusterOptions(workers=1)) as client:
+        build_lists(open_run(Path(sys.argv[1])), open_vector_set(Path(sys.argv[2])), client)
+"""
+
+
+def test_a_killed_driver_is_resumed_from_its_files(tmp_path, client):
+    vectors = hard_vectors("manifold")
+    opened = vector_set(tmp_path / "vectors", vectors)
+    run = create_run(tmp_path / "run", config_of(opened))
+    (tmp_path / "program.py").write_text(PROGRAM)
+    driver = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py"), str(run.path), str(opened.path)],
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list((run.path / "shards" / "0").glob("lists-*")):
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    built = build_lists(run, opened, client)
+    assert built.kept >= 2
+    assert_same(built, knn_matrix(vectors, K))
+
+
+def test_a_killed_worker_costs_only_a_retry(tmp_path):
+    vectors = hard_vectors("manifold")
+    opened = vector_set(tmp_path / "vectors", vectors)
+    run = create_run(tmp_path / "run", config_of(opened))
+    with connected(ClusterOptions(workers=2)) as client:
+        client.run(_die_in_the_second_round, str(tmp_path / "mark"))
+        built = build_lists(run, opened, client)
+    assert (tmp_path / "mark").exists()
+    assert_same(built, knn_matrix(vectors, K))
+
+
+def _die_in_the_second_round(mark):
+    join = stages.join_shard
+
+    def deadly(*arguments, **options):
+        if not Path(mark).exists():
+            Path(mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return join(*arguments, **options)
+
+    stages.join_shard = deadly
