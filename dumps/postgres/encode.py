@@ -67,13 +67,15 @@ class ListEncoder:
             array["length"] = k
             array["elements"]["bytes"] = 4
 
-    def encode(self, first: int, neighbours: Int32s, distances: Float32s) -> bytes:
-        """Records of rows first, first + 1, ...; neighbours int32 [m, k], distances float32 [m, k].
+    def encode(self, first: int | Int32s, neighbours: Int32s, distances: Float32s) -> bytes:
+        """Records of rows first, first + 1, ..., or of the rows int32 [m] that `first` lists.
 
-        m <= rows. Cost: one pass over the lists.
+        neighbours int32 [m, k], distances float32 [m, k]; m <= rows. Cost: one pass over the lists.
         """
         records = self.records[: len(neighbours)]
-        records["row"]["value"] = np.arange(first, first + len(neighbours))
+        records["row"]["value"] = (
+            np.arange(first, first + len(neighbours)) if isinstance(first, int) else first
+        )
         records["neighbours"]["elements"]["value"] = neighbours
         records["distances"]["elements"]["value"] = distances
         return records.tobytes()

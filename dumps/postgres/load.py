@@ -12,6 +12,7 @@ from typing import Any
 
 from dumps.postgres.chunks import Filled, fill, index_reverse, is_continuable
 from dumps.postgres.connection import Connection, connected
+from dumps.postgres.delta import LoadedBase, loaded_base
 from dumps.postgres.gate import Verdict, verdict
 from dumps.postgres.gates import DEFAULT_LIMITS, Limits
 from dumps.postgres.partition import (
@@ -37,7 +38,8 @@ CONTENT_VERSION = 1
 class LoadOptions:
     """How to load. `chunk_rows` None: as partition.py plans; it must not change on resuming.
 
-    `publish` False: loaded and measured only; publish.publish() shows it to readers.
+    `publish` False: loaded and measured only; publish.publish() shows it to readers. `delta`: of a
+    run that an update made, send only the lists that changed, where the run before is loaded.
     """
 
     publish: bool = True
@@ -46,6 +48,7 @@ class LoadOptions:
     reverse_index: bool = False
     limits: Limits = DEFAULT_LIMITS
     keep: int = KEEP
+    delta: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,13 @@ def load_run(
             lock_loading(cursor)
             notes = prepare_schema(cursor)
             run_id, complete = _begun(cursor, run, source, content, options)
+            base = loaded_base(cursor, run, source) if options.delta else None
+            connection.commit()
         filled = Filled(0, 0)
         if not complete:
-            filled = _load(connection, dsn, run_id, source, options)
+            filled = _load(connection, dsn, run_id, source, options, base)
+            if base is not None:
+                notes = [*notes, f"lists that didn't change were copied from run {base.run_id}"]
         if options.reverse_index:
             index_reverse(dsn, run_id, source.n, connections=options.connections)
         failed: tuple[str, ...] = ()
@@ -205,12 +212,22 @@ def _register(cursor: Any, run: Run, source: Source, content: _Content) -> int:
 
 
 def _load(
-    connection: Connection, dsn: str, run_id: int, source: Source, options: LoadOptions
+    connection: Connection,
+    dsn: str,
+    run_id: int,
+    source: Source,
+    options: LoadOptions,
+    base: LoadedBase | None,
 ) -> Filled:
     """Fill what is missing, then join, check and attach it. A fault of the data leaves nothing."""
     try:
         filled = fill(
-            dsn, run_id, source, connections=options.connections, chunk_rows=options.chunk_rows
+            dsn,
+            run_id,
+            source,
+            connections=options.connections,
+            chunk_rows=options.chunk_rows,
+            base=base,
         )
         with connection.cursor() as cursor:
             join_chunks(cursor, run_id, plan_chunks(source.n, options.chunk_rows))

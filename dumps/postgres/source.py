@@ -117,13 +117,17 @@ def opened_source(run: Run, *, labels: bool) -> Iterator[Source]:
         yield Source(file, n, k, labelled, removed)
 
 
-def check_lists(first: int, neighbours: Int32s, distances: Float32s, n: int) -> None:
-    """Raise `DamagedArtefact` unless rows are in range and not the own, distances ascending."""
-    own = np.arange(first, first + len(neighbours))[:, None]
+def check_lists(first: int | Int32s, neighbours: Int32s, distances: Float32s, n: int) -> None:
+    """Raise `DamagedArtefact` unless rows are in range and not the own, distances ascending.
+
+    first: the first of consecutive rows, or all rows int32 [m].
+    """
+    rows = np.arange(first, first + len(neighbours)) if isinstance(first, int) else first
+    own = rows[:, None]
     wrong = ((neighbours < 0) | (neighbours >= n) | (neighbours == own)).any(axis=1)
     wrong |= ~np.isfinite(distances).all(axis=1) | (np.diff(distances, axis=1) < 0).any(axis=1)
     if wrong.any():
-        row = first + int(np.argmax(wrong))
+        row = int(rows[int(np.argmax(wrong))])
         raise DamagedArtefact(
             f"row {row:,} of the matrix isn't a neighbour list (row numbers in 0..{n - 1:,} "
             "without itself, distances finite and ascending): nothing was published. Build it again"
