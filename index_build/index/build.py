@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 
 from index_build.index.cells import bounded_shards
 from index_build.index.layout import (
@@ -68,7 +69,7 @@ class BuiltIndex:
 
 def plan_index(vector_set: VectorSet, options: IndexOptions) -> IndexPlan:
     """What `build_index` would do; raises `UsageError`, `InputRejected`."""
-    config, reason = _config(vector_set, options)
+    config, reason = configured(vector_set, options)
     shards = -(-config.n // max(1, int(config.shard_rows * FILL)))
     shards = 1 if config.n <= config.shard_rows else shards
     library = memory_factor(config.method, config.d)
@@ -86,21 +87,22 @@ def plan_index(vector_set: VectorSet, options: IndexOptions) -> IndexPlan:
 def build_index(
     vector_set: VectorSet, out: Path, options: IndexOptions, client: Client
 ) -> BuiltIndex:
-    """Build the index `out`, or resume it; call under its lock.
+    """Build the index `out`, or resume it; call under its lock. Finished shards are kept.
 
     Raises `UsageError`, `InputRejected`, `ShardFailed` (what was finished is kept), `DiskFull`.
     """
-    config, reason = _config(vector_set, options)
+    config, reason = configured(vector_set, options)
     create_index(out, config)
     done = _finished(out, config)
     if done is not None:
         return _built(out, config, reason, done, kept=int(done.facts["shards"]), made=False)
-    shards = _cut(vector_set, out, config)
+    shards = cut_into_shards(vector_set, out, config)
     todo = [number for number in range(shards) if not shard_is_finished(out, config, number)]
     tasks = [
         Task(f"shard {number:05d}", shard_index, (str(out.resolve()), number)) for number in todo
     ]
-    run_tasks(client, "index", tasks)
+    if tasks:
+        run_tasks(client, "index", tasks)
     facts = {"shards": shards, "method_reason": reason, **asdict(config)}
     store = ShardStore(out, config, MEMORY_BYTES, available_cores())
     facts |= measured_recall(ShardedIndex(out, store, facts))
@@ -116,7 +118,8 @@ def build_index(
     return _built(out, config, reason, manifest, kept=shards - len(todo), made=True)
 
 
-def _config(vector_set: VectorSet, options: IndexOptions) -> tuple[IndexConfig, str]:
+def configured(vector_set: VectorSet, options: IndexOptions) -> tuple[IndexConfig, str]:
+    """The configuration of an index and why its method; raises `UsageError`, `InputRejected`."""
     if options.shard_rows < 1 or options.k < 1:
         raise UsageError(
             f"expected shards of at least 1 row and k of at least 1; got {options.shard_rows}"
@@ -149,8 +152,11 @@ def _finished(out: Path, config: IndexConfig) -> Manifest | None:
     return manifest if whole else None
 
 
-def _cut(vector_set: VectorSet, out: Path, config: IndexConfig) -> int:
-    """Write the shards' rows and vectors and the common files; how many shards there are."""
+def cut_into_shards(vector_set: VectorSet, out: Path, config: IndexConfig) -> int:
+    """Write the shards' rows and vectors and the common files; how many shards there are.
+
+    What is there already is kept. Cost: k-means on a sample, and one copy of the vectors.
+    """
     mark = fingerprint(partition=config.fingerprint)
     path = out / "partition.json"
     try:
@@ -172,7 +178,11 @@ def _cut(vector_set: VectorSet, out: Path, config: IndexConfig) -> int:
             inputs.vectors[part],
             fingerprint=config.shard_fingerprint(number),
         )
-    arrays = {"centres": cut.centres, "members": groups.members, "starts": groups.starts}
+    arrays: dict[str, NDArray[Any]] = {
+        "centres": cut.centres,
+        "members": groups.members,
+        "starts": groups.starts,
+    }
     for name, values in arrays.items():
         with atomic_path(out / f"{name}.npy") as temporary, temporary.open("wb") as stream:
             np.save(stream, values)

@@ -1,15 +1,23 @@
 """The sharded index over every library: answers, bounds, memory, damage, and what is measured."""
 
 import shutil
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from distributed import Client
 
 from benchmark.methods import METHODS
-from index_build.index.build import IndexOptions, build_index, plan_index
+from index_build.index.build import (
+    IndexOptions,
+    build_index,
+    configured,
+    cut_into_shards,
+    plan_index,
+)
 from index_build.index.cells import bounded_shards, route
-from index_build.index.layout import LIBRARY, library_bytes, shard_path
+from index_build.index.layout import LIBRARY, create_index, library_bytes, shard_path
 from index_build.index.search import open_index
 from index_build.index.work import build_file, check_file, shard_is_finished
 from nearfield.cluster import ClusterOptions, connected
@@ -34,10 +42,19 @@ def write_set(path, vectors, space="l2"):
     return write_vector_set(path, vectors, ids, Geometry(space))
 
 
-@pytest.fixture(scope="module")
-def client():
-    with connected(ClusterOptions(workers=1)) as found:
-        yield found
+NOBODY = cast(Client, None)
+"""Enough where every shard is there: nothing is left to submit."""
+
+
+def built_here(vector_set, path, options):
+    """An index whose shards are made in this process, by what the children run."""
+    config, _ = configured(vector_set, options)
+    create_index(path, config)
+    for number in range(cut_into_shards(vector_set, path, config)):
+        if not shard_is_finished(path, config, number):
+            build_file(path, config, number, 2)
+            check_file(path, config, number, 2)
+    return build_index(vector_set, path, options, NOBODY)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +63,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(folder, client):
+def made(folder):
     """A function that gives a finished index of 900 vectors by that library, made once."""
     vector_set = write_set(folder / "vectors", curved(900))
 
     def make(method):
         path = folder / method
         if not path.exists():
-            build_index(vector_set, path, IndexOptions(method, shard_rows=400, k=10), client)
+            built_here(vector_set, path, IndexOptions(method, shard_rows=400, k=10))
         return path
 
     return make
@@ -142,23 +159,23 @@ class TestLimits:
 
 
 class TestBuild:
-    def test_again_keeps_everything_and_another_configuration_is_refused(
-        self, made, folder, client
-    ):
+    def test_again_keeps_everything_and_another_configuration_is_refused(self, made, folder):
         path = made("faiss-hnsw")
         vector_set = write_set(folder / "vectors", curved(900))
-        again = build_index(vector_set, path, IndexOptions("faiss-hnsw", 400, 10), client)
+        again = build_index(vector_set, path, IndexOptions("faiss-hnsw", 400, 10), NOBODY)
         assert not again.made
         with pytest.raises(UsageError, match="k 10 there, 20 asked"):
-            build_index(vector_set, path, IndexOptions("faiss-hnsw", 400, 20), client)
+            build_index(vector_set, path, IndexOptions("faiss-hnsw", 400, 20), NOBODY)
 
-    def test_a_missing_shard_is_made_again_and_the_others_are_kept(self, made, client, tmp_path):
+    @pytest.mark.long
+    def test_a_missing_shard_is_made_again_and_the_others_are_kept(self, made, tmp_path):
         path = tmp_path / "copy"
         shutil.copytree(made("faiss-ivf"), path)
         (path / "manifest.json").unlink()
         shutil.rmtree(shard_path(path, 1) / LIBRARY)
         vector_set = write_set(tmp_path / "vectors", curved(900))
-        built = build_index(vector_set, path, IndexOptions("faiss-ivf", 400, 10), client)
+        with connected(ClusterOptions(workers=1)) as client:
+            built = build_index(vector_set, path, IndexOptions("faiss-ivf", 400, 10), client)
         assert built.kept == built.shards - 1
         assert open_index(path).search(curved(5), 5, shards=1).rows.min() >= 0
 
@@ -243,13 +260,11 @@ class TestQuestions:
 
 
 class TestEqualVectors:
-    def test_all_of_them_are_answered_and_the_bound_holds(self, client, tmp_path):
+    def test_all_of_them_are_answered_and_the_bound_holds(self, tmp_path):
         vectors = curved(300)
         vectors[100:160] = vectors[7]
         vector_set = write_set(tmp_path / "vectors", vectors)
-        built = build_index(
-            vector_set, tmp_path / "index", IndexOptions("faiss-ivf", 100, 10), client
-        )
+        built = built_here(vector_set, tmp_path / "index", IndexOptions("faiss-ivf", 100, 10))
         index = open_index(built.path)
         found = index.search(vectors[7:8], 61, shards=index.shards)
         assert found.rows[0].tolist() == [7, *range(100, 160)]
