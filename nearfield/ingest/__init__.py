@@ -119,6 +119,11 @@ def _plan(
     _check_out(out, extend)
     old = None if extend is None else open_vector_set(Path(extend))
     if old is not None:
+        if len(old.removed):
+            raise UsageError(
+                f"{extend} has {len(old.removed):,} removed recordings, of which an extension knows"
+                " nothing. Extend its run: nearfield update RUN --add SOURCE --out RUN2"
+            )
         options = replace(options, base=old.geometry)
     return _Plan(kind, paths, out, options, old)
 

@@ -17,6 +17,7 @@ from index_build.update.update import (
     updated_cells,
 )
 from nearfield.errors import InputRejected, QualityGate, UsageError
+from nearfield.ingest import ingest
 from nearfield.run import RunConfig
 from nearfield.space import Block
 from nearfield.vectorset import Geometry, open_vector_set, write_vector_set
@@ -290,3 +291,10 @@ def test_removed_rows_survive_the_file(tmp_path):
     plain = write_set(tmp_path / "plain", points(5), names(0, 5))
     assert made.fingerprint != plain.fingerprint
     assert plain.removed.tolist() == []
+
+
+def test_a_set_with_removed_rows_is_extended_by_an_update_only(tmp_path):
+    made = write_set(tmp_path / "set", points(5), names(0, 5), removed=np.array([2], np.int32))
+    np.save(tmp_path / "more.npy", points(3))
+    with pytest.raises(UsageError, match="1 removed recordings"):
+        ingest([tmp_path / "more.npy"], tmp_path / "out", extend=made.path)
