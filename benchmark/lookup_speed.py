@@ -210,7 +210,7 @@ def _ways(folder: Path, dsn: str, url: str) -> dict[str, Any]:
                 (one.recording_id, one.distance) for one in reader.similar(recording_id, K)
             ]
 
-    return {"HDF5": hdf5, "Parquet": parquet, "Postgres": postgres, "Redis": redis}
+    return {"HDF5": hdf5, "Postgres": postgres, "Redis": redis, "Parquet": parquet}
 
 
 def markdown(run: Run, loads: dict[str, Any], result: dict[str, Any]) -> str:

@@ -27,12 +27,16 @@ BYTES_PER_S = 20 << 20
 MEMORY_BYTES = 8 << 30
 """Address space of the child."""
 PLACES = 4 << 20
+DIED = "HDF5 died of it"
 
 
 def unreadable(path: Path) -> str | None:
     """Why the file at `path` mustn't be opened, or None. Cost: one read of it in a child."""
     limit_s = PATIENCE_S + path.stat().st_size / BYTES_PER_S
+    # the system may kill a child for other reasons; a file that is the reason does it twice
     answer = _child().ask(path, limit_s)
+    if answer is not None and answer.startswith(DIED):
+        answer = _child().ask(path, limit_s)
     return None if answer is None else f"{path.name} can't be read: {answer}"
 
 
@@ -61,7 +65,7 @@ class _Child:
         if answer:
             return json.loads(answer)
         self.end()
-        return f"HDF5 died of it (exit status {self.process.returncode})"
+        return f"{DIED} (exit status {self.process.returncode})"
 
     def end(self) -> None:
         """Kill it and let go of it."""

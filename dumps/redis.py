@@ -34,6 +34,8 @@ BUCKET = 128
 BATCH_PLACES = 1 << 17
 """Places of the matrix that are sent at once: 1 MiB."""
 LOCK_S = 600
+TIMEOUT_S = 120
+"""How long a server may take over one batch."""
 PAIR = np.dtype([("row", "<i4"), ("distance", "<f4")])
 KEY_BYTES = 150
 """What Redis takes for a recording beyond its list. Measured."""
@@ -145,7 +147,7 @@ def connected(url: str) -> Iterator[Any]:
         raise UsageError("Redis needs one more package: pip install 'nearfield[redis]'") from error
     where = shown(url)
     try:
-        client = redis.Redis.from_url(url, single_connection_client=True)
+        client = redis.Redis.from_url(url, single_connection_client=True, socket_timeout=TIMEOUT_S)
     except (ValueError, redis.RedisError) as error:
         raise _failed(where, error) from error
     try:

@@ -57,7 +57,7 @@ FLAT = [
 def write_parquet(path: Path, matrix: Matrix, advance: Advance) -> None:
     """One row per recording: row, recording_id, neighbours list<int32>, distances list<float>."""
     with _parquet(path, pa.schema([*IDENTITY, *LISTS])) as writer:
-        for block in matrix.blocks():
+        for block in _read_ahead(matrix.blocks()):
             columns = [*_identity(block), *_lists(block)]
             writer.write_table(pa.table(columns, schema=writer.schema))
             advance(len(block.neighbours))
@@ -66,7 +66,7 @@ def write_parquet(path: Path, matrix: Matrix, advance: Advance) -> None:
 def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Advance) -> None:
     """One row per pair: recording_id, rank from 1, neighbour_id, distance."""
     with _parquet(path, pa.schema(FLAT), dictionary=[ID_COLUMN, "rank"]) as writer:
-        for block in matrix.blocks(FLAT_PLACES):
+        for block in _read_ahead(matrix.blocks(FLAT_PLACES)):
             m, k = block.neighbours.shape
             columns = [
                 block.ids.take(pa.array(np.repeat(np.arange(m), k))),
@@ -234,6 +234,16 @@ def _compressed(path: Path) -> Iterator[Callable[[bytes], Any]]:
     compressor = zstandard.ZstdCompressor(CSV_ZSTD_LEVEL, threads=available_cores())
     with path.open("wb") as stream, compressor.stream_writer(stream, closefd=False) as sink:
         yield sink.write
+
+
+def _read_ahead(blocks: Iterable[Lists]) -> Iterator[Lists]:
+    """The same blocks; one is read by a thread while the last is being written."""
+    remaining = iter(blocks)
+    with ThreadPoolExecutor(1) as pool:
+        due = pool.submit(next, remaining, None)
+        while (block := due.result()) is not None:
+            due = pool.submit(next, remaining, None)
+            yield block
 
 
 def _ahead(function: Callable[[Lists], bytes], blocks: Iterable[Lists]) -> Iterator[bytes]:

@@ -70,7 +70,7 @@ class TestDamage:
         content = path.read_bytes()
         rng = np.random.default_rng(len(content))
         last = len(content) - 1
-        for place in {0, 64, 65, 66, last - 1, last, *rng.integers(0, last, 25).tolist()}:
+        for place in {0, 64, 65, 66, last - 1, last, *rng.integers(0, last, 12).tolist()}:
             for mask in (0x01, 0x20, 0xFF):
                 flipped = bytearray(content)
                 flipped[min(place, last)] ^= mask

@@ -53,9 +53,18 @@ write.write_dump(open_run(Path(sys.argv[1])), Path(sys.argv[2]), write.DumpOptio
 """
 
 
+LONG = pytest.mark.long
+
+
 @pytest.mark.parametrize(
     ("step", "after"),
-    [("write_parquet", 1), ("write_csv", 0), ("readme", 0), ("fsync_path", 1), ("write_bytes", 0)],
+    [
+        ("write_parquet", 1),
+        ("write_bytes", 0),
+        pytest.param("write_csv", 0, marks=LONG),
+        pytest.param("readme", 0, marks=LONG),
+        pytest.param("fsync_path", 1, marks=LONG),
+    ],
 )
 def test_a_killed_writer_shows_nothing_and_the_next_converges(run, tmp_path, step, after):
     out = tmp_path / "out"

@@ -109,7 +109,12 @@ loading.load_redis(open_run(Path(sys.argv[1])), sys.argv[2])
 
 @pytest.mark.parametrize(
     ("step", "call", "resumed"),
-    [("_send", 1, 0), ("_send", 12, 1100), ("_check_loaded", 1, N), ("_publish", 1, N)],
+    [
+        ("_send", 12, 1100),
+        ("_publish", 1, N),
+        pytest.param("_send", 1, 0, marks=pytest.mark.long),
+        pytest.param("_check_loaded", 1, N, marks=pytest.mark.long),
+    ],
 )
 def test_a_killed_loader_is_resumed_and_readers_kept_the_old_run(url, runs, step, call, resumed):
     old = load_redis(runs[0], url)
