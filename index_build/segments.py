@@ -46,9 +46,6 @@ class Segments:
             raise _damaged(self.path, f"{name} of segment {segment} fails its checksum")
         return found.reshape(shape)
 
-    def __contains__(self, segment: int) -> bool:
-        return any(own == segment for own, _ in self.entries)
-
 
 def write_segments(
     path: Path,

@@ -172,8 +172,12 @@ def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> None:
 
 
 def _threads_per_task(client: Client, tasks: int) -> int:
-    """All cores of the cluster, shared out among the tasks that will run at once."""
+    """All cores of the cluster, shared out among the tasks that will run at once.
+
+    A task gets at most the cores of the smallest host: it may land there.
+    """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     one_per_host = {worker["host"]: address for address, worker in workers.items()}
     cores = client.run(available_cores, workers=list(one_per_host.values()))
-    return max(1, int(sum(cores.values())) // min(len(workers), tasks))
+    share = int(sum(cores.values())) // min(len(workers), tasks)
+    return max(1, min(share, *cores.values()))

@@ -15,10 +15,11 @@ import pytest
 from benchmark.datasets.manifold import manifold
 from index_build import plan, stages
 from index_build.build import build_lists
+from index_build.estimate import estimate_build
 from index_build.segments import open_segments
 from index_build.selfjoin import knn_matrix
 from nearfield.cluster import ClusterOptions, connected
-from nearfield.errors import DamagedArtefact
+from nearfield.errors import DamagedArtefact, UsageError
 from nearfield.neighbours import read_part
 from nearfield.run import RunConfig, create_run
 from nearfield.vectorset import Geometry, write_vector_set
@@ -103,6 +104,27 @@ def test_one_worker_gives_what_two_give(tmp_path, client):
         one = build_lists(create_run(tmp_path / "one", config_of(opened)), opened, single)
     for left, right in zip(built_lists(one), built_lists(two), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.long
+def test_many_rows_in_many_shards_give_what_one_process_gives(tmp_path, client, monkeypatch):
+    monkeypatch.setattr(plan, "SHARD_BYTES", 32 << 20)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 4 << 20)
+    monkeypatch.setattr(plan, "PART_ROWS", 30_000)
+    vectors = manifold(200_000, 48)
+    opened = vector_set(tmp_path / "vectors", vectors)
+    built = build_lists(create_run(tmp_path / "run", config_of(opened, 50)), opened, client)
+    assert_same(built, knn_matrix(vectors, 50))
+
+
+def test_the_estimate_counts_the_workers(tmp_path):
+    opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
+    found = estimate_build(config_of(opened), opened, workers=3)
+    assert found.workers == 3
+    assert found.parts == plan.sizes_for(N, 16, K).shards
+    assert found.seconds > 0
+    with pytest.raises(UsageError):
+        estimate_build(config_of(opened), opened, workers=0)
 
 
 class TestFaults:
@@ -237,6 +259,7 @@ PROGRAM = """
 import sys
 from index_build import plan
 from index_build.build import build_lists
+from index_build.estimate import estimate_build
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.run import open_run
 from nearfield.vectorset import open_vector_set
