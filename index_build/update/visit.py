@@ -19,10 +19,9 @@ from nearfield.space import Float32s, Int32s, SpaceName
 
 SLACK = 16
 """Candidates kept beyond k: room for the rounding of the float32 products."""
-CHUNK = 8_192
+CHUNK, VISITORS = 8_192, 2_048
+"""Residents and visitors of a cell that are compared at once."""
 CHECKED = 65_536
-ROUNDING = 4.0
-"""Times float32's unit and the squared lengths: more than a product of so many terms can err."""
 
 Take = Callable[[Int32s], Float32s]
 """Prepared vectors float32 [m, d] of given rows."""
@@ -77,19 +76,20 @@ def visited(
     found_neighbours: list[Int32s] = [np.empty(0, np.int32)]
     by_cell = _visitors(queries.visits, len(residents.centres))
     for cell in np.flatnonzero(by_cell.sizes):
-        members = residents.cells[int(cell)]
-        visitors = by_cell[int(cell)]
-        centre = (
-            np.zeros_like(residents.centres[cell]) if space == "ip" else residents.centres[cell]
-        )
-        vectors = take(queries.rows[visitors]) - centre
-        for first in range(0, len(members), CHUNK):
-            chunk = members[first : first + CHUNK]
-            block = _Block(vectors, take(chunk) - centre, space)
-            heap.offer(block, visitors, chunk, queries.rows)
-            rows, neighbours = _entering(block, chunk, visitors, residents.limits, queries, space)
-            found_rows.append(rows)
-            found_neighbours.append(neighbours)
+        centre = residents.centres[cell] * np.float32(space != "ip")
+        members, everyone = residents.cells[int(cell)], by_cell[int(cell)]
+        for start in range(0, len(everyone), VISITORS):
+            visitors = everyone[start : start + VISITORS]
+            vectors = take(queries.rows[visitors]) - centre
+            for first in range(0, len(members), CHUNK):
+                chunk = members[first : first + CHUNK]
+                block = _Block(vectors, take(chunk) - centre, space)
+                heap.offer(block, visitors, chunk, queries.rows)
+                rows, neighbours = _entering(
+                    block, chunk, visitors, residents.limits, queries, space
+                )
+                found_rows.append(rows)
+                found_neighbours.append(neighbours)
     lists = _final(take, heap.points, queries.rows, k, space)
     entries = _checked(
         take, np.concatenate(found_rows), np.concatenate(found_neighbours), residents, space
@@ -106,7 +106,7 @@ class _Block:
         self.factor = np.float32(1 if plain else 2)
         lengths = [np.einsum("ij,ij->i", side, side) for side in (visitors, residents)]
         self.rows, self.columns = (np.zeros_like(it) if plain else it for it in lengths)
-        unit = np.finfo(np.float32).eps * np.float32(ROUNDING * visitors.shape[1] ** 0.5)
+        unit = np.finfo(np.float32).eps * np.float32(visitors.shape[1] + 4)
         self.doubt = unit * (lengths[0].max(initial=0) + lengths[1])
 
 

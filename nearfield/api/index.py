@@ -88,8 +88,8 @@ def query_vectors(
     """Ask an index for the neighbours of each vector in a file.
 
     source: .npy float [q, d] or [d], .json or .jsonl (one list of numbers a line), .csv or .txt of
-    numbers without a header: numbers as they are in the vector set. Anything else, and a vector
-    set, is ingested with the statistics of the index' own set. Raises `InputRejected`,
+    numbers alone: numbers as they are in the vector set. Anything else (tables, documents) is
+    ingested with the statistics of the index' own set; a vector set must have the same. Raises `InputRejected`,
     `UsageError`, `MissingFile`, `DamagedArtefact`.
     """
     asked = options or QueryOptions()
@@ -110,6 +110,8 @@ def read_queries(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]
     try:
         vectors = _plain(path)
     except (ValueError, UnicodeDecodeError, EOFError) as error:
+        if path.suffix == ".csv":  # a table with ids or a header
+            return _transformed(path, opened)
         raise InputRejected(
             f"{path} can't be read as vectors ({error}): expected .npy, a list of numbers a line,"
             " or numbers with commas"

@@ -111,6 +111,7 @@ def update(
         known = _frozen(out, base_run, sha256, mark)
         finished = _report_of(out, made=False) if known and _is_finished(out, mark) else None
         if finished is not None:
+            shutil.rmtree(out / "incoming", ignore_errors=True)
             return finished
         steps = Run(out, base_run.config)
         if not delta_is_finished(out / "delta", fingerprint=mark):

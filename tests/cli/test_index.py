@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from index_build.index.build import IndexOptions
 from nearfield import api
 from nearfield.api.index import QueryOptions
+from nearfield.cluster import ClusterOptions
 from nearfield.errors import InputRejected, MissingFile, UsageError
 from tests.cli.conftest import clustered
 from tests.index_build.brute import nearest
@@ -60,6 +62,23 @@ class TestQueries:
         expected = index.search(queries, 4, exact=True)
         np.testing.assert_array_equal(answers.found.rows, expected.rows)
 
+    def test_recordings_are_transformed_with_the_statistics_of_the_indexed_set(self, tmp_path):
+        raw = clustered(200) * 50 + 7
+        head = ",".join(["id", *(f"c{i}" for i in range(16))])
+        for name, rows in (("all", range(200)), ("asked", (3, 8))):
+            lines = [",".join([f"t{row}", *(f"{it:.7g}" for it in raw[row])]) for row in rows]
+            (tmp_path / f"{name}.csv").write_text("\n".join([head, *lines]) + "\n")
+        api.ingest(tmp_path / "all.csv", tmp_path / "vectors")
+        api.index(
+            tmp_path / "vectors", tmp_path / "index", IndexOptions("faiss-ivf", k=5),
+            cluster=ClusterOptions(workers=1),
+        )  # fmt: skip
+        options = QueryOptions(k=1, exact=True)
+        answers = api.query_vectors(tmp_path / "asked.csv", tmp_path / "index", options)
+        assert answers.names == ["t3", "t8"]
+        assert answers.ids == [["t3"], ["t8"]]
+        assert (answers.found.distances < 1e-4).all()
+
     def test_answers_as_files(self, indexed, tmp_path):
         np.save(tmp_path / "q.npy", clustered(3, seed=4))
         for name in ("a.npy", "a.parquet"):
@@ -90,7 +109,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         ("name", "content"),
-        [("q.json", "[1, 2"), ("q.csv", "a,b"), ("q.npy", "no"), ("q.json", '[["x"]]')],
+        [("q.json", "[1, 2"), ("q.txt", "a,b"), ("q.npy", "no"), ("q.json", '[["x"]]')],
     )
     def test_files_that_hold_no_vectors(self, indexed, tmp_path, name, content):
         (tmp_path / name).write_text(content)
