@@ -11,6 +11,7 @@ the same rows. Prints Markdown.
 
 import argparse
 import json
+import resource
 import shutil
 import time
 from collections.abc import Sequence
@@ -65,11 +66,17 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
     run = asked.work / "run"
     if not (run / "matrix.json").exists():
         _write(asked.work / "vectors", data[:rows], 0)
-        started = time.perf_counter()
+        started, used = time.perf_counter(), _processor_s()
         api.build(asked.work / "vectors", run, k=K)
-        print(f"build: {time.perf_counter() - started:.1f} s\n", flush=True)
-    print(f"| {'removed' if asked.remove else 'added'} | total s | {' | '.join(STEPS)} | lists |")
-    print(f"|{'---|' * (len(STEPS) + 3)}", flush=True)
+        print(
+            f"build: {time.perf_counter() - started:.1f} s, of processors"
+            f" {_processor_s() - used:.1f} s\n",
+            flush=True,
+        )
+    print(
+        f"| {'removed' if asked.remove else 'added'} | total s | processor s | {' | '.join(STEPS)} | lists |"
+    )
+    print(f"|{'---|' * (len(STEPS) + 4)}", flush=True)
     for share in asked.shares:
         m, out = int(rows * share), asked.work / "update"
         shutil.rmtree(out, ignore_errors=True)
@@ -81,12 +88,18 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
         else:
             _write(asked.work / "new", data[rows : rows + m], rows)
             add = [asked.work / "new"]
-        started = time.perf_counter()
+        started, used = time.perf_counter(), _processor_s()
         report = api.update(run, out, add=add, remove=remove, matrix=asked.matrix)
-        total = time.perf_counter() - started
+        total, used = time.perf_counter() - started, _processor_s() - used
         steps = " | ".join(f"{report.seconds.get(step, 0):.2f}" for step in STEPS)
-        print(f"| {m:,} | {total:.2f} | {steps} | {report.lists:,} |", flush=True)
+        print(f"| {m:,} | {total:.2f} | {used:.2f} | {steps} | {report.lists:,} |", flush=True)
     shutil.rmtree(asked.work / "update", ignore_errors=True)
+
+
+def _processor_s() -> float:
+    """Processor seconds of this process and of those that it started and that have ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def decay(asked: argparse.Namespace, rows: int) -> None:
