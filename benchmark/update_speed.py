@@ -73,7 +73,8 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
             f" {_processor_s() - used:.1f} s\n",
             flush=True,
         )
-    print(
+    first = "removed" if asked.remove else "added"
+    print(f"| {first} | total s | processor s | {' | '.join(STEPS)} | lists |")
         f"| {'removed' if asked.remove else 'added'} | total s | processor s | {' | '.join(STEPS)} | lists |"
     )
     print(f"|{'---|' * (len(STEPS) + 4)}", flush=True)

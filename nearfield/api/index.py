@@ -88,8 +88,8 @@ def query_vectors(
     """Ask an index for the neighbours of each vector in a file.
 
     source: .npy float [q, d] or [d], .json or .jsonl (one list of numbers a line), .csv or .txt of
-    numbers alone: numbers as they are in the vector set. Anything else (tables, documents) is
-    ingested with the statistics of the index' own set; a vector set must have the same. Raises `InputRejected`,
+    numbers alone, as they are in the vector set. Anything else (tables, documents) is ingested with
+    the statistics of the index' own set; a vector set must have the same. Raises `InputRejected`,
     `UsageError`, `MissingFile`, `DamagedArtefact`.
     """
     asked = options or QueryOptions()
