@@ -75,8 +75,6 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
         )
     first = "removed" if asked.remove else "added"
     print(f"| {first} | total s | processor s | {' | '.join(STEPS)} | lists |")
-        f"| {'removed' if asked.remove else 'added'} | total s | processor s | {' | '.join(STEPS)} | lists |"
-    )
     print(f"|{'---|' * (len(STEPS) + 4)}", flush=True)
     for share in asked.shares:
         m, out = int(rows * share), asked.work / "update"
