@@ -8,9 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import docker
-from docker.errors import APIError, DockerException, ImageNotFound
-
 from benchmark.results.outcome import Status
 from benchmark.runner.process import CHILD, THREAD_VARIABLES, Ended, Limits, read_end
 from nearfield.errors import Infrastructure, UsageError
@@ -22,6 +19,9 @@ KILLED_BY_SIGNAL = 128
 
 def engine() -> Any:
     """The docker client of the engine at hand. Raises `Infrastructure` where there is none."""
+    import docker
+    from docker.errors import DockerException
+
     try:
         client = docker.from_env()
         client.ping()
@@ -35,6 +35,8 @@ def engine() -> Any:
 
 def check_image(image: str) -> None:
     """Raise `UsageError` unless the engine has the image, `Infrastructure` without an engine."""
+    from docker.errors import ImageNotFound
+
     try:
         engine().images.get(image)
     except ImageNotFound as error:
@@ -49,6 +51,8 @@ def run_in_container(image: str, directory: Path, request: Path, limits: Limits)
 
     The memory limit is the kernel's and counts cached pages of files, too.
     """
+    from docker.errors import APIError
+
     client, log = engine(), request.parent / "log"
     place = str(directory.resolve())
     started = time.monotonic()

@@ -76,6 +76,7 @@ class _GroupRun:
         self.unmeasured: list[Outcome] = []
         self.measured = self.kept = 0
         self.seconds = 0.0
+        self.lost = False
 
     def all_points(self) -> None:
         """Every point that can be measured, then the one under a memory limit."""
@@ -166,7 +167,7 @@ class _GroupRun:
             return
         if self._hopeless(point):
             return
-        if point.stage == "search" and not self.store.index_is_there() and self._build() is None:
+        if point.stage == "search" and not self._index_is_there():
             return
         truth = self._truth(point)
         ended, out = self._measure(self._request(point), truth.rows)
@@ -176,6 +177,12 @@ class _GroupRun:
         left = Left(point, ended, out, self.store.blank(point))
         result = result_of(left, self.group, self.place.data, truth)
         self._take(self.store.keep(point, result, ended.seconds), new=True)
+
+    def _index_is_there(self) -> bool:
+        """Whether the index can be asked, built again where an earlier run was cut off."""
+        if not self.lost and not self.store.index_is_there():
+            self.lost = self._build() is None
+        return not self.lost
 
     def _hopeless(self, point: Point) -> bool:
         """Whether smaller sizes foretell a time far beyond the time-out; then there is a row."""
