@@ -235,6 +235,7 @@ def _inventory(settings: MachineSettings, machines: list[Machine]) -> Inventory:
         # a cloud tells nobody its host keys: the first contact decides, and is said
         trust_new_hosts=not all(machine.host_key for machine in machines),
         tls=not alone,
+        start_timeout_s=300,
     )
 
 

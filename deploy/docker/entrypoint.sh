@@ -53,11 +53,11 @@ worker)
     "${@:-$protocol://scheduler:8786}"
   ;;
 health)
-  # a service listens, or nothing long-lived is meant to run here
+  # a service must listen, or have its workers; any other command is judged by its exit code
   case $(cat /tmp/nearfield-role 2>/dev/null || true) in
   scheduler) exec python -c "import socket; socket.create_connection(('127.0.0.1', 8786), 5)" ;;
   worker) exec python -c "import psutil, sys; sys.exit(not psutil.Process(1).children())" ;;
-  *) exec nearfield --version >/dev/null ;;
+  *) exit 0 ;;
   esac
   ;;
 *)

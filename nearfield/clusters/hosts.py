@@ -24,7 +24,6 @@ from nearfield.errors import Infrastructure
 from nearfield.files import write_bytes
 from nearfield.lock import locked
 
-WORKERS_TIMEOUT_S = 90
 LOOK_EVERY_S = 10
 CONNECTION = "cluster.toml"
 RUNNING = ("started", "running")
@@ -192,7 +191,7 @@ def _started(
     if before != "running":
         begun.append((host, service))
     script = services.start_script(inventory, host, service, workers)
-    answer = shell.run(host, script, timeout_s=services.START_TIMEOUT_S + 60)
+    answer = shell.run(host, script, timeout_s=inventory.start_timeout_s + 60)
     return HostState(host.name, service, answer.split()[0])
 
 
@@ -215,7 +214,7 @@ def _wait_until_joined(shell: Shell, cores: dict[str, int]) -> None:
     """Until the scheduler sees all workers; a host whose workers ended is named at once."""
     inventory = shell.inventory
     wanted = sum(cores[host.name] for host in inventory.workers)
-    deadline = time.monotonic() + WORKERS_TIMEOUT_S
+    deadline = time.monotonic() + inventory.start_timeout_s
     while True:
         seen = _seen(shell, wanted, LOOK_EVERY_S)
         if sum(seen.values()) >= wanted:
@@ -235,7 +234,7 @@ def _wait_until_joined(shell: Shell, cores: dict[str, int]) -> None:
         if late:
             raise Infrastructure(
                 f"{sum(seen.values())} of {wanted} workers joined {inventory.address} within "
-                f"{WORKERS_TIMEOUT_S} s; each host's worker.log says more"
+                f"{inventory.start_timeout_s} s; each host's worker.log says more"
             )
 
 

@@ -52,6 +52,7 @@ class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on the hosts (a relative `folder` counts from the user's home).
 
     trust_new_hosts: accept a host key that is in no file at the first contact, and remember it.
+    start_timeout_s: how long scheduler and workers may take to come up, each.
     tcp_timeout_s: how long a silent connection counts as alive; Dask refuses less than 11.
     """
 
@@ -68,6 +69,7 @@ class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tcp_timeout_s: int = 30
     worker_ttl_s: int = 1800
     no_workers_timeout_s: int = 600
+    start_timeout_s: int = 90
     base: Path = Path()
 
     @property

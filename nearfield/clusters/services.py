@@ -16,7 +16,6 @@ from nearfield.clusters.certificates import Identity
 from nearfield.clusters.inventory import Host, Inventory
 
 Service = Literal["scheduler", "worker"]
-START_TIMEOUT_S = 60
 END_OF_FILE = "end-of-file-3f1c"
 VERSIONS = ("nearfield", "dask", "distributed", "cloudpickle", "msgpack", "numpy", "numba")
 FACTS = f"""
@@ -77,7 +76,7 @@ def start_script(inventory: Inventory, host: Host, service: Service, workers: in
     if service == "scheduler":
         text += f'running_pid >/dev/null || rm -f "$folder/scheduler.json"\n{command}'
         text += " " + shlex.join(_scheduler_arguments(inventory, host))
-        return f'{text}\nwait_for "$folder/scheduler.json" {START_TIMEOUT_S}\n'
+        return f'{text}\nwait_for "$folder/scheduler.json" {inventory.start_timeout_s}\n'
     return f"{text}{command} {shlex.join(_worker_arguments(inventory, host, workers))}\n"
 
 

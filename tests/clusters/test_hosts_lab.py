@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from nearfield import api
 from tests.cli.conftest import clustered
 from tests.clusters.lab import Lab, missing, until
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 ROWS = 40_000
 
@@ -172,6 +174,27 @@ def test_down_leaves_no_service_and_no_credentials(lab, inventory, up):
     assert not [*lab.folder.glob("*.services/lab/*.pem"), *lab.folder.glob("*.services/lab/*.key")]
     assert not [*lab.folder.glob("hosts.cluster/*.pem"), *lab.folder.glob("hosts.cluster/*.key")]
     assert nearfield(lab, "cluster", "down", inventory).returncode == 0
+
+
+def test_a_rebuild_over_hosts_publishes_and_leaves_nothing_running(lab, inventory, truth):
+    place = lab.folder / "rebuild"
+    place.mkdir()
+    (place / "job.toml").write_text(
+        f'[ingest]\nsources = ["{lab.folder}/v.npy"]\n'
+        '[build]\nk = 20\nmethod = "exact"\n[verify]\nsample = 50\n'
+    )
+    (place / "machines.toml").write_text(
+        f'run = "lab"\nprovider = "hosts"\nfolder = "{lab.folder}/shared"\n'
+        f'python = "{sys.executable}"\n[hosts]\ninventory = "{inventory}"\n'
+    )
+    environment = os.environ | {"NEARFIELD_PYTHON": sys.executable}
+    script = ROOT / "vm_scripts" / "rebuild"
+    done = lab.on("client", script, place / "job.toml", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "dashboard: ssh -N -L 8787:127.0.0.1:8787" in done.stderr
+    (run,) = (place / "runs").iterdir()
+    assert_same(datasets(run), truth)
+    assert not any(services(lab).values())
 
 
 def test_a_failed_start_leaves_no_scheduler_behind(lab):
