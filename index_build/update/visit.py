@@ -163,9 +163,10 @@ def _final(
     for first in range(0, len(rows), step):
         part = points[first : first + step]
         listed, local = np.unique(part, return_inverse=True)
-        local = (local.reshape(part.shape) - int(listed[0] == EMPTY)).astype(np.int32)
+        places: Int32s = local.reshape(part.shape).astype(np.int32)
+        places -= np.int32(listed[0] == EMPTY)
         vectors = take(listed[listed != EMPTY])
-        far = list_distances(take(rows[first : first + step]), vectors, local, space)
+        far = list_distances(take(rows[first : first + step]), vectors, places, space)
         found = sort_lists(part, far)
         neighbours[first : first + step] = found[0][:, :k]
         distances[first : first + step] = found[1][:, :k]

@@ -11,7 +11,7 @@ from dumps.matrix import write_matrix
 from dumps.verify import Verification, verify_run
 from index_build.build import build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
-from nearfield.api.updates import run_drift
+from nearfield.api.changes import run_drift
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 from nearfield.lock import locked

@@ -1,4 +1,4 @@
-"""Updates of a run, what is due after many of them, and a set without its removed recordings."""
+"""Updates of a run: the delta, then vector set and matrix of the run that it makes."""
 
 import json
 import shutil
@@ -11,10 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dumps.changes import ChangeReport, Thresholds, compare_runs
 from dumps.matrix import write_matrix
 from index_build.update.apply import merged_blocks
-from index_build.update.cells import Drift, UpdateCells, drift, read_cells, write_cells
+from index_build.update.cells import UpdateCells, read_cells, write_cells
 from index_build.update.change import Change, changes
 from index_build.update.delta import Delta, delta_is_finished, read_delta, write_delta
 from index_build.update.update import (
@@ -34,7 +33,7 @@ from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
 from nearfield.manifest import fingerprint
 from nearfield.run import Run, RunConfig, create_run, open_run
-from nearfield.vectorset import VectorSet, open_vector_set, write_vector_set
+from nearfield.vectorset import VectorSet, open_vector_set
 
 UPDATE = "update.json"
 METHOD_EXACT = "exact"
@@ -154,46 +153,6 @@ def plan_update(
         matrix_bytes=8 * change.n * columns,
         vectors_bytes=4 * change.n * vector_set.d,
     )
-
-
-def run_drift(run: Path | str) -> Drift | None:
-    """How far a run is from a fresh build, and why one is due; None before the first update."""
-    opened = open_run(Path(run))
-    try:
-        manifest = opened.finished_matrix(verify=False)
-    except MissingFile:
-        return None
-    cells = read_cells(opened.path / "cells", fingerprint=manifest.files[opened.matrix.name].sha256)
-    return None if cells is None else drift(cells)
-
-
-def compare(
-    run: Path | str,
-    run2: Path | str,
-    *,
-    sample: int = 100_000,
-    min_overlap: float | None = None,
-    max_shift: float | None = None,
-    max_removed: float | None = None,
-) -> ChangeReport:
-    """What differs between two finished runs; `ChangeReport.alarms` says which threshold passed."""
-    thresholds = Thresholds(min_overlap, max_shift, max_removed)
-    return compare_runs(open_run(Path(run)), open_run(Path(run2)), thresholds, sample=sample)
-
-
-def compact(vectors: Path | str, out: Path | str) -> VectorSet:
-    """Write a vector set without its removed recordings, to build from: rows are renumbered."""
-    old = open_vector_set(Path(vectors))
-    keep = np.setdiff1d(np.arange(old.n), old.removed)
-    facts = {name: value for name, value in old.manifest.facts.items() if name not in ("n", "d")}
-    with locked(Path(out)):
-        return write_vector_set(
-            Path(out),
-            np.ascontiguousarray(old.vectors[keep]),
-            old.recordings.take(keep),
-            old.geometry,
-            facts | {"removed": 0, "compacted": old.fingerprint},
-        )
 
 
 def _check_places(base: Path, out: Path) -> None:

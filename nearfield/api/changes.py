@@ -1,0 +1,52 @@
+"""What changed: between two runs, since a run was built, and a set without what was removed."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dumps.changes import ChangeReport, Thresholds, compare_runs
+from index_build.update.cells import Drift, drift, read_cells
+from nearfield.errors import MissingFile
+from nearfield.lock import locked
+from nearfield.run import open_run
+from nearfield.vectorset import VectorSet, open_vector_set, write_vector_set
+
+
+def run_drift(run: Path | str) -> Drift | None:
+    """How far a run is from a fresh build, and why one is due; None before the first update."""
+    opened = open_run(Path(run))
+    try:
+        manifest = opened.finished_matrix(verify=False)
+    except MissingFile:
+        return None
+    cells = read_cells(opened.path / "cells", fingerprint=manifest.files[opened.matrix.name].sha256)
+    return None if cells is None else drift(cells)
+
+
+def compare(
+    run: Path | str,
+    run2: Path | str,
+    *,
+    sample: int = 100_000,
+    min_overlap: float | None = None,
+    max_shift: float | None = None,
+    max_removed: float | None = None,
+) -> ChangeReport:
+    """What differs between two finished runs; `ChangeReport.alarms` says which threshold passed."""
+    thresholds = Thresholds(min_overlap, max_shift, max_removed)
+    return compare_runs(open_run(Path(run)), open_run(Path(run2)), thresholds, sample=sample)
+
+
+def compact(vectors: Path | str, out: Path | str) -> VectorSet:
+    """Write a vector set without its removed recordings, to build from: rows are renumbered."""
+    old = open_vector_set(Path(vectors))
+    keep = np.setdiff1d(np.arange(old.n), old.removed)
+    facts = {name: value for name, value in old.manifest.facts.items() if name not in ("n", "d")}
+    with locked(Path(out)):
+        return write_vector_set(
+            Path(out),
+            np.ascontiguousarray(old.vectors[keep]),
+            old.recordings.take(keep),
+            old.geometry,
+            facts | {"removed": 0, "compacted": old.fingerprint},
+        )
