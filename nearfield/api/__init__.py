@@ -25,6 +25,7 @@ from nearfield.api.bench import (
     chosen_method,
     plan_of_bench,
 )
+from nearfield.api.changes import compact, compare, run_drift
 from nearfield.api.databases import (
     LoadPlan,
     doctor,
@@ -49,14 +50,7 @@ from nearfield.api.products import (
     plan_dump,
     plan_load_redis,
 )
-from nearfield.api.updates import (
-    UpdateReport,
-    compact,
-    compare,
-    plan_update,
-    run_drift,
-    update,
-)
+from nearfield.api.updates import UpdateReport, plan_update, update
 from nearfield.api.vectors import ingest
 from nearfield.ingest import IngestReport
 
