@@ -42,6 +42,7 @@ from nearfield.api.databases import (
 from nearfield.api.index import index, matrix_from_index, open_index, plan_index, query_vectors
 from nearfield.api.machines import cluster_down, cluster_status, cluster_up
 from nearfield.api.matrix import BuildReport, RunStatus, build, estimate, status, verify
+from nearfield.api.plans import MachinePlan, calibrate, plan
 from nearfield.api.products import (
     DumpPlan,
     check_dump,
@@ -70,6 +71,7 @@ __all__ = [
     "LoadPlan",
     "LoadReport",
     "LoadedRun",
+    "MachinePlan",
     "Neighbour",
     "Pruning",
     "PublishedRun",
@@ -80,6 +82,7 @@ __all__ = [
     "Wanted",
     "bench",
     "build",
+    "calibrate",
     "check_dump",
     "chosen_method",
     "cluster_down",
@@ -98,6 +101,7 @@ __all__ = [
     "matrix_from_index",
     "open_index",
     "place_of",
+    "plan",
     "plan_dump",
     "plan_index",
     "plan_load",

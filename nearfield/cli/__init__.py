@@ -19,6 +19,7 @@ from nearfield.cli import (
     ingesting,
     jobs,
     machines,
+    planning,
     updating,
 )
 from nearfield.cli.interrupts import Interrupted, raise_on_signals
@@ -48,6 +49,7 @@ for commands in (
     dumping,
     jobs,
     machines,
+    planning,
     updating,
 ):
     commands.register(app)

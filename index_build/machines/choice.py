@@ -1,0 +1,165 @@
+"""Machines and money: each type and count with hours, memory, disk, network and cost.
+
+Pure: from a model, a size and a price list to a table, the one to take within a deadline or a
+budget, and which assumption matters most.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from index_build.estimate import BASE_BYTES
+from index_build.machines.model import Cluster, Model, Prediction, bytes_moved, predicted
+from index_build.plan import EXPECTED_COPIES, PART_ROWS, SHARD_BYTES
+
+COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
+HOUR = 3600
+STARTING_S = 300.0
+"""A rented machine until it has joined, and until it is gone: assumed, not measured."""
+ROW_BYTES = 100
+"""Of the driver: ids, groups of equal vectors, per row."""
+SPEED_DOUBT = 0.3
+LINK_DOUBT = 0.5
+SHARE_DOUBT = 0.05
+
+
+@dataclass(frozen=True)
+class MachineType:
+    """A type that can be rented; `hourly` for one, in the price list's currency."""
+
+    name: str
+    cores: int
+    memory_bytes: float
+    disk_bytes: float
+    hourly: float
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a machine must have: memory per core and beside it (the driver), disk of the folder."""
+
+    core_bytes: float
+    driver_bytes: float
+    disk_bytes: float
+
+
+def needs_of(n: int, d: int, k: int) -> Needs:
+    """Memory and disk that the self-join of n vectors takes, from how it is cut; in bytes.
+
+    A task holds at most twice a shard (docs/adr/0007-cluster-shards.md), one task per core. The
+    folder holds vectors, blocks, lists, parts and the matrix, the database its own copy.
+    """
+    vector, lists = 4 * d, 8 * k
+    shard = min(SHARD_BYTES, n * EXPECTED_COPIES * (vector + 2 * lists))
+    folder = n * (vector + EXPECTED_COPIES * (vector + 16) + 4.25 * lists)
+    return Needs(
+        core_bytes=BASE_BYTES + 2 * shard,
+        driver_bytes=2 * BASE_BYTES + 2 * PART_ROWS * lists + n * ROW_BYTES,
+        disk_bytes=folder + n * (1.1 * lists + 100),
+    )
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the plan. `lacks` names what the type has too little of: then it isn't taken."""
+
+    machine: MachineType
+    count: int
+    time: Prediction
+    hours: float
+    memory_bytes: float
+    disk_bytes: float
+    network_bytes: float
+    cost: float
+    lacks: str
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the operator allows: seconds, and money."""
+
+    deadline_s: float | None = None
+    budget: float | None = None
+
+
+def options(
+    model: Model, n: int, types: Iterable[MachineType], needs: Needs, speed: float, link: float
+) -> list[Option]:
+    """Every type in every count, cheapest first, then fastest."""
+    found = [
+        _option(model, n, kind, count, needs, Cluster(count, kind.cores, speed, link))
+        for kind in types
+        for count in COUNTS
+    ]
+    return sorted(found, key=lambda one: (one.cost, one.hours))
+
+
+def chosen(found: Sequence[Option], allowed: Allowed) -> Option | None:
+    """The cheapest option within the limits, or the fastest within a budget; None if none fits.
+
+    With a deadline the pessimistic end of the prediction counts.
+    """
+    fitting = [
+        one
+        for one in found
+        if not one.lacks
+        and (allowed.deadline_s is None or one.time.high + STARTING_S <= allowed.deadline_s)
+        and (allowed.budget is None or one.cost <= allowed.budget)
+    ]
+    if allowed.budget is not None and allowed.deadline_s is None:
+        return min(fitting, key=lambda one: (one.hours, one.cost), default=None)
+    return min(fitting, key=lambda one: (one.cost, one.hours), default=None)
+
+
+def sensitivity(model: Model, n: int, cluster: Cluster) -> dict[str, float]:
+    """How much longer a run gets, as a factor, when one assumption is worse than assumed."""
+    base = predicted(model, n, cluster)
+    slower = predicted(model, n, replace(cluster, speed=cluster.speed * (1 - SPEED_DOUBT)))
+    narrow = replace(cluster, link_bytes_s=cluster.link_bytes_s * (1 - LINK_DOUBT))
+    shared = {
+        name: replace(stage, parallel=max(0.0, stage.parallel - SHARE_DOUBT))
+        for name, stage in model.stages.items()
+    }
+    return {
+        f"a core there is {SPEED_DOUBT:.0%} slower than one here": slower.seconds / base.seconds,
+        "growth with n is at the end of its interval": base.high / base.seconds,
+        f"{SHARE_DOUBT:.0%} less of each stage is split over cores": (
+            predicted(replace(model, stages=shared), n, cluster).seconds / base.seconds
+        ),
+        f"the network has {LINK_DOUBT:.0%} less": (
+            predicted(model, n, narrow).seconds / base.seconds
+        ),
+    }
+
+
+def most_important(factors: Mapping[str, float]) -> str:
+    """The assumption that costs most when it is wrong."""
+    name = max(factors, key=lambda one: factors[one])
+    return f"{name}: the run then takes {factors[name]:.2f} times as long"
+
+
+def _option(
+    model: Model, n: int, kind: MachineType, count: int, needs: Needs, cluster: Cluster
+) -> Option:
+    time = predicted(model, n, cluster)
+    hours = (time.seconds + STARTING_S) / HOUR
+    memory = needs.driver_bytes + needs.core_bytes * kind.cores
+    short = [
+        f"{what} {have / 2**30:.0f} of {want / 2**30:.0f} GiB"
+        for what, have, want in (
+            ("memory", kind.memory_bytes, memory),
+            ("disk", kind.disk_bytes, needs.disk_bytes),
+        )
+        if have < want
+    ]
+    return Option(
+        machine=kind,
+        count=count,
+        time=time,
+        hours=hours,
+        memory_bytes=memory,
+        disk_bytes=needs.disk_bytes,
+        network_bytes=bytes_moved(model, n, count),
+        cost=kind.hourly * count * math.ceil(hours),
+        lacks=", ".join(short),
+    )

@@ -1,0 +1,122 @@
+"""From measured runs to the time of one that wasn't made: growth by stage, and what is shared out.
+
+Pure. Each stage grows as a power of n, fitted to the runs on one core; the share of it that splits
+over cores comes from the run on all cores (Amdahl). Tasks of some stages spread over all machines,
+the others stay on the driver's. Valid as far as the power laws hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmark.results.growth import Growth, growth_of
+from index_build.machines.calibration import STAGES, START, Calibration, Observation
+from nearfield.errors import UsageError
+
+SPREAD = frozenset({"partition", "join", "merge"})
+"""Stages whose tasks run on all machines."""
+SMALLEST_S = 0.01
+WIDEST = 4.0
+"""A stage's interval is cut at this factor: a regression on a handful of runs can't say more."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Growth on one core, and the share of the work that is split over cores."""
+
+    growth: Growth
+    parallel: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """`start_s` once per run; stages by name; bytes that tasks hand each other, per row."""
+
+    start_s: float
+    stages: Mapping[str, Stage]
+    bytes_per_row: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Machines with cores; `speed` of a core against one here; link in bytes per second."""
+
+    machines: int
+    cores: int
+    speed: float = 1.0
+    link_bytes_s: float = 125e6
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds, by stage too, between low and high (95% as far as the power laws hold)."""
+
+    seconds: float
+    low: float
+    high: float
+    stages: Mapping[str, float]
+
+
+def fitted(calibration: Calibration) -> Model:
+    """The model of a calibration.
+
+    Raises `UsageError` with fewer than two sizes on one core, or no run on more than one.
+    """
+    single = [run for run in calibration.observations if run.cores == 1]
+    several = [run for run in calibration.observations if run.cores > 1]
+    if len({run.n for run in single}) < 2 or not several:
+        raise UsageError(
+            "a calibration needs runs of at least two sizes on one core and one on more; this one "
+            f"has {len(single)} and {len(several)}: calibrate again on a machine with two cores"
+        )
+    stages = {}
+    for name in STAGES:
+        growth = growth_of(
+            [run.n for run in single], [max(run.seconds[name], SMALLEST_S) for run in single]
+        )
+        if growth is not None:
+            stages[name] = Stage(growth, _parallel_share(name, growth, several))
+    largest = max(single, key=lambda run: run.n)
+    return Model(
+        start_s=median(run.seconds[START] for run in calibration.observations),
+        stages=stages,
+        bytes_per_row=largest.bytes_moved / largest.n,
+    )
+
+
+def predicted(model: Model, n: int, cluster: Cluster) -> Prediction:
+    """The time of a run with n rows on a cluster. Cost O(1)."""
+    seconds = {START: model.start_s / cluster.speed}
+    low, high = seconds[START], seconds[START]
+    for name, stage in model.stages.items():
+        slots = cluster.cores * (cluster.machines if name in SPREAD else 1)
+        share = (1 - stage.parallel + stage.parallel / slots) / cluster.speed
+        at = stage.growth.at(n)
+        seconds[name] = at.value * share
+        low += max(at.low, at.value / WIDEST) * share
+        high += min(at.high, at.value * WIDEST) * share
+    seconds["network"] = network_s(model, n, cluster)
+    total = sum(seconds.values())
+    return Prediction(total, low + seconds["network"], high + seconds["network"], seconds)
+
+
+def bytes_moved(model: Model, n: int, machines: int) -> float:
+    """Bytes over the network: what tasks hand each other through the shared folder, both ways.
+
+    One machine moves nothing. Of several, each writes to and reads from the one with the folder.
+    """
+    return 2 * model.bytes_per_row * n * (machines - 1) / machines
+
+
+def network_s(model: Model, n: int, cluster: Cluster) -> float:
+    """Seconds in which the link of the machine with the folder is busy; overlapped with nothing."""
+    return bytes_moved(model, n, cluster.machines) / cluster.link_bytes_s
+
+
+def _parallel_share(name: str, growth: Growth, several: Sequence[Observation]) -> float:
+    """Amdahl's share from the runs on several cores, against the fit on one, within 0..1."""
+    shares = []
+    for run in several:
+        faster = growth.at(run.n).value / max(run.seconds[name], SMALLEST_S)
+        shares.append((1 - 1 / faster) / (1 - 1 / run.cores))
+    return min(1.0, max(0.0, median(shares)))

@@ -1,0 +1,149 @@
+"""`nearfield plan`: how many machines, for how many hours, at what cost."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nearfield.cli.output import AsJson, examples, print_json, print_pairs, print_table, size
+from nearfield.cli.quantities import seconds_of
+from nearfield.errors import UsageError
+
+if TYPE_CHECKING:
+    from index_build.machines.choice import Option
+    from nearfield.api.plans import MachinePlan
+
+ROWS_SHOWN = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=examples(
+            "nearfield plan --rows 4000000 --dims 93 -k 100 --calibrate",
+            "nearfield plan --rows 4000000 --dims 93 -k 100 --deadline 1h",
+            "nearfield plan vectors -k 100 --budget 5EUR --prices prices.toml",
+        )
+    )(plan)
+
+
+def plan(  # noqa: PLR0913  (a command has as many parameters as it has options)
+    vectors: Annotated[
+        Path | None, typer.Argument(metavar="VECTORS", help="Vector set; else --rows, --dims.")
+    ] = None,
+    *,
+    rows: Annotated[int | None, typer.Option(help="Recordings to plan for.")] = None,
+    dims: Annotated[int | None, typer.Option(help="Numbers per vector.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Neighbours per recording.")] = 100,
+    recall: Annotated[float, typer.Option(help="Share of true neighbours to find.")] = 0.95,
+    machine: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Only this type of the price file.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The cheapest that is done by then: 6h.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="MONEY", help="The fastest for that much: 20EUR.")
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Price file (default: deploy/prices.toml).")
+    ] = None,
+    core_speed: Annotated[
+        float, typer.Option(help="Speed of a rented core against one of this machine.")
+    ] = 1.0,
+    link: Annotated[float, typer.Option(help="Network between the machines, Gbit/s.")] = 1.0,
+    calibration: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where calibrations of this machine are kept.")
+    ] = Path("nearfield-calibration.json"),
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine first; takes minutes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how many machines to rent, for how many hours, at what cost."""
+    from index_build.machines.choice import Allowed
+    from nearfield import api
+    from nearfield.api.plans import Assumed, wanted_of
+    from nearfield.clusters.prices import PRICE_FILE
+
+    if core_speed <= 0 or link <= 0:
+        raise UsageError(f"expected --core-speed and --link above 0, got {core_speed} and {link}")
+    wanted = wanted_of(vectors, rows, dims, k, recall)
+    assumed = Assumed(prices or PRICE_FILE, machine, core_speed, link * 1e9)
+    allowed = Allowed(seconds_of(deadline, "--deadline"), _money_of(budget))
+    if calibrate:
+        api.calibrate(wanted, out=calibration)
+    made = api.plan(wanted, calibration=calibration, assumed=assumed, allowed=allowed)
+    if as_json:
+        print_json(made)
+        return
+    _print(made)
+
+
+def _print(made: "MachinePlan") -> None:
+    wanted, currency = made.wanted, made.currency
+    shown = list(made.options[:ROWS_SHOWN])
+    if made.take is not None and made.take not in shown:
+        shown.append(made.take)
+    print_table(
+        ("machines", "hours", "95% from", "to", "memory", "disk", "network", currency, ""),
+        [_line(one, "take this" if one is made.take else one.lacks) for one in shown],
+        title=f"{wanted.n:,} x {wanted.d}, k = {wanted.k}, recall {wanted.recall}: "
+        "build, verify, load",
+    )
+    left_out = len(made.options) - len(shown)
+    take = made.take
+    print_pairs(
+        [
+            ("here", _here(made.here)),
+            (
+                "take",
+                f"{take.count} x {take.machine.name}: {take.hours:.1f} hours, "
+                f"{take.cost:.2f} {currency}"
+                if take
+                else "nothing fits: raise --deadline or --budget, or add larger types to the "
+                "price file",
+            ),
+            ("matters most", made.most_important),
+            ("measured", made.calibrated),
+            (
+                "assumed",
+                "5 minutes to start and end machines, a started hour is paid as a whole, results "
+                "go through a folder on one of them; prices as the price file says",
+            ),
+            *([("not shown", f"{left_out} dearer options: --json")] if left_out else []),
+        ]
+    )
+
+
+def _line(one: "Option", remark: str) -> tuple[object, ...]:
+    return (
+        f"{one.count} x {one.machine.name}",
+        f"{one.hours:.2f}",
+        f"{one.time.low / 3600:.2f}",
+        f"{one.time.high / 3600:.2f}",
+        size(one.memory_bytes),
+        size(one.disk_bytes),
+        size(one.network_bytes),
+        f"{one.cost:.2f}",
+        remark,
+    )
+
+
+def _here(one: "Option") -> str:
+    time = one.time
+    remark = f"; it has too little: {one.lacks}" if one.lacks else ""
+    return (
+        f"{time.seconds / 60:.1f} minutes on this machine ({time.low / 60:.1f} to "
+        f"{time.high / 60:.1f}){remark}"
+    )
+
+
+def _money_of(text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*[A-Za-z€$£]*\s*", text)
+    if match is None:
+        raise UsageError(f"expected an amount such as 20EUR for --budget; got {text!r}")
+    return float(match[1])

@@ -1,0 +1,177 @@
+"""From calibrations to machines: fitted laws come back, and what is taken keeps to its limits."""
+
+import math
+
+import pytest
+
+from index_build.machines.calibration import (
+    STAGES,
+    START,
+    Calibration,
+    Job,
+    Observation,
+    calibration_for,
+    keep,
+    seconds_by_stage,
+)
+from index_build.machines.choice import (
+    Allowed,
+    MachineType,
+    chosen,
+    most_important,
+    needs_of,
+    options,
+    sensitivity,
+)
+from index_build.machines.model import Cluster, bytes_moved, fitted, predicted
+from nearfield.errors import DamagedArtefact, MissingFile, UsageError
+
+JOB = Job(93, 100, 0.95, "l2", "generated")
+PARALLEL = {"join": 0.9, "plan": 0.5}
+EXPONENT = {"join": 1.1, "merge": 1.0}
+GIB = 2**30
+
+
+def observation(n: int, cores: int, noise: float = 1.0) -> Observation:
+    """A run on a machine that follows the model to the letter: start 2 s, two stages that grow."""
+    seconds = dict.fromkeys(STAGES, 0.0) | {START: 2.0}
+    for name, exponent in EXPONENT.items():
+        share = PARALLEL.get(name, 0.0)
+        one = 1e-5 * n**exponent * noise
+        seconds[name] = one * (1 - share + share / cores)
+    return Observation(n, cores, seconds, bytes_moved=1000 * n, peak_bytes=GIB)
+
+
+def calibration(*runs: Observation) -> Calibration:
+    runs = runs or tuple(
+        observation(n, cores, noise)
+        for n, cores in [(100_000, 1), (200_000, 1), (300_000, 1), (300_000, 2)]
+        for noise in (0.98, 1.02)
+    )
+    return Calibration(JOB, {}, {}, "2026-01-01T00:00:00+00:00", runs)
+
+
+def expected_seconds(n: int, machines: int, cores: int) -> float:
+    slots = machines * cores
+    return 2 + 1e-5 * n**1.1 * (0.1 + 0.9 / slots) + 1e-5 * n
+
+
+class TestModel:
+    @pytest.mark.parametrize(("machines", "cores"), [(1, 1), (1, 2), (1, 8), (4, 8)])
+    def test_a_law_that_was_followed_is_foretold(self, machines, cores):
+        model = fitted(calibration())
+        found = predicted(model, 4_000_000, Cluster(machines, cores))
+        network = found.stages["network"]
+        # the six stages that take no time are counted at the smallest that is measured
+        assert found.seconds - network == pytest.approx(
+            expected_seconds(4_000_000, machines, cores), rel=0.03
+        )
+        assert found.low < found.seconds < found.high
+
+    def test_a_core_of_half_the_speed_takes_twice_as_long(self):
+        model = fitted(calibration())
+        here, there = (predicted(model, 10**6, Cluster(1, 4, speed=s)) for s in (1.0, 0.5))
+        assert there.seconds == pytest.approx(2 * here.seconds)
+
+    def test_bytes_cross_the_network_between_machines_only(self):
+        model = fitted(calibration())
+        assert bytes_moved(model, 10**6, 1) == 0
+        assert bytes_moved(model, 10**6, 4) == 2 * 1000 * 10**6 * 3 / 4
+
+    @pytest.mark.parametrize(
+        "runs",
+        [
+            [observation(100_000, 1), observation(100_000, 2)],
+            [observation(100_000, 1), observation(200_000, 1)],
+        ],
+    )
+    def test_too_few_runs_are_refused(self, runs):
+        with pytest.raises(UsageError, match="at least two sizes"):
+            fitted(calibration(*runs))
+
+
+TYPES = [
+    MachineType("small", 2, 16 * GIB, 1000 * GIB, 0.01),
+    MachineType("large", 16, 64 * GIB, 1000 * GIB, 0.2),
+    MachineType("poor", 64, 1 * GIB, 1000 * GIB, 0.0),
+]
+
+
+class TestChoice:
+    @pytest.fixture(scope="class")
+    def found(self):
+        needs = needs_of(40_000_000, 93, 100)
+        return options(fitted(calibration()), 40_000_000, TYPES, needs, 1.0, 125e6)
+
+    def test_the_cheapest_that_has_the_memory_is_taken(self, found):
+        taken = chosen(found, Allowed())
+        fitting = [one for one in found if not one.lacks]
+        assert taken.cost == min(one.cost for one in fitting)
+        assert taken.machine.name != "poor"
+        assert all("memory" in one.lacks for one in found if one.machine.name == "poor")
+
+    def test_a_deadline_is_kept_by_the_end_of_the_interval(self, found):
+        cheapest = chosen(found, Allowed())
+        taken = chosen(found, Allowed(deadline_s=cheapest.time.high))
+        assert taken.time.high < cheapest.time.high
+        assert taken.cost >= cheapest.cost
+
+    def test_a_budget_buys_the_fastest(self, found):
+        cheapest = chosen(found, Allowed())
+        taken = chosen(found, Allowed(budget=10 * cheapest.cost))
+        assert taken.cost <= 10 * cheapest.cost
+        assert taken.hours < cheapest.hours
+
+    def test_nothing_may_fit(self, found):
+        assert chosen(found, Allowed(deadline_s=1.0)) is None
+        assert chosen(found, Allowed(budget=0.0)) is None
+
+    def test_a_started_hour_is_paid(self, found):
+        for one in found:
+            assert one.cost == one.machine.hourly * one.count * math.ceil(one.hours)
+
+    def test_the_assumption_that_costs_most_is_named(self):
+        factors = sensitivity(fitted(calibration()), 4_000_000, Cluster(1, 2))
+        assert all(factor >= 1 for factor in factors.values())
+        assert factors["a core there is 30% slower than one here"] == pytest.approx(1 / 0.7)
+        assert most_important({"a": 1.1, "b": 1.5}).startswith("b: ")
+
+
+class TestFile:
+    def test_what_was_kept_is_found_and_replaced(self, tmp_path):
+        path = tmp_path / "calibrations.json"
+        other = Calibration(Job(5, 10, 0.9, "l2", "generated"), {}, {}, "x", (observation(1, 1),))
+        keep(path, other)
+        keep(path, calibration(observation(100, 1)))
+        keep(path, calibration(observation(200, 1)))
+        assert calibration_for(path, JOB).observations[0].n == 200
+        assert calibration_for(path, other.job) == other
+
+    def test_generated_data_serves_where_the_set_was_not_measured(self, tmp_path):
+        keep(tmp_path / "c.json", calibration())
+        assert calibration_for(tmp_path / "c.json", Job(93, 100, 0.95, "l2", "abc")).job == JOB
+
+    def test_another_job_is_refused_with_what_is_there(self, tmp_path):
+        keep(tmp_path / "c.json", calibration())
+        with pytest.raises(UsageError, match=r"d 128.*it has: d 93.*--calibrate"):
+            calibration_for(tmp_path / "c.json", Job(128, 100, 0.95, "l2", "generated"))
+
+    def test_no_file_says_how_to_make_one(self, tmp_path):
+        with pytest.raises(MissingFile, match="--calibrate"):
+            calibration_for(tmp_path / "c.json", JOB)
+
+    @pytest.mark.parametrize("text", ["", "{}", '{"format_version": 9}', "[1"])
+    def test_a_broken_file_is_named(self, tmp_path, text):
+        (tmp_path / "c.json").write_text(text)
+        with pytest.raises(DamagedArtefact, match=r"c\.json"):
+            calibration_for(tmp_path / "c.json", JOB)
+
+
+def test_every_second_of_a_run_belongs_to_one_stage():
+    steps = [{"step": "join residents", "seconds": 1.0}, {"step": "join", "seconds": 2.0}]
+    steps += [{"step": "something new", "seconds": 0.5}, {"step": "verify", "seconds": 4.0}]
+    found = seconds_by_stage(steps, 10.0)
+    assert (found["join"], found["verify"], found[START]) == (3.0, 4.0, 3.0)
+    assert sum(found.values()) == 10.0
+    names = [name for stage in STAGES.values() for name in stage]
+    assert len(names) == len(set(names))
