@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nearfield.clusters.inventory import Host, Inventory, read_inventory, write_inventory
 from nearfield.clusters.prices import read_prices
-from nearfield.clusters.ssh import Shell, shell_for
+from nearfield.clusters.ssh import Shell, forget_host_key, shell_for
 from nearfield.errors import Infrastructure, NearfieldError
 from nearfield.lock import locked
 from vm_scripts import costs, remote
@@ -188,6 +188,8 @@ def _kind(settings: MachineSettings) -> str:
 def _delete(settings: MachineSettings, provider: Provider, machine: Machine) -> None:
     print(f"deleting {machine.name}", file=sys.stderr)
     provider.delete(machine)
+    for state in (settings.state, settings.state / "cluster"):
+        forget_host_key(state, machine.ssh, machine.port)
     costs.note_deleted(settings.state, machine)
 
 

@@ -93,9 +93,22 @@ def shell_for(inventory: Inventory, state: Path) -> Shell:
     return Shell(inventory, path)
 
 
+def forget_host_key(state: Path, address: str, port: int) -> None:
+    """A machine that is gone: its address may soon be another's, with another key."""
+    path = state / "known_hosts"
+    if path.exists():
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if line.split(" ", 1)[0] != _place(address, port)]
+        write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
+
+
 def _known_host(host: Host) -> str:
-    place = host.ssh_address if host.port == 22 else f"[{host.ssh_address}]:{host.port}"
-    return f"{place} {host.host_key}"
+    return f"{_place(host.ssh_address, host.port)} {host.host_key}"
+
+
+def _place(address: str, port: int) -> str:
+    """As ssh names it in known_hosts."""
+    return address if port == 22 else f"[{address}]:{port}"
 
 
 def _last(text: str) -> str:

@@ -149,6 +149,15 @@ def test_down_names_what_it_could_not_delete(cloud, settings):
     assert cloud.names() == []
 
 
+def test_the_key_of_a_deleted_machine_is_forgotten(cloud, settings):
+    cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
+    settings.state.mkdir()
+    known = settings.state / "known_hosts"
+    known.write_text("127.0.0.1 ssh-ed25519 OLD\n127.0.0.9 ssh-ed25519 OTHER\n")
+    fleet.down(settings)
+    assert known.read_text() == "127.0.0.9 ssh-ed25519 OTHER\n"
+
+
 def test_down_twice_is_down(cloud, settings):
     fleet.down(settings)
     assert fleet.down(settings).machines == ()
