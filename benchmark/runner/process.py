@@ -57,7 +57,8 @@ def run_here(request: Path, log: Path, limits: Limits) -> Ended:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(limits.threads),
-            start_new_session=True,
+            # not a session of its own: that would leave the priority which this one was given
+            process_group=0,
         )
         try:
             stopped = _watched(child, limits, started)
