@@ -64,7 +64,7 @@ def redis_server(folder: Path) -> Iterator[str]:
         yield f"unix://{socket}"
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def prepare(run: Run) -> dict[str, Any]:
