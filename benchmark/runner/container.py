@@ -22,10 +22,13 @@ def engine() -> Any:
     import docker
     from docker.errors import DockerException
 
+    client = None
     try:
         client = docker.from_env()
         client.ping()
     except (DockerException, OSError) as error:
+        if client is not None:
+            client.close()
         raise Infrastructure(
             f"expected a container engine for --container, none answers ({error}). Start one, set "
             "DOCKER_HOST, or leave --container away: processes are then capped by this machine"
@@ -37,13 +40,16 @@ def check_image(image: str) -> None:
     """Raise `UsageError` unless the engine has the image, `Infrastructure` without an engine."""
     from docker.errors import ImageNotFound
 
+    client = engine()
     try:
-        engine().images.get(image)
+        client.images.get(image)
     except ImageNotFound as error:
         raise UsageError(
             f"expected an image {image!r} with nearfield installed; the engine has none of that "
             "name. Build or pull it first"
         ) from error
+    finally:
+        client.close()
 
 
 def run_in_container(image: str, directory: Path, request: Path, limits: Limits) -> Ended:
@@ -69,6 +75,7 @@ def run_in_container(image: str, directory: Path, request: Path, limits: Limits)
             network_disabled=True,
         )
     except APIError as error:
+        client.close()
         raise Infrastructure(f"the container of {image} didn't start: {error}") from error
     try:
         stopped = _watched(container, limits, started)
@@ -76,6 +83,7 @@ def run_in_container(image: str, directory: Path, request: Path, limits: Limits)
         state = client.api.inspect_container(container.id)["State"]
     finally:
         container.remove(force=True)
+        client.close()
     seconds = time.monotonic() - started
     if stopped is not None:
         return Ended(*stopped, seconds)
