@@ -110,14 +110,14 @@ class Invents(_Method):
 
 class _DiesLate(Brute):
     def _search(self, queries, k, effort):
-        if len(queries) == 20:
+        if len(queries) == 100:
             os.kill(os.getpid(), signal.SIGSEGV)
         return super()._search(queries, k, effort)
 
 
 @dataclass(frozen=True)
 class DiesLate(_Method):
-    """Answers single queries, and dies when 20 come at once."""
+    """Answers single queries, and dies when 100 come at once."""
 
     name: ClassVar[str] = "dies-late"
 

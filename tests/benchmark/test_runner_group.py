@@ -1,0 +1,161 @@
+"""A group of measurements in real processes: what libraries do wrong becomes rows, not an end."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmark.results.file import read_outcomes, result_files
+from benchmark.results.outcome import Status
+from benchmark.runner.group import run_group
+from benchmark.runner.store import Place, Store
+from nearfield.errors import DamagedArtefact
+from tests.benchmark.bench_case import find_truths, group_of, place_in, surface
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return place_in(tmp_path_factory.mktemp("group"), surface(220))
+
+
+def run(place, address, **more):
+    return run_group(place, group_of(place, address, **more), None)
+
+
+def statuses(report):
+    return {outcome.status for outcome in (*report.outcomes, *report.unmeasured)}
+
+
+def settings(place, **changes):
+    return Place(place.directory, place.data, replace(place.settings, **changes))
+
+
+@pytest.fixture(scope="module")
+def plain(place):
+    return run(place, ":Plain")
+
+
+def test_a_method_gives_a_row_for_each_workload_and_batch(plain):
+    assert [(row.workload, row.batch, row.status) for row in plain.outcomes] == [
+        ("queries", 1, Status.OK), ("all", 0, Status.OK),
+    ]  # fmt: skip
+    for row in plain.outcomes:
+        assert (row.recall, row.recall_low, row.recall_high) == (1.0, 1.0, 1.0)
+        assert row.distance_ratio == pytest.approx(1)
+        assert len(row.repetition_seconds) == len(row.repetition_recalls) == 2
+        assert row.search_s == row.repetition_seconds[row.repetition]
+        assert row.qps == pytest.approx(row.asked / row.search_s)
+        assert row.peak_bytes >= row.baseline_bytes > 1 << 20
+        assert row.index_bytes > 198 * 6 * 4
+        assert (row.add_way, row.add_s, row.add_rows) == ("rebuild", row.build_s, 2)
+    every = plain.outcomes[1]
+    assert every.total_s == pytest.approx(every.build_s + every.search_s)
+    assert (every.asked, every.checked, plain.outcomes[0].asked) == (198, 198, 22)
+
+
+def test_again_keeps_everything_and_starts_nothing(place, plain):
+    again = run(place, ":Plain")
+    assert (again.measured, again.kept) == (0, 2)
+    assert again.outcomes == plain.outcomes
+    assert list((place.directory / "indexes").iterdir()) == []
+
+
+def test_a_broken_result_is_measured_again_and_only_that(place, plain):
+    broken = place.directory / plain.outcomes[1].file
+    content = bytearray(broken.read_bytes())
+    content[len(content) // 2] ^= 1
+    broken.write_bytes(content)
+    again = run(place, ":Plain")
+    assert (again.measured, again.kept) == (1, 1)
+    assert read_outcomes(broken) is not None
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "reason"),
+    [
+        (":Crashes", Status.CRASHED, "build: killed by SIGSEGV"),
+        (":Raises", Status.FAILED, "build: ValueError: links must be even"),
+        (":Missing", Status.NOT_INSTALLED, "missing needs the module a_library_that_nobody_has"),
+        (":CosineOnly", Status.UNSUPPORTED, "cosine-only has no space l2; it has cosine"),
+        (":Invents", Status.FAILED, "returned the row 1000000 where 0..197 were expected"),
+    ],
+)
+def test_what_fails_has_a_row_with_its_reason(place, address, status, reason):
+    report = run(place, address)
+    rows = (*report.outcomes, *report.unmeasured)
+    assert {(row.workload, row.k) for row in rows} == {("all", 3), ("queries", 3)}
+    assert {row.status for row in rows} == {status}
+    assert all(reason in row.reason and row.recall is None for row in rows)
+
+
+@pytest.mark.long
+def test_a_time_out_is_a_result_that_holds_until_more_time_is_given(place):
+    short = settings(place, timeout_s=3.0)
+    report = run(short, ":Sleeps")
+    assert statuses(report) == {Status.TIMEOUT}
+    assert report.outcomes[0].reason == "build: stopped after 3 s"
+    assert run(short, ":Sleeps").kept == 2
+    assert Store(settings(place, timeout_s=9.0), report.group).kept(
+        Store(short, report.group).stand_ins()[0]
+    ) is None  # fmt: skip
+
+
+@pytest.mark.long
+def test_memory_above_the_cap_is_a_result(place):
+    report = run(settings(place, memory_bytes=400 << 20), ":Devours")
+    assert statuses(report) == {Status.OUT_OF_MEMORY}
+    assert report.outcomes[0].reason == "build: stopped at 0.39 GiB of resident memory"
+
+
+@pytest.mark.long
+def test_what_was_measured_before_a_crash_is_kept(tmp_path):
+    place = place_in(tmp_path, surface(1_100), workloads=("queries",))
+    report = run(place, ":DiesLate")
+    assert [(row.batch, row.status) for row in report.outcomes] == [
+        (1, Status.OK), (100, Status.CRASHED),
+    ]  # fmt: skip
+
+
+def test_without_budget_left_everything_is_dropped_with_a_row(place):
+    report = run_group(place, group_of(place, "faiss-flat"), 0.0)
+    assert statuses(report) == {Status.DROPPED}
+    assert report.measured == 0
+
+
+def test_an_index_that_an_interrupted_run_left_is_used(place, plain):
+    group = plain.group
+    store = Store(place, group)
+    facts = store.build_facts()
+    made = place.directory / "indexes" / "made"
+    made.mkdir()
+    np.save(made / "vectors.npy", place.data.vectors[: group.n])
+    store.keep_index(made, {**facts, "files": ["vectors.npy"]})
+    assert store.index_is_there()
+    (store.index / "vectors.npy").write_bytes(b"cut")
+    assert not store.index_is_there()
+    shutil.rmtree(store.index)
+
+
+@pytest.mark.long
+def test_a_point_that_smaller_sizes_foretell_as_hopeless_is_not_started(tmp_path):
+    place = place_in(tmp_path, surface(220), n=100, workloads=("all",))
+    run(place, ":Plain", n=100, efforts=(1_000,))
+    impatient = settings(place, timeout_s=1e-9)
+    find_truths(place, 198)
+    store = Store(impatient, group_of(place, ":Plain", efforts=(1_000,)))
+    (path,) = result_files(place.directory)
+    measured = read_outcomes(path)[1][0]
+    point = store.stand_ins()[0]
+    same = replace(point, effort=1_000, stage="search")
+    seconds, largest = store.foretold_seconds(same)
+    assert largest == 100
+    assert seconds == pytest.approx(measured.repetition_seconds[0] * 1.98)
+
+
+def test_a_truth_that_is_damaged_stops_the_group(tmp_path):
+    place = place_in(tmp_path, surface(220), workloads=("queries",))
+    truth = place.directory / "truth" / "queries-198.h5"
+    truth.write_bytes(truth.read_bytes()[:-1])
+    with pytest.raises(DamagedArtefact, match="was truncated or changed"):
+        run(place, ":Plain")
