@@ -15,7 +15,7 @@ from nearfield.errors import InputRejected, MissingFile, UsageError
 from tests.cli.conftest import clustered
 from tests.index_build.brute import all_distances
 
-EVERYTHING = clustered(460)
+EVERYTHING = np.concatenate([clustered(400), clustered(60, seed=1)])
 
 
 @pytest.fixture

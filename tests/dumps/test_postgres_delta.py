@@ -11,6 +11,7 @@ from dumps.postgres.query import similar
 from dumps.postgres.server import embedded
 from nearfield import api
 from nearfield.errors import InputRejected
+from nearfield.ingest.options import IngestOptions
 from nearfield.run import open_run
 from tests.cli.conftest import clustered
 from tests.dumps.postgres_case import ask
@@ -22,16 +23,15 @@ def runs(tmp_path_factory):
     """A verified run of 600 recordings, and one with 20 more, 3 fewer."""
     folder = tmp_path_factory.mktemp("updated")
     vectors = clustered(620)
-    np.save(folder / "old.npy", vectors[:600])
-    np.save(folder / "all.npy", vectors)
-    for name, n in (("old", 600), ("all", 620)):
-        (folder / f"{name}.txt").write_text("".join(f"song-{i}\n" for i in range(n)))
-        from nearfield.ingest.options import IngestOptions
-
-        api.ingest(folder / f"{name}.npy", folder / name, IngestOptions(ids=folder / f"{name}.txt"))
+    for name, first, stop in (("old", 0, 600), ("new", 600, 620)):
+        np.save(folder / f"{name}.npy", vectors[first:stop])
+        ids = "".join(f"song-{i}\n" for i in range(first, stop))
+        (folder / f"{name}.txt").write_text(ids)
+        options = IngestOptions(ids=folder / f"{name}.txt")
+        api.ingest(folder / f"{name}.npy", folder / name, options)
     api.build(folder / "old", folder / "run", k=5)
     api.update(
-        folder / "run", folder / "run2", add=folder / "all", remove=["song-3", "song-9", "song-599"]
+        folder / "run", folder / "run2", add=folder / "new", remove=["song-3", "song-9", "song-599"]
     )
     for name in ("run", "run2"):
         assert api.verify(folder / name).passed
