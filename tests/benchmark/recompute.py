@@ -48,7 +48,7 @@ def recomputed(directory, row):
         "batch": int(row["batch"]),
         "recall": float(counted.mean()),
         "worst_distance": float(np.abs(np.where(found >= 0, own - stored[chosen], 0)).max()),
-        "repeats": sum(len(set(one[one >= 0])) != (one >= 0).sum() for one in found),
+        "repeats": int(sum(len(set(one[one >= 0])) != (one >= 0).sum() for one in found)),
         "itself": int((found == rows[:, None]).sum()) if every else 0,
         "qps": asked / float(seconds[chosen]),
         "median": bool(sorted(seconds)[(len(seconds) - 1) // 2] == seconds[chosen]),
