@@ -244,8 +244,9 @@ def _write_bench(
     """What is measured where, with what: for the report, and for whoever reads the figures."""
     hosts = one_worker_per_host(client)
     machines = client.run(machine_facts, workers=hosts)
-    libraries = sorted({configuration.method.library for configuration in configurations})
-    asked = client.submit(library_facts, ("numpy", "numba", *libraries), workers=hosts[:1])
+    libraries = {configuration.method.library for configuration in configurations}
+    names = tuple(sorted({"numpy", "numba", *libraries}))
+    asked = client.submit(library_facts, names, workers=hosts[:1])
     data = {name: value for name, value in asdict(place.data).items() if name != "path"}
     content = {
         "data": data,
