@@ -7,6 +7,7 @@ from benchmark.methods import METHODS, Asked, method_named, neighbours_of_all
 from benchmark.methods.base import tie_aware_recall
 from nearfield.errors import InputRejected, UsageError
 from nearfield.space import pair_distances, prepared
+from tests.benchmark.method_cases import PARAMETERS
 from tests.index_build.brute import nearest
 
 CASES = [
@@ -27,7 +28,9 @@ class TestContract:
     def test_lists_reach_the_asked_recall(self, name, space):
         vectors = prepared(clustered(800), space)
         asked = Asked(k=10, space=space, recall=0.95, threads=2, seed=0)
-        neighbours, distances = neighbours_of_all(method_named(name), vectors, asked)
+        neighbours, distances = neighbours_of_all(
+            method_named(name, PARAMETERS.get(name)), vectors, asked
+        )
 
         assert neighbours.shape == distances.shape == (800, 10)
         assert not (neighbours == np.arange(800)[:, None]).any()
