@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from index_build.selfjoin.cells import Lists, lists_by
 from nearfield.distances import list_distances, sort_lists
@@ -75,21 +76,23 @@ def visited(
     found_rows: list[Int32s] = [np.empty(0, np.int32)]
     found_neighbours: list[Int32s] = [np.empty(0, np.int32)]
     by_cell = _visitors(queries.visits, len(residents.centres))
-    for cell in np.flatnonzero(by_cell.sizes):
-        centre = residents.centres[cell] * np.float32(space != "ip")
-        members, everyone = residents.cells[int(cell)], by_cell[int(cell)]
-        for start in range(0, len(everyone), VISITORS):
-            visitors = everyone[start : start + VISITORS]
-            vectors = take(queries.rows[visitors]) - centre
-            for first in range(0, len(members), CHUNK):
-                chunk = members[first : first + CHUNK]
-                block = _Block(vectors, take(chunk) - centre, space)
-                heap.offer(block, visitors, chunk, queries.rows)
-                rows, neighbours = _entering(
-                    block, chunk, visitors, residents.limits, queries, space
-                )
-                found_rows.append(rows)
-                found_neighbours.append(neighbours)
+    # its threads would spin between the many small products, in the way of the selection's
+    with threadpool_limits(1, user_api="blas"):
+        for cell in np.flatnonzero(by_cell.sizes):
+            centre = residents.centres[cell] * np.float32(space != "ip")
+            members, everyone = residents.cells[int(cell)], by_cell[int(cell)]
+            for start in range(0, len(everyone), VISITORS):
+                visitors = everyone[start : start + VISITORS]
+                vectors = take(queries.rows[visitors]) - centre
+                for first in range(0, len(members), CHUNK):
+                    chunk = members[first : first + CHUNK]
+                    block = _Block(vectors, take(chunk) - centre, space)
+                    heap.offer(block, visitors, chunk, queries.rows)
+                    rows, neighbours = _entering(
+                        block, chunk, visitors, residents.limits, queries, space
+                    )
+                    found_rows.append(rows)
+                    found_neighbours.append(neighbours)
     lists = _final(take, heap.points, queries.rows, k, space)
     entries = _checked(
         take, np.concatenate(found_rows), np.concatenate(found_neighbours), residents, space
