@@ -53,10 +53,10 @@ class Observation:
 
 @dataclass(frozen=True)
 class Calibration:
-    """All runs for one kind of job, on one machine; `machine` and `versions` as they were."""
+    """All runs for one kind of job, on one machine: its processor, versions of libraries."""
 
     job: Job
-    machine: Mapping[str, Any]
+    machine: str
     versions: Mapping[str, str]
     created: str
     observations: tuple[Observation, ...]

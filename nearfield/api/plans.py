@@ -146,7 +146,7 @@ def calibrate(
                 advance(1)
     calibration = Calibration(
         job=_job(wanted),
-        machine=machine_facts().to_json(),
+        machine=machine_facts().processor.model,
         versions=library_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         observations=tuple(found),
@@ -204,7 +204,7 @@ def plan(
         most_important=most_important(sensitivity(model, wanted.n, cluster)),
         calibrated=(
             f"{len(measured.observations)} runs of at most {largest:,} rows ({measured.job.data} "
-            f"data) on {measured.machine['processor']['model']}, {measured.created}"
+            f"data) on {measured.machine}, {measured.created}"
         ),
         here=here,
     )

@@ -118,11 +118,12 @@ def _print(made: "MachinePlan") -> None:
 
 
 def _line(one: "Option", remark: str) -> tuple[object, ...]:
+    from index_build.machines.choice import STARTING_S
+
     return (
         f"{one.count} x {one.machine.name}",
         f"{one.hours:.2f}",
-        f"{one.time.low / 3600:.2f}",
-        f"{one.time.high / 3600:.2f}",
+        *(f"{(seconds + STARTING_S) / 3600:.2f}" for seconds in (one.time.low, one.time.high)),
         size(one.memory_bytes),
         size(one.disk_bytes),
         size(one.network_bytes),

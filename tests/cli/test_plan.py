@@ -1,7 +1,5 @@
 """`nearfield plan` as its users meet it."""
 
-import json
-
 import pytest
 
 from index_build.machines.calibration import Job, calibration_for, keep
@@ -30,15 +28,15 @@ def calibrated(tmp_path):
 
 def test_the_plan_names_machines_hours_and_money(nearfield, calibrated):
     done = nearfield(*PLAN, *calibrated)
-    assert done.returncode == 0, done.stderr
-    assert "own/box" in done.stdout
-    assert "EUR" in done.stdout
+    assert done.code == 0, done.err
+    assert "own/box" in done.out
+    assert "EUR" in done.out
     for line in ("take", "matters most", "measured", "assumed", "here"):
-        assert f"\n{line} " in done.stdout
+        assert f"\n{line} " in done.out
 
 
 def test_json_holds_every_option(nearfield, calibrated):
-    found = json.loads(nearfield(*PLAN, *calibrated, "--json").stdout)
+    found = nearfield(*PLAN, *calibrated, "--json").json
     assert len(found["options"]) == 8
     assert found["take"] in found["options"]
 
@@ -58,9 +56,9 @@ def test_json_holds_every_option(nearfield, calibrated):
 )
 def test_mistakes_end_with_2_and_say_what_was_expected(nearfield, calibrated, options, words):
     done = nearfield(*options, *calibrated)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.long

@@ -48,7 +48,7 @@ def calibration(*runs: Observation) -> Calibration:
         for n, cores in [(100_000, 1), (200_000, 1), (300_000, 1), (300_000, 2)]
         for noise in (0.98, 1.02)
     )
-    return Calibration(JOB, {}, {}, "2026-01-01T00:00:00+00:00", runs)
+    return Calibration(JOB, "a processor", {}, "2026-01-01T00:00:00+00:00", runs)
 
 
 def expected_seconds(n: int, machines: int, cores: int) -> float:
@@ -97,12 +97,13 @@ TYPES = [
 ]
 
 
-class TestChoice:
-    @pytest.fixture(scope="class")
-    def found(self):
-        needs = needs_of(40_000_000, 93, 100)
-        return options(fitted(calibration()), 40_000_000, TYPES, needs, 1.0, 125e6)
+@pytest.fixture(scope="module")
+def found():
+    needs = needs_of(40_000_000, 93, 100)
+    return options(fitted(calibration()), 40_000_000, TYPES, needs, 1.0, 125e6)
 
+
+class TestChoice:
     def test_the_cheapest_that_has_the_memory_is_taken(self, found):
         taken = chosen(found, Allowed())
         fitting = [one for one in found if not one.lacks]
@@ -140,7 +141,7 @@ class TestChoice:
 class TestFile:
     def test_what_was_kept_is_found_and_replaced(self, tmp_path):
         path = tmp_path / "calibrations.json"
-        other = Calibration(Job(5, 10, 0.9, "l2", "generated"), {}, {}, "x", (observation(1, 1),))
+        other = Calibration(Job(5, 10, 0.9, "l2", "generated"), "y", {}, "x", (observation(1, 1),))
         keep(path, other)
         keep(path, calibration(observation(100, 1)))
         keep(path, calibration(observation(200, 1)))
