@@ -57,12 +57,12 @@ class TestUpdate:
         )  # fmt: skip
         assert not again.made
 
-        report = api.compare(job.folder / "run", job.folder / "run2", min_overlap=0.99)
+        report = api.compare(job.folder / "run", job.folder / "run2", min_overlap=1.0)
         assert (report.before, report.after) == (400, 458)
         assert (report.added, report.removed) == (60, 2)
         assert report.changed > 0
-        assert report.alarms[0].endswith("less than 0.99")
-        assert job("compare", "run", "run2", "--min-overlap", "0.99").code == 4
+        assert report.alarms[0].endswith("less than 1.0")
+        assert job("compare", "run", "run2", "--min-overlap", "1.0").code == 4
 
     def check_lists(self, folder):
         vectors = np.load(folder / "run2/vectors/vectors.npy")
