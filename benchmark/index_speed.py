@@ -65,7 +65,8 @@ def report(index: ShardedIndex, asked: argparse.Namespace) -> None:
     queries = np.load(asked.work / "queries.npy")
     before = _rss()
     truth = index.search(queries, K, exact=True).distances
-    print(f"Machine: {json.dumps(machine_facts().to_json())}\n\nVersions: {json.dumps(library_versions())}\n")
+    print(f"Machine: {json.dumps(machine_facts().to_json())}\n")
+    print(f"Versions: {json.dumps(library_versions())}\n")
     print(f"{asked.method}, {asked.rows:,} x {asked.dims}, {index.shards} shards, k = {K},")
     print(f"{available_cores()} threads, limit {asked.memory_mib} MiB; stored recall beside.\n")
     print("| shards asked | recall, new vectors | stored | batch QPS | single, ms | loads | MiB |")

@@ -52,7 +52,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--matrix", action="store_true", help="Write the matrix too.")
     parser.add_argument("--updates", type=int, default=20)
     asked = parser.parse_args(given)
-    print(f"Machine: {json.dumps(machine_facts().to_json())}\n\nVersions: {json.dumps(library_versions())}\n")
+    print(f"Machine: {json.dumps(machine_facts().to_json())}\n")
+    print(f"Versions: {json.dumps(library_versions())}\n")
     if asked.what == "cost":
         cost(asked, asked.rows or 1_000_000)
     else:
