@@ -28,6 +28,7 @@ MEASUREMENTS = (
     "benchmark/selfjoin_ladder.py",
     "benchmark/selfjoin_workers.py",
     "benchmark/competitors.py",
+    "benchmark/plan_accuracy.py",
 )
 """Scripts that measure the product, run by hand: may import everything."""
 NUMERICS = (

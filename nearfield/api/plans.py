@@ -127,7 +127,7 @@ def calibrate(
     cores = available_cores()
     if cores < 2:
         raise UsageError("a calibration needs at least two cores here: one run on one, one on all")
-    data = _data(wanted, max(rows))
+    data = data_for(wanted, max(rows))
     sizes = sorted({min(size, len(data)) for size in rows})
     if len(sizes) < 2 or sizes[0] < min(rows):
         raise UsageError(
@@ -139,10 +139,10 @@ def calibrate(
     found = []
     with TemporaryDirectory(prefix="nearfield-calibration-") as scratch:
         folder = Path(scratch)
-        _observed(data, folder / "warm", wanted, sizes[0], cores)  # compiles the kernels
+        observed(data, folder / "warm", wanted, sizes[0], cores)  # compiles the kernels
         with progress("calibrate", len(runs), "runs") as advance:
             for number, (size, used) in enumerate(runs):
-                found.append(_observed(data, folder / str(number), wanted, size, used))
+                found.append(observed(data, folder / str(number), wanted, size, used))
                 advance(1)
     calibration = Calibration(
         job=_job(wanted),
@@ -215,8 +215,8 @@ def _job(wanted: Planned) -> Job:
     return Job(wanted.d, wanted.k, wanted.recall, wanted.space, data)
 
 
-def _data(wanted: Planned, most: int) -> Float32s:
-    """Rows to draw prefixes from: nested samples."""
+def data_for(wanted: Planned, most: int) -> Float32s:
+    """At most so many rows float32, of which prefixes are nested samples."""
     if wanted.vectors is None:
         return manifold(most, wanted.d)
     opened = open_vector_set(wanted.vectors)
@@ -224,7 +224,7 @@ def _data(wanted: Planned, most: int) -> Float32s:
     return np.asarray(opened.vectors[np.sort(drawn)])[np.argsort(np.argsort(drawn))]
 
 
-def _observed(data: Float32s, folder: Path, wanted: Planned, n: int, cores: int) -> Observation:
+def observed(data: Float32s, folder: Path, wanted: Planned, n: int, cores: int) -> Observation:
     """One whole run in processes of their own that may use so many cores."""
     folder.mkdir()
     np.save(folder / "rows.npy", data[:n])
