@@ -28,3 +28,12 @@ def test_what_is_named_comes_before_the_environment(monkeypatch):
 def test_naming_both_is_refused():
     with pytest.raises(UsageError, match="either --dsn or --database"):
         place_of("host=here", "db", default=None)
+
+
+def test_every_name_is_found_where_it_is_said_to_be():
+    from nearfield import api
+
+    for name in api.__all__:
+        assert getattr(api, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'bild'"):
+        _ = api.bild

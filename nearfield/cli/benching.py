@@ -18,7 +18,7 @@ from nearfield.cli.quantities import bytes_of, seconds_of
 from nearfield.errors import UsageError
 
 if TYPE_CHECKING:
-    from nearfield.api.bench import BenchOptions, BenchPlan, BenchReport
+    from nearfield.api.benchmarks import BenchOptions, BenchPlan, BenchReport
 
 EXAMPLES = (
     "nearfield bench vectors --out bench --quick",
@@ -85,7 +85,7 @@ def bench(  # noqa: PLR0913  (a command has as many parameters as it has options
 ) -> None:
     """Measure which method, with which parameters, suits these vectors."""
     from nearfield import api
-    from nearfield.api.bench import BenchOptions
+    from nearfield.api.benchmarks import BenchOptions
 
     options = BenchOptions(
         methods=_words(methods),
@@ -135,6 +135,7 @@ def _print_report(report: "BenchReport", vectors: Path) -> None:
             ("rows", ", ".join(f"{count:,} {status}" for status, count in report.rows.items())),
             ("measured", f"{report.measured:,} points; {report.kept:,} were there"),
             ("choice", f"{report.choice}  ({report.candidates} candidates)"),
+            ("report", str(report.page)),
             *(("dropped", label) for label in report.dropped),
             *(("note", note) for note in report.notes),
             ("next", f"nearfield build {shlex.quote(str(vectors))} {follow}"),

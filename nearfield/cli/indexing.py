@@ -22,7 +22,7 @@ from nearfield.errors import UsageError
 if TYPE_CHECKING:
     from index_build.index import IndexPlan
     from index_build.index.build import BuiltIndex
-    from nearfield.api.index import Answers
+    from nearfield.api.indexes import Answers
 
 
 Vector = Annotated[
@@ -114,7 +114,7 @@ def index(  # noqa: PLR0913  (a command has as many parameters as it has options
 def query_by_vector(vector: Path, asked: VectorQuery, k: int, *, as_json: bool) -> None:
     """Print, or write to `--out`, the neighbours of the vectors in a file."""
     from nearfield import api
-    from nearfield.api.index import QueryOptions, write_answers
+    from nearfield.api.indexes import QueryOptions, write_answers
 
     if asked.index is None:
         raise UsageError(

@@ -8,7 +8,7 @@ import pytest
 
 from index_build.index.build import IndexOptions
 from nearfield import api
-from nearfield.api.index import QueryOptions
+from nearfield.api.indexes import QueryOptions
 from nearfield.cluster import ClusterOptions
 from nearfield.errors import InputRejected, MissingFile, UsageError
 from tests.cli.conftest import clustered
