@@ -4,7 +4,6 @@ At the largest measured size: recall against speed, total time, build time and m
 growth of the total time. Without matplotlib there are none. Refuses interactivity.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,9 @@ def write_pictures(
     directory: Path, outcomes: Sequence[Outcome], lines: Sequence[Curve], full: int
 ) -> list[str]:
     """Write a picture per k into `directory`; returns their names, none without matplotlib."""
-    if importlib.util.find_spec("matplotlib") is None:
+    try:
+        import matplotlib.figure  # noqa: F401  (only whether it is there)
+    except ImportError:
         return []
     shown = charted(outcomes)
     methods = sorted({one.method for one in shown})

@@ -58,7 +58,8 @@
   }
   function logTicks(low, high) {
     const ticks = [];
-    const steps = high - low > 3 ? [1] : high - low > 1.2 ? [1, 3] : [1, 2, 3, 5, 7];
+    const steps = high - low > 3 ? [1] : high - low > 1.2 ? [1, 3]
+      : high - low > 0.6 ? [1, 2, 3, 5, 7] : [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9];
     for (let power = Math.floor(low); power <= Math.ceil(high); power++)
       for (const step of steps) ticks.push(step * 10 ** power);
     return ticks.filter((v) => Math.log10(v) >= low && Math.log10(v) <= high);

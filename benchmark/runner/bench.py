@@ -1,4 +1,4 @@
-"""The benchmark as a whole: prepare, find the truth, measure, write tables, exports, the choice.
+"""The benchmark as a whole: prepare, find the truth, measure, write tables, choice and report.
 
 Owns the order of things and `bench.json`. Everything that is finished is kept, so the same command
 again converges, and another one with more methods, sizes or k adds to what is there.
@@ -16,6 +16,7 @@ from distributed import Client
 
 from benchmark.choice import CHOICE, Searched, write_choice
 from benchmark.grids import Configuration, load_grid
+from benchmark.report import write_report
 from benchmark.results.ann_benchmarks import export_results
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Outcome, Workload
@@ -92,7 +93,7 @@ class BenchOptions:
 class BenchReport:
     """What a benchmark did: rows of the table by status, points measured now and kept.
 
-    `dropped`: groups of which the budget left something out.
+    `dropped`: groups of which the budget left something out. `page`: the report, as HTML.
     """
 
     out: Path
@@ -104,6 +105,7 @@ class BenchReport:
     dropped: tuple[str, ...]
     notes: tuple[str, ...]
     choice: Path
+    page: Path
     candidates: int
     seconds: float
 
@@ -152,6 +154,7 @@ def run_bench(
                 write_table(place.directory, outcomes)
         export_results(place.directory, data.queries, outcomes, base=data.base)
         choice = write_choice(out / CHOICE, _searched(place), outcomes)
+        page = write_report(out)
     return BenchReport(
         out=out,
         dataset=data.name,
@@ -162,6 +165,7 @@ def run_bench(
         dropped=tuple(report.group.label for report in reports if report.dropped),
         notes=tuple(notes),
         choice=out / CHOICE,
+        page=page,
         candidates=len(choice.candidates),
         seconds=time.monotonic() - started,
     )

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import astuple, replace
 from html import unescape
 from html.parser import HTMLParser
@@ -108,7 +109,8 @@ def source_of(outcomes, facts=FACTS) -> str:
 
 @pytest.fixture
 def no_matplotlib(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture(scope="module")

@@ -42,10 +42,18 @@ def test_it_says_what_it_did_and_what_is_left(benched):
     assert "2 of 2 groups\n" in ended.err
 
 
+def test_the_report_says_what_the_choice_says(benched):
+    folder, ended = benched
+    page = folder / ended.json["page"]
+    assert page == folder / "bench" / "report.html"
+    assert "(k = 5, recall 0.95) use exact with recall 1.000" in page.read_text()
+
+
 def test_again_converges(program):
     ended = program("bench", "vectors", "--out", "bench", *QUICK, "--workloads", "all")
     assert ended.code == 0, ended.err
     assert "0 points; 2 were there" in ended.out
+    assert "report     bench/report.html" in ended.out
     assert "next       nearfield build vectors --out RUN --choice bench/choice.toml" in ended.out
 
 
