@@ -17,7 +17,6 @@ from nearfield.cli.output import (
     size,
 )
 from nearfield.cli.quantities import bytes_of, seconds_of
-from nearfield.cluster import ClusterOptions
 from nearfield.errors import QualityGate, UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
 ) -> None:
     """Build the matrix; run again after an interruption, it resumes."""
     from nearfield import api
+    from nearfield.cluster import ClusterOptions
 
     wanted = api.Wanted(k, recall, bytes_of(memory, "--memory"), seconds_of(time, "--time"))
     method = _followed(vectors, method, wanted, choice)

@@ -16,7 +16,6 @@ from nearfield.cli.output import (
     print_table,
     size,
 )
-from nearfield.cluster import ClusterOptions
 from nearfield.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,6 +95,7 @@ def index(  # noqa: PLR0913  (a command has as many parameters as it has options
     """Build the sharded index that answers for new vectors; run again to resume."""
     from index_build.index.build import IndexOptions
     from nearfield import api
+    from nearfield.cluster import ClusterOptions
 
     options = IndexOptions(method=method, shard_rows=shard_rows, k=k)
     if dry_run:

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 
 from nearfield.cli.output import AsJson, DryRun, examples, print_json, print_pairs, size
-from nearfield.cluster import available_cores
 
 EXAMPLES = (
     "nearfield ingest dump/*.tar.zst --out vectors --space combined",
@@ -95,6 +94,7 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
         _print_plan(sources, out, as_json=as_json)
         return
     from nearfield.api import ingest as run_ingest
+    from nearfield.cluster import available_cores
     from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
 
     options = IngestOptions(
