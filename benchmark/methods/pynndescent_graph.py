@@ -13,9 +13,11 @@ from typing import Annotated, Any, ClassVar
 import numba
 import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from benchmark.methods.base import Holds, Index, Method
 from nearfield.exact import exact_search
+from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, SpaceName
 
 EFFORTS = (0, 5, 10, 15, 20, 30, 40, 60)
@@ -34,7 +36,10 @@ class _PyNnDescent(Index):
         _use_threads(self.threads)
         if isinstance(self.native, np.ndarray):
             return exact_search(queries, self.native, k, space=self.holds.space)[0]
-        return _whole(self.native.query(queries, k, epsilon=effort / PERCENT)[0])
+        found, distances = self.native.query(queries, k, epsilon=effort / PERCENT)
+        # a place that it left empty names some row, again and again; infinitely far but under ip
+        empty = ~np.isfinite(distances) if self.holds.space != "ip" else _repeats(found)
+        return np.where(empty, EMPTY, found).astype(np.int32)
 
     def _add(self, vectors: Float32s) -> None:
         _use_threads(self.threads)
@@ -54,6 +59,7 @@ class _PyNnDescent(Index):
 class PyNnDescent(Method):
     """Effort is 100 x epsilon. The graph of all rows has at least k + 1 places, of which the row
     takes one, whatever `links` says. Up to `FEW_ROWS` rows search is exact.
+    Under ip a batch is searched by one thread: the library's parallel search doesn't compile there.
     """
 
     links: Annotated[int, Meta(ge=2)] = 30
@@ -74,7 +80,7 @@ class PyNnDescent(Method):
             n_neighbors=min(links, len(vectors)),
             random_state=seed,
             n_jobs=threads,
-            parallel_batch_queries=threads > 1,
+            parallel_batch_queries=threads > 1 and space != "ip",
         )
 
     def _build(self, vectors: Float32s, space: SpaceName, *, threads: int, seed: int) -> Index:
@@ -90,7 +96,8 @@ class PyNnDescent(Method):
         if len(vectors) <= FEW_ROWS:
             return exact_search(vectors, vectors, k + 1, space=space)[0]
         links = max(self.links, k + 1)
-        return _whole(self._made(vectors, space, threads, seed, links).neighbor_graph[0])
+        graph = self._made(vectors, space, threads, seed, links).neighbor_graph[0]
+        return graph.astype(np.int32)
 
     def _load(self, folder: Path, holds: Holds, *, threads: int, mapped: bool) -> Index:
         self.require()
@@ -103,6 +110,10 @@ def _use_threads(threads: int) -> None:
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
-def _whole(found: Any) -> Int32s:
-    """Its lists as int32; empty places hold -1 there, too."""
-    return np.asarray(found).astype(np.int32)
+def _repeats(found: Int32s) -> NDArray[np.bool_]:
+    """Which places [q, k] name a row that stands further left already."""
+    order = np.argsort(found, axis=1, kind="stable")
+    sorted_rows = np.take_along_axis(found, order, 1)
+    again = np.zeros(found.shape, np.bool_)
+    np.put_along_axis(again, order[:, 1:], sorted_rows[:, 1:] == sorted_rows[:, :-1], 1)
+    return again
