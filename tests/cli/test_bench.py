@@ -7,6 +7,8 @@ import pytest
 
 from tests.cli.conftest import Program, clustered, copy
 
+pytestmark = pytest.mark.long
+
 GRID = """
 [exact]
 [annoy]

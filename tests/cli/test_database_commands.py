@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 def test_what_is_loaded_is_listed_taken_back_published_and_pruned(at):
     nearfield = at("loaded")

@@ -14,6 +14,8 @@ from nearfield.errors import InputRejected, MissingFile, UsageError
 from tests.cli.conftest import clustered
 from tests.index_build.brute import nearest
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="session")
 def indexed(stages):

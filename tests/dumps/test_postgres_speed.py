@@ -5,7 +5,7 @@ import pytest
 from benchmark import publish_latency
 from benchmark.copy_speed import markdown, measured, random_run
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.long]
 
 
 def test_every_way_is_timed_on_the_same_bytes(tmp_path):

@@ -160,6 +160,7 @@ def check_tied(near, far, vectors, removed, k):
     assert not np.isin(near, removed).any()
 
 
+@pytest.mark.long
 class TestCells:
     def test_a_run_with_cells_keeps_its_recall(self, tmp_path):
         rng = np.random.default_rng(1)
