@@ -8,13 +8,18 @@ OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint types check setup clean
+.PHONY: demo test test-more test-all lint types check setup clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nearfield demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# the long ones that need neither other hosts nor minutes each
+test-more: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto --dist loadfile -m long tests/cli tests/index_build/test_build.py \
+	  tests/index_build/test_update_lists.py tests/dumps/test_postgres_speed.py
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile -m ""

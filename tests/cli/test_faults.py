@@ -26,6 +26,7 @@ class TestFullDisk:
         assert not (disk / "vectors" / "manifest.json").exists()
         assert not list((disk / "vectors").rglob("*partial*"))
 
+    @pytest.mark.long
     @pytest.mark.parametrize("size", [1 * MIB, 3 * MIB], ids=["parts", "matrix"])
     def test_at_build_the_run_resumes_with_more_room(self, nearfield, tmp_path, small_disk, size):
         np.save(tmp_path / "embeddings.npy", clustered(5_000))
@@ -80,6 +81,7 @@ class TestCtrlC:
             ended = nearfield.interrupt(process)
             assert (ended.code, ended.err.count("\n")) == (130, 1), ended.err
 
+    @pytest.mark.long
     def test_in_verify_leaves_no_verdict(self, nearfield, tmp_path):
         np.save(tmp_path / "embeddings.npy", clustered(20_000, 64))
         nearfield("ingest", "embeddings.npy", "--out", "large")

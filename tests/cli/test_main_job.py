@@ -211,6 +211,7 @@ class TestInterruption:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
+    @pytest.mark.long
     def test_ctrl_c_in_a_build_is_resumed(self, large, tmp_path):
         process = large.start("build", "vectors", "--out", "run", "-k", 50)
         self.wait_for(tmp_path / "run", "parts/*.json", process)
@@ -223,6 +224,7 @@ class TestInterruption:
         assert again.json["kept"] >= 1
         assert large("verify", "run", "--sample", 100).code == 0
 
+    @pytest.mark.long
     def test_the_second_of_two_on_one_run_stops_with_75(self, large, tmp_path):
         process = large.start("build", "vectors", "--out", "run", "-k", 50)
         self.wait_for(tmp_path, "run/run.json", process)

@@ -91,6 +91,7 @@ def test_workers_in_another_folder_find_relative_paths(tmp_path, client, monkeyp
     assert len(lists(build_lists(run, opened, client))[0]) == 60
 
 
+@pytest.mark.long
 def test_shards_reach_the_asked_recall_and_fill_every_list(tmp_path, client, monkeypatch):
     monkeypatch.setattr(plan, "SHARD_ROWS", 750)
     vectors = manifold(3_000)
