@@ -29,7 +29,7 @@ EXACT_SHARE = 0.2
 """Past this share of all points per point, comparing everything is cheaper."""
 CANCELLING = 1e-3
 """Squared distances below this share of the squared extent lose digits in a float32 product."""
-MARGIN_ERRORS = 2.0
+MARGIN_ERRORS = 3.0
 """Standard errors of the sampled recall that the plan aims above what was asked."""
 
 
