@@ -191,7 +191,7 @@ def plan(
     own = MachineType(
         "this machine", facts.cores, facts.memory_total_bytes, facts.disk_free_bytes, 0.0
     )
-    here = options(model, wanted.n, [own], needs, 1.0, link)[0]
+    here = next(one for one in options(model, wanted.n, [own], needs, 1.0, link) if one.count == 1)
     cluster = (
         Cluster(take.count, take.machine.cores, assumed.speed, link)
         if take

@@ -39,6 +39,7 @@ def test_json_holds_every_option(nearfield, calibrated):
     found = nearfield(*PLAN, *calibrated, "--json").json
     assert len(found["options"]) == 8
     assert found["take"] in found["options"]
+    assert found["here"]["count"] == 1
 
 
 @pytest.mark.parametrize(
