@@ -40,7 +40,8 @@ class Maker:
             self.parts += len(wanted)
             self.kept += len(wanted) - len(todo)
             facts |= {"tasks": len(wanted), "kept": len(wanted) - len(todo)}
-            run_tasks(self.client, stage, [one.task for one in todo])
-            written = sum(one.path.stat().st_size for one in todo)
-            facts |= {"bytes": written, "bytes_per_recording": written // self.run.config.n}
+            traffic = run_tasks(self.client, stage, [one.task for one in todo])
+            facts |= {"bytes_read": traffic.read, "bytes_written": traffic.written}
+            moved = traffic.read + traffic.written
+            facts["bytes_per_recording"] = round(moved / self.run.config.n)
         return [one.path for one in wanted]

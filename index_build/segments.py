@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from nearfield.errors import DamagedArtefact, MissingFile, disk_errors
 from nearfield.files import TEMPORARY_MARK
+from nearfield.traffic import note_read, note_written
 
 MAGIC = b"NFSEGS01"
 TAIL = 16
@@ -44,6 +45,7 @@ class Segments:
         found = np.fromfile(self.path, dtype, count, offset=offset)
         if found.size != count or zlib.crc32(found.data) != checksum:
             raise _damaged(self.path, f"{name} of segment {segment} fails its checksum")
+        note_read(found.nbytes)
         return found.reshape(shape)
 
 
@@ -69,6 +71,7 @@ def write_segments(
                 content = json.dumps(index).encode()
                 sizes = np.array([len(content), zlib.crc32(content)], "<u4")
                 stream.write(content + sizes.tobytes() + MAGIC)
+                note_written(stream.tell())
             temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -91,6 +94,7 @@ def open_segments(path: Path) -> Segments:
         raise _damaged(path, "it is cut short") from error
     if tail[8:] != MAGIC or zlib.crc32(content) != checksum:
         raise _damaged(path, "its index can't be read")
+    note_read(length + TAIL)
     index = json.loads(content)
     entries = {(entry[0], entry[1]): tuple(entry[2:]) for entry in index["arrays"]}
     return Segments(path, index["fingerprint"], index["facts"], entries)

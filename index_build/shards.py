@@ -27,6 +27,7 @@ from nearfield.files import atomic_path
 from nearfield.manifest import read_manifest, write_manifest
 from nearfield.neighbours import EMPTY, NeighbourTable, read_part_rows, write_part
 from nearfield.space import Float32s, Int32s, SpaceName
+from nearfield.traffic import note_read, note_written
 
 PR_SET_PDEATHSIG = 1
 """From Linux' prctl.h."""
@@ -76,6 +77,7 @@ def exact_part(vectors: str, block: tuple[int, int], task: PartTask, *, threads:
     """Task: exact lists of the rows `block` against all of the file `vectors`."""
     use_threads(threads)
     everything = np.load(vectors, mmap_mode="r", allow_pickle=False)
+    note_read(everything.nbytes)
     rows = np.arange(*block, dtype=np.int32)
     neighbours, distances = exact_search(
         everything[slice(*block)], everything, task.k, space=task.space, own_rows=rows
@@ -102,6 +104,9 @@ def shard_part(directory: str, method: str, task: PartTask, *, threads: int) -> 
         if done.returncode < 0:
             cause = [f"killed by {signal.Signals(-done.returncode).name}"]
         raise ShardFailed(f"{method} on {directory}: {cause[0]}")
+    # the child counts nothing for us: it reads the whole shard and writes the part
+    note_read(sum(file.stat().st_size for file in Path(directory).glob("*.npy")))
+    note_written(Path(task.part).stat().st_size)
     return task.part
 
 
@@ -117,6 +122,7 @@ def merged_part(
     table = merge_parts((read_part_rows(Path(part), *block) for part in parts), *block, task.k)
     short = np.flatnonzero((table.neighbours == EMPTY).any(axis=1))
     if len(short):
+        note_read(everything.nbytes)
         table.neighbours[short], table.distances[short] = exact_search(
             everything[table.rows[short]],
             everything,

@@ -48,6 +48,7 @@ from index_build.selfjoin import (
 from nearfield.manifest import fingerprint
 from nearfield.neighbours import EMPTY, NeighbourTable, write_part
 from nearfield.space import Float32s, Int32s, SpaceName, pair_distances
+from nearfield.traffic import note_read
 
 GROUPING_SAMPLE = 32_768
 """Points whose visits decide which cells share a shard."""
@@ -101,6 +102,7 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
     """
     every = np.arange(work.n, dtype=np.int32)
     points = points_of(work.mapped(), every, work.seed)
+    note_read(points.vectors.nbytes)  # the sample is compared with all
     sample = drawn_sample(points, work.k, seed=work.seed, threads=threads)
     points = replace(points, careful=needs_care(points, sample))
     plan = choose_plan(points, sample, work.recall, seed=work.seed, threads=threads)
@@ -137,6 +139,7 @@ def block_task(work: Work, number: int, *, threads: int) -> None:
     """Task: a block of rows, cut by shard: 2 s are shard s' residents, 2 s + 1 its guests."""
     plan, first = work.plan(), number * work.sizes.block_rows
     vectors = np.array(work.mapped()[first : first + work.sizes.block_rows])
+    note_read(vectors.nbytes)
     rows = np.arange(len(vectors), dtype=np.int32)
     points = _points(plan, vectors, rows)
     cells = partition(
@@ -218,6 +221,7 @@ def sweep_task(work: Work, number: int, *, threads: int) -> None:
 
 def _swept(work: Work, rows: Int32s, threads: int) -> tuple[Int32s, Float32s]:
     points = _points(work.plan(), work.mapped(), np.arange(work.n, dtype=np.int32))
+    note_read(points.vectors.nbytes)
     found = nearest_points(points, rows, work.k, threads=threads)
     lengths = pair_lengths(
         points, np.repeat(rows, work.k), found.points.ravel(), space=work.space, threads=threads

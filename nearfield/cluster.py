@@ -20,6 +20,7 @@ from distributed import Client, LocalCluster, as_completed
 from nearfield.clusters.connection import connection
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
 from nearfield.progress import progress
+from nearfield.traffic import Traffic, counted
 
 RETRIES = 1
 CONNECT_TIMEOUT_S = 30
@@ -141,25 +142,30 @@ def _remote(named: str) -> Iterator[Client]:
         yield client
 
 
-def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> None:
-    """Run all tasks; what they make lies in files, so what they return is dropped.
+def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> Traffic:
+    """Run all tasks; what they make lies in files, so of what they return only traffic counts.
+
+    The bytes that finished tasks read and wrote; those of tries that failed aren't known.
 
     Native threads are shared out: a task gets more when there are fewer tasks than cores. One
     failed task doesn't stop the others: all run, then `ShardFailed` lists the failed ones.
     """
+    traffic = Traffic()
     if not tasks:
-        return
+        return traffic
     threads = _threads_per_task(client, len(tasks))
     failed: list[str] = []
     futures = {
         client.submit(
-            task.function, *task.arguments, threads=threads, retries=RETRIES, pure=False
+            _counting, task.function, *task.arguments, threads=threads, retries=RETRIES, pure=False
         ): task
         for task in tasks
     }
     with progress(title, len(tasks), "tasks") as advance:
         for future in as_completed(futures):
-            if future.status != "finished":
+            if future.status == "finished":
+                traffic += future.result()
+            else:
                 failed.append(f"{futures[future].name}: {future.exception()}")
             future.release()
             advance(1)
@@ -169,6 +175,13 @@ def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> None:
             + "\n  ".join(failed)
             + "\nWhat was finished is kept: run the same command again to try the rest"
         )
+    return traffic
+
+
+def _counting(function: Callable[..., Any], *arguments: Any, threads: int) -> Traffic:
+    with counted() as traffic:
+        function(*arguments, threads=threads)
+    return traffic
 
 
 def _threads_per_task(client: Client, tasks: int) -> int:

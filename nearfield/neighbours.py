@@ -15,6 +15,7 @@ from nearfield.files import atomic_path
 from nearfield.hdf5 import new_dataset, new_file, stored_bytes
 from nearfield.manifest import Manifest, read_manifest, write_manifest
 from nearfield.space import Float32s, Int32s
+from nearfield.traffic import note_read, note_written
 
 PART_KIND = "neighbour part"
 PART_FORMAT_VERSION = 1
@@ -48,6 +49,7 @@ def write_part(path: Path, table: NeighbourTable, *, fingerprint: str) -> Manife
     """
     with atomic_path(path) as temporary:
         _write(temporary, table)
+        note_written(temporary.stat().st_size)
         written = _read(temporary)
         if not all(
             np.array_equal(getattr(table, name), getattr(written, name))
@@ -81,7 +83,8 @@ def read_part_rows(path: Path, first: int, stop: int) -> NeighbourTable:
         with h5py.File(path, "r") as file:
             rows = file["rows"][...]
             low, high = np.searchsorted(rows, (first, stop))
-            lists = (file[name][low:high] for name in ("neighbours", "distances"))
+            lists = [file[name][low:high] for name in ("neighbours", "distances")]
+            note_read(rows.nbytes + sum(array.nbytes for array in lists))
             return NeighbourTable(rows[low:high], *lists)
     except OSError as error:
         raise DamagedArtefact(

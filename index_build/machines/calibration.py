@@ -13,7 +13,7 @@ from typing import Any
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 from nearfield.files import write_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STAGES: dict[str, tuple[str, ...]] = {
     "collapse": ("collapse",),
     "plan": ("plan", "sample"),
@@ -42,7 +42,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Observation:
-    """One run: n rows on `cores` cores; seconds by stage, bytes that the build wrote for others."""
+    """One run: n rows on `cores` cores; seconds by stage, bytes that tasks read and wrote."""
 
     n: int
     cores: int

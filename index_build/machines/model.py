@@ -30,7 +30,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Model:
-    """`start_s` once per run; stages by name; bytes that tasks hand each other, per row."""
+    """`start_s` once per run; stages by name; bytes that tasks read and write, per row."""
 
     start_s: float
     stages: Mapping[str, Stage]
@@ -101,11 +101,11 @@ def predicted(model: Model, n: int, cluster: Cluster) -> Prediction:
 
 
 def bytes_moved(model: Model, n: int, machines: int) -> float:
-    """Bytes over the network: what tasks hand each other through the shared folder, both ways.
+    """Bytes over the network: what the tasks of all machines but one read and write.
 
-    One machine moves nothing. Of several, each writes to and reads from the one with the folder.
+    The shared folder is on that one, so one machine moves nothing.
     """
-    return 2 * model.bytes_per_row * n * (machines - 1) / machines
+    return model.bytes_per_row * n * (machines - 1) / machines
 
 
 def network_s(model: Model, n: int, cluster: Cluster) -> float:

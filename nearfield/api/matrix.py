@@ -23,7 +23,11 @@ SEED = 0
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did. `kept` of `parts` were there from an interrupted run; `made` False: all."""
+    """What a build did. `kept` of `parts` were there from an interrupted run; `made` False: all.
+
+    bytes_per_recording: what tasks read from and wrote to the folder that hosts share, interrupted
+    runs included.
+    """
 
     run: Path
     matrix: Path
@@ -36,6 +40,7 @@ class BuildReport:
     kept: int
     made: bool
     seconds: Mapping[str, float]
+    bytes_per_recording: int
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,7 @@ def _report(run: Run, facts: Mapping[str, Any], *, made: bool) -> BuildReport:
         kept=facts["kept"] if made else facts["parts"],
         made=made,
         seconds={step["step"]: step["seconds"] for step in run.steps()},
+        bytes_per_recording=sum(step.get("bytes_per_recording", 0) for step in run.steps()),
     )
 
 

@@ -243,7 +243,7 @@ def observed(data: Float32s, folder: Path, wanted: Planned, n: int, cores: int) 
         peak = max(peak, _run_on(command, cores))
     steps = open_run(folder / "run").steps()
     seconds = seconds_by_stage(steps, time.monotonic() - started)
-    moved = sum(int(step.get("bytes", 0)) for step in steps)
+    moved = sum(step.get("bytes_read", 0) + step.get("bytes_written", 0) for step in steps)
     shutil.rmtree(folder)
     return Observation(n, cores, seconds, moved, peak)
 

@@ -106,6 +106,7 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
             ("parts", f"{report.parts}; {kept}"),
             ("recall", f"about {report.recall_estimate:.4f} on the build's own sample"),
             *((f"  {name}", f"{seconds:.1f} s") for name, seconds in report.seconds.items()),
+            ("moved", f"{size(report.bytes_per_recording)} a recording, to and from files"),
             ("next", f"nearfield verify {shlex.quote(str(report.run))}"),
         ]
     )

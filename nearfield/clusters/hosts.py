@@ -152,7 +152,7 @@ def _checked_hosts(shell: Shell) -> dict[str, int]:
                 f"{host.name} has {', '.join(differing)}: tasks are sent as code, so all hosts "
                 "need the same versions; install with constraints.txt"
             )
-        return min(host.cores or facts["cores"], facts["cores"])
+        return host.workers or min(host.cores or facts["cores"], facts["cores"])
 
     hosts = shell.inventory.hosts
     return dict(zip((host.name for host in hosts), _everywhere(hosts, check), strict=True))

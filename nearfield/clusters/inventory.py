@@ -21,8 +21,9 @@ ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]*")
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One host. `address`: how the other hosts reach it; `ssh`: how this machine does (default
     the same). `cores` limits workers and their threads, `memory` ("12GiB") what they may use
-    together. `interface`: bind to it instead of to `address`. `host_key`: as in known_hosts,
-    type and key.
+    together. `workers`: processes, default one per core; with more, some compute while others wait
+    for a shared folder. `interface`: bind to it instead of to `address`. `host_key`: as in
+    known_hosts, type and key.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ssh: str | None = None
     port: int = 22
     cores: int | None = None
+    workers: int | None = None
     memory: str | None = None
     interface: str | None = None
     host_key: str | None = None
@@ -140,6 +142,7 @@ def _problems(inventory: Inventory) -> list[str]:
             for text in texts
             if text is not None and not ADDRESS.fullmatch(text)
         ]
-        if host.cores is not None and host.cores < 1:
-            found.append(f"{host.name} has {host.cores} cores")
+        for what, count in (("cores", host.cores), ("workers", host.workers)):
+            if count is not None and count < 1:
+                found.append(f"{host.name} has {count} {what}")
     return found

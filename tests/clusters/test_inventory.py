@@ -61,6 +61,7 @@ def test_what_is_written_is_read_again(tmp_path):
         ('name = "w1"', 'name = "head"', "two hosts"),
         ('name = "weekly"', 'name = "Weekly Run"', "lower-case"),
         ("cores = 3", "cores = 0", "0 cores"),
+        ("cores = 3", "workers = 0", "0 workers"),
         ("cores = 3", "colour = 3", "colour"),
         ("10.0.0.2", "-oProxyCommand=evil", "no name or address"),
         ("10.0.0.2", "a b; rm", "no name or address"),
