@@ -93,17 +93,10 @@ class Lab:
     def mend(self, name):
         _ip("-n", self.space(name), "link", "set", "eth0", "up")
 
-    def shape(self, name, *words):
-        """Both directions of a host's link, as words of tc."""
-        for space, device in ((self.space(name), "eth0"), (self.space("net"), f"v{name}")):
-            command = ["tc", "-n", space, "qdisc", "add", "dev", device, "root", *words]
-            subprocess.run(command, check=True, capture_output=True)
-
-    def bytes_sent(self, name):
-        """What left the host's interface, in bytes."""
-        return int(
-            self.on(name, "cat", "/sys/class/net/eth0/statistics/tx_bytes", mounted=True).stdout
-        )
+    def bytes_sent(self, name, device):
+        """What left a host's interface, in bytes."""
+        path = f"/sys/class/net/{device}/statistics/tx_bytes"
+        return int(self.on(name, "cat", path, mounted=True).stdout)
 
     def pids(self, name, containing=""):
         """Processes of the host whose command line holds the text."""

@@ -12,7 +12,6 @@ DIR/hosts.jsonl; the digest tells whether both cases gave the same lists.
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import socket
@@ -28,6 +27,7 @@ from benchmark.selfjoin_ladder import machine
 from benchmark.selfjoin_workers import digest, prepared_vectors
 from nearfield import api
 from tests.clusters.lab import Lab
+from tests.clusters.slow_link import DEVICE
 
 HERE, THERE = "10.87.0.1", "10.87.0.2"
 FILES_PORT = 5115
@@ -50,6 +50,7 @@ def main():
     parser.add_argument("--delay-ms", type=float, default=1)
     parser.add_argument("--cases", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--processes", type=int, default=1, help="worker processes per core")
+    parser.add_argument("--cores", nargs=2, default=["0", "1"], help="of each host")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     folder = asked.out.resolve() / "folder"
@@ -57,7 +58,9 @@ def main():
     prepared_vectors(folder, asked.rows, asked.dims)
     shutil.rmtree(asked.out / "lab", ignore_errors=True)
     with Lab(
-        asked.out.resolve() / "lab", ("client", "here", "there"), {"here": "0", "there": "1"}
+        asked.out.resolve() / "lab",
+        ("client", "here", "there"),
+        dict(zip(("here", "there"), asked.cores, strict=True)),
     ) as lab:
         for case in asked.cases:
             line = json.dumps(measured(lab, folder, asked, case) | {"machine": machine()})
@@ -68,7 +71,7 @@ def main():
 
 def measured(lab, folder, asked, workers):
     """One case: warmed up with few rows, then built once."""
-    with linked(lab, asked) as link, served(lab):
+    with linked(lab, asked) as sent, served(lab):
         inventory = inventory_of(lab, workers, asked.processes)
         if workers == 2:
             mount(lab, folder)
@@ -77,9 +80,9 @@ def measured(lab, folder, asked, workers):
             connection = inventory.with_suffix(".cluster") / "cluster.toml"
             prepared_vectors(folder / "warm", min(asked.rows, 50_000), asked.dims)
             build(lab, folder / "warm", asked, connection)
-            before = link.bytes()
+            before = sent()
             seconds = build(lab, folder, asked, connection)
-            crossed = [end - start for start, end in zip(before, link.bytes(), strict=True)]
+            crossed = [end - start for start, end in zip(before, sent(), strict=True)]
         finally:
             nearfield(lab, "cluster", "down", inventory)
             if workers == 2:
@@ -134,24 +137,9 @@ def inventory_of(lab, workers, processes):
     return path
 
 
-class Link:
-    """The wire between both hosts."""
-
-    def __init__(self, lab):
-        self.lab = lab
-
-    def bytes(self):
-        """What has left each host by it, so far: here, there."""
-        return [
-            int(self.lab.on(name, "cat", "/sys/class/net/wire0/statistics/tx_bytes",
-                            mounted=True).stdout)
-            for name in ("here", "there")
-        ]  # fmt: skip
-
-
 @contextmanager
 def linked(lab, asked):
-    """The link, for the block."""
+    """The link, for the block; yields a function that says what has left each host by it."""
     command = [sys.executable, "-m", "tests.clusters.slow_link", lab.space("here"), HERE,
                lab.space("there"), THERE, "--mbit", str(asked.mbit),
                "--delay-ms", str(asked.delay_ms)]  # fmt: skip
@@ -159,7 +147,7 @@ def linked(lab, asked):
     try:
         if process.stdout.readline() != "ready\n":
             raise SystemExit("the link could not be made")
-        yield Link(lab)
+        yield lambda: [lab.bytes_sent(name, DEVICE) for name in ("here", "there")]
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
@@ -214,5 +202,6 @@ if __name__ == "__main__":
     if "--serve" in sys.argv:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         serve()
-    os.environ.pop("PYTHONPATH", None)
+    # ended from outside it must leave no host behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main()

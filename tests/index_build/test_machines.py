@@ -76,7 +76,7 @@ class TestModel:
     def test_bytes_cross_the_network_between_machines_only(self):
         model = fitted(calibration())
         assert bytes_moved(model, 10**6, 1) == 0
-        assert bytes_moved(model, 10**6, 4) == 2 * 1000 * 10**6 * 3 / 4
+        assert bytes_moved(model, 10**6, 4) == 1000 * 10**6 * 3 / 4
 
     @pytest.mark.parametrize(
         "runs",
