@@ -63,7 +63,7 @@ def read_job(path: Path) -> Job:
 
 def push(job: Job, machines: MachineSettings, shell: Shell, state: Path) -> None:
     """Send job file, sources, and what an interrupted run left here to resume from."""
-    inputs = _inputs(job)
+    inputs = inputs_of(job)
     head, place = shell.inventory.scheduler, f"{machines.folder}/job/"
     for local, there in inputs.items():
         slash = "/" if local.is_dir() else ""
@@ -78,6 +78,19 @@ def push(job: Job, machines: MachineSettings, shell: Shell, state: Path) -> None
     if kept:
         relative = [f"{job.folder}/./{path.relative_to(job.folder)}" for path in kept]
         remote.copy_to(shell, head, relative, f"{place}{WORK}/", "--relative")
+
+
+def to_send(job: Job) -> list[tuple[str, int]]:
+    """The inputs that `push` sends, with their bytes. Raises `UsageError` for one that isn't."""
+    return [
+        (str(path), sum(file.stat().st_size for file in files_of(path))) for path in inputs_of(job)
+    ]
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or all files in the folder."""
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file for file in found if file.is_file()]
 
 
 def follow(machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S) -> dict[str, Any]:
@@ -113,11 +126,19 @@ def follow(machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S) -
         time.sleep(poll_s)
 
 
-def fetch(job: Job, machines: MachineSettings, shell: Shell) -> None:
-    """Bring vectors and runs here, finished or not; what is here already isn't sent again."""
+def fetch(
+    job: Job, machines: MachineSettings, shell: Shell, *, dry_run: bool = False
+) -> list[tuple[str, int]]:
+    """Bring vectors and runs here, finished or not; what is here already isn't sent again.
+
+    The files that came, with their bytes; with `dry_run` those that would.
+    """
     source = f"{machines.folder}/job/{WORK}/"
-    words = ("--exclude=/postgres", "--exclude=.lock", "--exclude=.*.partial-*")
-    remote.copy_from(shell, shell.inventory.scheduler, source, job.folder, *words)
+    words = ["--exclude=/postgres", "--exclude=.lock", "--exclude=.*.partial-*"]
+    words += ["--out-format=%l %n", *(["--dry-run"] if dry_run else [])]
+    said = remote.copy_from(shell, shell.inventory.scheduler, source, job.folder, *words)
+    pairs = [line.split(" ", 1) for line in said.splitlines()]
+    return [(name, int(size)) for size, name in pairs if not name.endswith("/")]
 
 
 def fetched_run(job: Job, report: dict[str, Any]) -> Path:
@@ -144,7 +165,7 @@ def _unfinished(job: Job) -> list[Path]:
             if not (path.parent / "verification.json").exists()]  # fmt: skip
 
 
-def _inputs(job: Job) -> dict[Path, str]:
+def inputs_of(job: Job) -> dict[Path, str]:
     """Every input file or folder, and its place below the job's folder on the head."""
     found: dict[Path, str] = {}
     settings = job.settings.ingest

@@ -66,21 +66,36 @@ def status(machines: MachinesOption = DEFAULT, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def run(job: JobArgument, machines: MachinesOption = DEFAULT, as_json: AsJson = False) -> None:
+def run(
+    job: JobArgument,
+    machines: MachinesOption = DEFAULT,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Run the job on the machines that are up, until it ends; again: watch the one that runs."""
     settings = read_settings(machines)
+    if dry_run:
+        _print_files(jobs.to_send(jobs.read_job(job)), as_json=as_json)
+        _say_cost(fleet.status(settings))
+        return
     report = rebuilding.run_on_machines(settings, jobs.read_job(job))
     _print(report, as_json=as_json)
     _say_cost(fleet.status(settings))
 
 
 @app.command()
-def fetch(job: JobArgument, machines: MachinesOption = DEFAULT) -> None:
+def fetch(
+    job: JobArgument,
+    machines: MachinesOption = DEFAULT,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Bring vectors and runs from the head to the job's folder, finished or not."""
     settings = read_settings(machines)
     read = jobs.read_job(job)
-    jobs.fetch(read, settings, fleet.shell_of(settings))
-    print(f"fetched to {read.folder}")
+    found = jobs.fetch(read, settings, fleet.shell_of(settings), dry_run=dry_run)
+    _print_files(found, as_json=as_json)
+    print(f"{'would fetch' if dry_run else 'fetched'} to {read.folder}", file=sys.stderr)
     _say_cost(fleet.status(settings))
 
 
@@ -168,6 +183,10 @@ def _print_fleet(found: Fleet, *, as_json: bool) -> None:
         runs = sorted({one.run for one in found.others})
         print(f"machines of other runs exist: {', '.join(runs)}", file=sys.stderr)
     _say_cost(found)
+
+
+def _print_files(found: list[tuple[str, int]], *, as_json: bool) -> None:
+    _print([{"file": name, "bytes": size} for name, size in found], as_json=as_json)
 
 
 def _say_cost(found: Fleet) -> None:

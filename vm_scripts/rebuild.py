@@ -23,7 +23,17 @@ from nearfield.files import write_bytes
 from nearfield.lock import locked
 from nearfield.manifest import fingerprint
 from vm_scripts import fleet, remote
-from vm_scripts.jobs import BY_CODE, Job, fetch, fetched_run, follow, push, read_job
+from vm_scripts.jobs import (
+    BY_CODE,
+    Job,
+    fetch,
+    fetched_run,
+    files_of,
+    follow,
+    inputs_of,
+    push,
+    read_job,
+)
 from vm_scripts.settings import MachineSettings
 
 DSN_VARIABLE = "NEARFIELD_DSN"
@@ -163,13 +173,10 @@ def _fetched(machines: MachineSettings, job: Job) -> dict[str, Any] | None:
 
 def _mark(job: Job) -> str:
     """Changes when the job file or a source does."""
-    from vm_scripts.jobs import _inputs
-
     found = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for path in _inputs(job)
-        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
-        if file.is_file()
+        for path in inputs_of(job)
+        for file in files_of(path)
     ]
     return fingerprint(files=found, settings=repr(job.settings))
 

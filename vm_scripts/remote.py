@@ -163,13 +163,12 @@ def copy_to(shell: Shell, host: Host, sources: list[str], target: str, *words: s
     _rsync(shell, host, [*words, "--", *sources, f"{_place(host)}:{target}"])
 
 
-def copy_from(shell: Shell, host: Host, source: str, target: Path, *words: str) -> None:
-    """Copy a folder's content from the host."""
-    target.mkdir(parents=True, exist_ok=True)
-    _rsync(shell, host, [*words, "--", f"{_place(host)}:{source}", f"{target}/"])
+def copy_from(shell: Shell, host: Host, source: str, target: Path, *words: str) -> str:
+    """Copy a folder's content from the host; what rsync says, if it is asked to say something."""
+    return _rsync(shell, host, [*words, "--", f"{_place(host)}:{source}", f"{target}/"])
 
 
-def _rsync(shell: Shell, host: Host, words: list[str]) -> None:
+def _rsync(shell: Shell, host: Host, words: list[str]) -> str:
     ssh = shlex.join(["ssh", *shell.options(host)])
     command = ["rsync", "-a", "--mkpath", "--partial", "-e", ssh, *words]
     try:
@@ -178,6 +177,7 @@ def _rsync(shell: Shell, host: Host, words: list[str]) -> None:
         raise UsageError("no rsync here: install rsync") from error
     if done.returncode:
         raise Infrastructure(f"copying to or from {host.name} failed: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
 def _place(host: Host) -> str:

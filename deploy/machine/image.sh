@@ -14,9 +14,9 @@ source=$(cd "$(dirname "$0")/../.." && pwd)
 out=$(realpath -m "${1:?expected a folder for the image}")
 root=$out/root
 venv=/opt/nearfield/venv
-packages=linux-image-cloud-amd64,cloud-init,openssh-server,systemd-sysv,sudo,rsync,dbus,udev,kmod
-packages=$packages,nfs-kernel-server,nfs-common,python3,python3-venv,iproute2,ifupdown
-packages=$packages,isc-dhcp-client,netbase,ca-certificates,libpam-systemd
+packages="linux-image-cloud-amd64 cloud-init openssh-server systemd-sysv sudo rsync dbus udev kmod
+  nfs-kernel-server nfs-common python3 python3-venv iproute2 ifupdown isc-dhcp-client netbase
+  ca-certificates libpam-systemd"
 
 in_root() {
   # kernels and bytecode as the machine will want them
@@ -25,8 +25,15 @@ in_root() {
 }
 
 system() {
-  if [ ! -e "$root/boot" ] || [ -d "$root/debootstrap" ]; then
-    debootstrap --variant=minbase --include="$packages" "$release" "$root" "$mirror"
+  if [ ! -e "$out/packages.done" ]; then
+    debootstrap --variant=minbase "$release" "$root" "$mirror"
+    printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # no service starts in here
+    chmod +x "$root/usr/sbin/policy-rc.d"
+    in_root apt-get -qq update
+    # shellcheck disable=SC2086  # a list
+    in_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $packages
+    rm "$root/usr/sbin/policy-rc.d"
+    touch "$out/packages.done"
   fi
   echo "/dev/vda / ext4 errors=remount-ro 0 1" >"$root/etc/fstab"
   echo "datasource_list: [NoCloud, None]" >"$root/etc/cloud/cloud.cfg.d/90-nearfield.cfg"
@@ -38,7 +45,7 @@ system() {
 environment() {
   if [ ! -d "$out/wheels" ]; then
     python3 -m pip wheel --quiet -c "$source/constraints.txt" -w "$out/.wheels" \
-      "$source[machines]"
+      "${source}[machines]"
     mv "$out/.wheels" "$out/wheels"
   fi
   rm -rf "$root$venv" "$root/wheels"
@@ -58,6 +65,7 @@ kernels() {
   mount -t tmpfs tmpfs "$root/dev/shm"
   trap 'umount "$root/proc" "$root/dev/shm"' EXIT
   rm -rf "$root/var/cache/nearfield"
+  # shellcheck disable=SC2016  # the shell inside expands it
   in_root sh -ec 'mkdir -p /tmp/warm && cd /tmp/warm
 python -c "import numpy as np; r = np.random.default_rng(0); \
 [np.save(f\"{n}.npy\", r.standard_normal((n, d)).astype(np.float32)) for n, d in ((500, 8), (20000, 4))]"

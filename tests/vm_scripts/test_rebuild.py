@@ -184,3 +184,38 @@ def test_a_dry_run_makes_nothing_and_says_the_price(cloud, place):
     assert code == 0, err
     assert "0.021" in out
     assert created(cloud) == 0
+
+
+def said(place, *words):
+    process = start(place, *words)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "EUR so far" in err
+    return json.loads(out)
+
+
+def test_the_steps_one_by_one_say_what_they_would_do(cloud, place, machine):
+    assert [one["exists"] for one in json.loads(dry(place, "up"))] == [False]
+    said(place, "up", "--json")
+    (sent,) = said(place, "run", "job.toml", "--dry-run", "--json")
+    assert sent == {"file": str(place / "v.npy"), "bytes": (place / "v.npy").stat().st_size}
+    report = said(place, "run", "job.toml", "--json")
+    would = said(place, "fetch", "job.toml", "--dry-run", "--json")
+    matrix = f"runs/{Path(report['run']).name}/matrix.h5"
+    assert matrix in {one["file"] for one in would}
+    assert not (place / "runs").exists()
+    assert said(place, "fetch", "job.toml", "--json") == would
+    assert (place / matrix).stat().st_size == next(
+        one["bytes"] for one in would if one["file"] == matrix
+    )
+    assert said(place, "fetch", "job.toml", "--json") == []
+    assert len(json.loads(dry(place, "down"))) == 1
+    said(place, "down", "--json")
+    assert cloud.names() == []
+
+
+def dry(place, command):
+    process = start(place, command, "--dry-run", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out
