@@ -41,6 +41,10 @@ def collapse(vectors: Float32s) -> Collapsed:
     apart. Cost O(n d + n log n); memory O(n) and one block.
     """
     hashes = _hashes(vectors)
+    ordered = np.sort(hashes)
+    if (ordered[1:] != ordered[:-1]).all():
+        return apart(len(vectors))
+    del ordered
     _, lowest, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     lowest_of = lowest[inverse]
     rows = np.flatnonzero(lowest_of != np.arange(len(vectors)))
@@ -77,11 +81,19 @@ def expand(
         return neighbours[:, :columns], distances[:, :columns]
     out_rows = np.empty((len(rows), columns), np.int32)
     out_distances = np.empty((len(rows), columns), np.float32)
-    _expand(
-        rows, collapsed.group_of[rows], neighbours, distances,
-        collapsed.members, collapsed.starts, out_rows, out_distances,
-    )  # fmt: skip
+    expand_into(collapsed, rows, (neighbours, distances), (out_rows, out_distances))
     return out_rows, out_distances
+
+
+def expand_into(
+    collapsed: Collapsed,
+    rows: Int32s,
+    lists: tuple[Int32s, Float32s],
+    out: tuple[Int32s, Float32s],
+) -> None:
+    """As `expand`, of `lists` into the arrays `out` [m, min(k, n - 1)], which share no memory."""
+    groups = collapsed.group_of[rows]
+    _expand(rows, groups, *lists, collapsed.members, collapsed.starts, *out)
 
 
 def _hashes(vectors: Float32s) -> NDArray[np.uint64]:
@@ -93,11 +105,16 @@ def _hashes(vectors: Float32s) -> NDArray[np.uint64]:
 
 @numba.njit(cache=True)
 def _mixed(words: NDArray[np.uint32], weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    hashes = np.empty(len(words), np.uint64)
+    hashes, chains = np.empty(len(words), np.uint64), np.empty(4, np.uint64)
     for i in range(len(words)):
-        total = np.uint64(0)
+        # four chains, so that one multiplication needn't wait for the one before
+        chains[:] = 0
         for j in range(len(weights)):
-            total = (total ^ np.uint64(words[i, j])) * (weights[j] | np.uint64(1))
+            total = (chains[j & 3] ^ np.uint64(words[i, j])) * (weights[j] | np.uint64(1))
+            chains[j & 3] = total ^ (total >> np.uint64(29))
+        total = np.uint64(0)
+        for chain in range(4):
+            total = (total ^ chains[chain]) * (weights[0] | np.uint64(1))
             total ^= total >> np.uint64(29)
         hashes[i] = total
     return hashes
@@ -116,22 +133,27 @@ def _expand(  # noqa: PLR0913, PLR0917  (a compiled kernel takes arrays, not obj
 ) -> None:
     columns = out_rows.shape[1]
     for i in numba.prange(len(rows)):
-        # at most columns + 1 members of a group can matter: its lowest rows
-        found_rows = np.empty((columns + 1) * (neighbours.shape[1] + 1), np.int32)
-        found_distances = np.empty(len(found_rows), np.float32)
+        found, near = out_rows[i], out_distances[i]
         count = 0
         for j in range(-1, neighbours.shape[1]):
             group = groups[i] if j < 0 else neighbours[i, j]
             distance = np.float32(0) if j < 0 else distances[i, j]
-            if group < 0 or (count >= columns and distance > found_distances[count - 1]):
+            if group < 0 or (count == columns and distance > near[columns - 1]):
                 break
+            # at most columns + 1 members of a group can matter: its lowest rows
             for place in range(starts[group], min(starts[group + 1], starts[group] + columns + 1)):
-                if members[place] != rows[i]:
-                    found_rows[count] = members[place]
-                    found_distances[count] = distance
+                row = members[place]
+                if row == rows[i]:
+                    continue
+                at = count
+                if count == columns:
+                    at = columns - 1
+                    if distance > near[at] or row > found[at]:
+                        break
+                else:
                     count += 1
-        by_row = np.argsort(found_rows[:count], kind="mergesort")
-        order = by_row[np.argsort(found_distances[:count][by_row], kind="mergesort")]
-        for j in range(columns):
-            out_rows[i, j] = found_rows[order[j]]
-            out_distances[i, j] = found_distances[order[j]]
+                # groups come by distance, so only equally distant ones can be out of order
+                while at > 0 and near[at - 1] == distance and found[at - 1] > row:
+                    found[at], near[at] = found[at - 1], near[at - 1]
+                    at -= 1
+                found[at], near[at] = row, distance

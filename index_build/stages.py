@@ -11,7 +11,7 @@ changes nothing. Owns the files' arrays (docs/formats.md); refuses to schedule.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from index_build.selfjoin import (
     join_shard,
     lists_by,
     nearest_points,
-    needs_care,
     pair_lengths,
     panel_of,
     partition,
@@ -104,12 +103,10 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
     points = points_of(work.mapped(), every, work.seed)
     note_read(points.vectors.nbytes)  # the sample is compared with all
     sample = drawn_sample(points, work.k, seed=work.seed, threads=threads)
-    points = replace(points, careful=needs_care(points, sample))
     plan = choose_plan(points, sample, work.recall, seed=work.seed, threads=threads)
     arrays = {"sample": sample.points, "kth": _kth_distances(points, sample, work.space)}
     facts: dict[str, float] = {
         "scale": float(points.scale),
-        "careful": points.careful,
         "cells": 0,
         "expected": 1.0,
     }
@@ -233,8 +230,7 @@ def _swept(work: Work, rows: Int32s, threads: int) -> tuple[Int32s, Float32s]:
 
 
 def _points(plan: Segments, vectors: Float32s, rows: Int32s) -> Points:
-    scale, careful = np.float32(plan.facts["scale"]), bool(plan.facts["careful"])
-    return Points(frozen(vectors), rows, scale, careful)
+    return Points(frozen(vectors), rows, np.float32(plan.facts["scale"]))
 
 
 def _shard(work: Work, number: int, *, guests: bool) -> Shard:
@@ -254,7 +250,7 @@ def _shard(work: Work, number: int, *, guests: bool) -> Shard:
             first += len(piece)
     return Shard(
         numbers, centres, vectors, residents, others,
-        scale=plan.facts["scale"], careful=bool(plan.facts["careful"]),
+        scale=plan.facts["scale"],
     )  # fmt: skip
 
 

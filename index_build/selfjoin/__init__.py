@@ -8,14 +8,15 @@ no files, no cluster. `knn_matrix` does everything in one process. The steps, fo
 `settle`.
 """
 
+from index_build.selfjoin.border import partition
 from index_build.selfjoin.cells import Cells, Lists, cells_of, lists_by, starts_of
 from index_build.selfjoin.circular import circular_neighbours
 from index_build.selfjoin.finish import Pairs, finish, pair_lengths, settle
 from index_build.selfjoin.group import grouped_cells
 from index_build.selfjoin.join import NearLists, empty_lists, merge_lists
 from index_build.selfjoin.matrix import NeighbourMatrix, knn_matrix
-from index_build.selfjoin.nearest import panel_of, partition
-from index_build.selfjoin.plan import Plan, Sample, choose_plan, drawn_sample, needs_care
+from index_build.selfjoin.nearest import panel_of
+from index_build.selfjoin.plan import Plan, Sample, choose_plan, drawn_sample
 from index_build.selfjoin.points import Points, frozen, points_of
 from index_build.selfjoin.request import Report
 from index_build.selfjoin.shards import (
@@ -57,7 +58,6 @@ __all__ = [
     "lists_by",
     "merge_lists",
     "nearest_points",
-    "needs_care",
     "pair_lengths",
     "panel_of",
     "partition",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index_build.duplicates import Collapsed, collapse, expand
+from index_build.duplicates import Collapsed, collapse, expand_into
 from index_build.selfjoin.jit import kernel, run_parallel, summing_kernel
 from nearfield.space import Float32s, Int32s, SpaceName
 
@@ -102,11 +102,11 @@ def expand_in_place(groups: Collapsed, neighbours: Int32s, distances: Float32s, 
     """Turn the groups' lists in the first rows of both arrays [n, k] into lists of all rows."""
     # a group's number is at most any of its rows, so going down nothing is overwritten unread
     for stop in range(len(neighbours), 0, -block):
-        rows = np.arange(max(0, stop - block), stop, dtype=np.int32)
+        part = slice(max(0, stop - block), stop)
+        rows = np.arange(part.start, stop, dtype=np.int32)
         own = groups.group_of[rows]
-        neighbours[rows], distances[rows] = expand(
-            groups, rows, neighbours[own], distances[own], neighbours.shape[1]
-        )
+        lists = neighbours[own], distances[own]
+        expand_into(groups, rows, lists, (neighbours[part], distances[part]))
 
 
 def _walk_all(

@@ -1,7 +1,7 @@
 """The last step: distances by the definition, and lists in the order (distance, row).
 
-Distances are sums of squared differences in float64, rounded to float32 once; they agree with
-`nearfield.space.pair_distances` to the last bit or the one before it (the order of the sum).
+The join's squares are sums of squared differences in float64, rounded to float32 once; their roots
+agree with `nearfield.space.pair_distances` to the last bit or the one before it.
 Owns also the end of a join that was cut into shards: what several of them found for one point.
 """
 
@@ -10,16 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from index_build.selfjoin.cells import Int64s, lists_by
-from index_build.selfjoin.jit import kernel, run_parallel, summing_kernel
-from index_build.selfjoin.lanes import MASK_LANES
+from index_build.selfjoin.jit import kernel, run_parallel
+from index_build.selfjoin.lanes import MASK_LANES, apart_squared, float_of
 from index_build.selfjoin.points import Points
-from index_build.selfjoin.select import keep_smallest
+from index_build.selfjoin.select import PADDING, count_up_to, keep_smallest
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, SpaceName
 
 PAIRS = 1 << 18
 INFINITE = 0x7F800000
 """Bits of infinity."""
+LEAST, MOST = 2.0**-100, 2.0**100
+"""Between these a float32 holds all digits of a scaled square; others are computed anew."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,15 @@ def finish(
 ) -> None:  # fmt: skip
     """Turn lists of points [u, k] into final ones, in place, one group of points after the other.
 
-    `order`: groups of points that lie near each other, so that their neighbours stay in cache.
-    Empty places (-1, infinity) stay at the end.
+    `order`: groups of points, one after the other on each thread. Empty places (-1, infinity) stay
+    at the end.
     """
     half = space == "cosine"
 
     def one(group: int) -> None:
-        _finish(points.vectors, points.rows, order[group], neighbours, distances, half)
+        _finish(
+            points.vectors, points.rows, points.scale, order[group], neighbours, distances, half
+        )
 
     run_parallel(one, range(len(order)), threads)
 
@@ -60,7 +64,9 @@ def pair_lengths(
 
     def one(first: int) -> None:
         part = slice(first, first + PAIRS)
-        _lengths(points.vectors, points.rows, left[part], right[part], found[part], half)
+        _lengths(
+            points.vectors, points.rows, points.scale, left[part], right[part], found[part], half
+        )
 
     run_parallel(one, range(0, len(left), PAIRS), threads)
     return found
@@ -82,55 +88,87 @@ def settle(
     )  # fmt: skip
 
 
-@summing_kernel
+@kernel
 def squared_distance(vectors: Float32s, left: int, right: int) -> float:
     """Sum of squared differences of two rows in float64."""
-    total = 0.0
-    for t in range(vectors.shape[1]):
-        difference = np.float64(vectors[left, t]) - np.float64(vectors[right, t])
-        total += difference * difference
-    return total
+    d = vectors.shape[1]
+    return apart_squared(vectors, left * d, vectors, right * d, d)
 
 
 @kernel
-def _lengths(
-    vectors: Float32s, rows: Int32s, left: Int32s, right: Int32s, out: Float32s, half: bool
-) -> None:
+def final_distance(
+    vectors: Float32s, left: int, right: int, squared: np.float32, scale: np.float32, half: bool
+) -> np.float32:
+    """The distance of two rows, given its scaled square as the join rounded it."""
+    if LEAST < squared < MOST:
+        if half:
+            return np.float32(np.float64(squared) / 2 / (np.float64(scale) * np.float64(scale)))
+        return np.float32(np.sqrt(np.float64(squared)) / np.float64(scale))
+    total = squared_distance(vectors, left, right)
+    return np.float32(total / 2 if half else np.sqrt(total))
+
+
+@kernel
+def _lengths(  # noqa: PLR0913, PLR0917
+    vectors: Float32s, rows: Int32s, scale: np.float32, left: Int32s, right: Int32s,
+    out: Float32s, half: bool,
+) -> None:  # fmt: skip
     for i in range(len(left)):
         if right[i] < 0:
             out[i] = np.inf
             continue
-        total = squared_distance(vectors, rows[left[i]], rows[right[i]])
-        out[i] = total / 2 if half else np.sqrt(total)
+        one, other = rows[left[i]], rows[right[i]]
+        squared = np.float32(
+            squared_distance(vectors, one, other) * np.float64(scale) * np.float64(scale)
+        )
+        out[i] = final_distance(vectors, one, other, squared, scale, half)
 
 
 @kernel
-def _finish(
-    vectors: Float32s, rows: Int32s, group: Int32s,
+def _finish(  # noqa: PLR0913, PLR0917
+    vectors: Float32s, rows: Int32s, scale: np.float32, group: Int32s,
     neighbours: Int32s, distances: Float32s, half: bool,
 ) -> None:  # fmt: skip
     k = neighbours.shape[1]
-    exact = np.empty(k, np.float32)
+    final = np.empty(k, np.float32)
+    bits = np.full(-(-k // MASK_LANES) * MASK_LANES, PADDING, np.int32)
+    others = np.empty(k, np.int32)
     keys, ordered = np.empty(k, np.int64), np.empty(k, np.int64)
     for point in group:
         for j in range(k):
-            other = neighbours[point, j]
-            if other < 0:
-                exact[j] = np.inf
+            others[j] = other = neighbours[point, j]
+            final[j] = np.inf
+            if other >= 0:
+                final[j] = final_distance(
+                    vectors, rows[point], rows[other], distances[point, j], scale, half
+                )
+        # distances are not negative, so their bits order like numbers
+        bits[:k] = final.view(np.int32)
+        if not put_in_order(bits, final, others, distances[point], neighbours[point]):
+            for j in range(k):
                 # empty places need distinct keys
-                neighbours[point, j] = j
-                continue
-            total = squared_distance(vectors, rows[point], rows[other])
-            exact[j] = total / 2 if half else np.sqrt(total)
-        bits = exact.view(np.int32)
-        for j in range(k):
-            # distances are not negative, so their bits order like numbers
-            keys[j] = (np.int64(bits[j]) << 32) | np.int64(neighbours[point, j])
-        sort_keys(keys, ordered)
-        for j in range(k):
-            bits[j] = ordered[j] >> 32
-            distances[point, j] = exact[j]
-            neighbours[point, j] = EMPTY if bits[j] == INFINITE else ordered[j] & 0x7FFFFFFF
+                keys[j] = (np.int64(bits[j]) << 32) | np.int64(j if others[j] < 0 else others[j])
+            sort_keys(keys, ordered)
+            for j in range(k):
+                bits[0] = ordered[j] >> 32
+                distances[point, j] = float_of(bits[0])
+                neighbours[point, j] = EMPTY if bits[0] == INFINITE else ordered[j] & 0x7FFFFFFF
+
+
+@kernel
+def put_in_order(
+    bits: Int32s, values: Float32s, ids: Int32s, out_values: Float32s, out_ids: Int32s
+) -> bool:
+    """Sort values and ids by counting smaller ones, k^2 steps in vector instructions; False, and
+    nothing of use, where two values are equal.
+    """
+    k, ranks = len(values), 0
+    for j in range(k):
+        rank = count_up_to(bits, len(bits), bits[j]) - 1
+        ranks += rank
+        out_values[rank], out_ids[rank] = values[j], ids[j]
+    # equal ones share the rank of their last
+    return ranks == k * (k - 1) // 2
 
 
 @kernel

@@ -14,22 +14,40 @@ import numpy as np
 from index_build.selfjoin.cells import Cells, Int64s
 from index_build.selfjoin.jit import kernel, run_parallel
 from index_build.selfjoin.lanes import (
+    CACHE_LINE,
     COLUMNS,
     MASK_LANES,
+    NOWHERE,
     ROWS,
     exchange,
     lowest_bit,
-    passing,
+    passing_whole,
     prefetch,
 )
-from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, padded, squared_tile
 from index_build.selfjoin.points import Points
-from index_build.selfjoin.select import keep_smallest
+from index_build.selfjoin.rounded import (
+    OUTSIDE,
+    Rounded,
+    exact_squared,
+    reaching,
+    room_for_columns,
+    room_for_rows,
+    round_columns,
+    round_rows,
+    squared_reach,
+    steps_per_unit,
+    whole_aligned,
+    whole_tile,
+    widened,
+    worst_error,
+)
+from index_build.selfjoin.select import PADDING, keep_smallest, kth_bits, replace_largest
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 
 LOCKS = 4096
-CACHE_LINE = 16
+FEW = 12
+"""Up to so many new pairs are put into a list one by one."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,11 @@ def empty_lists(points: int, k: int) -> NearLists:
 def lists_in(points: Int32s, squared: Float32s) -> NearLists:
     """Lists without entries that live in the given arrays [u, k]."""
     points[:], squared[:] = EMPTY, np.inf
+    return unbegun_lists(points, squared)
+
+
+def unbegun_lists(points: Int32s, squared: Float32s) -> NearLists:
+    """Lists in the given arrays [u, k], for a join that begins them: nothing is in them yet."""
     limits = np.full(len(points), np.inf, np.float32)
     return NearLists(points, squared, limits, np.zeros(LOCKS, np.int32))
 
@@ -75,15 +98,16 @@ def buffer_places(k: int) -> int:
 
 
 def join_residents(points: Points, cells: Cells, lists: NearLists, cell: int) -> None:
-    """First phase for one cell."""
+    """First phase for one cell: begins the lists of its residents."""
     members = cells.residents[cell]
     if not len(members):
         return
-    d, width = points.vectors.shape[1], padded(len(members))
+    d = points.vectors.shape[1]
+    columns = room_for_columns(len(members), d)
     _residents(
-        points.careful, points.vectors, points.rows[members], members,
-        points.origin(cells.centres[cell]), points.scale,
-        aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
+        points.vectors, points.rows[members], members,
+        cells.centres[cell], points.scale,
+        room_for_rows(ROWS, d), columns, whole_aligned(ROWS * len(columns.norms)),
         lists.points, lists.squared, lists.limits,
     )  # fmt: skip
 
@@ -93,11 +117,12 @@ def join_visitors(points: Points, cells: Cells, lists: NearLists, cell: int) -> 
     members, visitors = cells.residents[cell], cells.visitors[cell]
     if not len(members) or not len(visitors):
         return
-    d, width, places = points.vectors.shape[1], padded(len(members)), buffer_places(lists.k)
+    d, places = points.vectors.shape[1], buffer_places(lists.k)
+    columns = room_for_columns(len(members), d)
     _visitors(
-        points.careful, points.vectors, points.rows[members], members,
-        points.rows[visitors], visitors, points.origin(cells.centres[cell]), points.scale,
-        aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
+        points.vectors, points.rows[members], members,
+        points.rows[visitors], visitors, cells.centres[cell], points.scale,
+        room_for_rows(ROWS, d), columns, whole_aligned(ROWS * len(columns.norms)),
         cells.first + cell, cells.home, cells.visited.starts, cells.visited.values, places,
         lists.points, lists.squared, lists.limits, lists.locks,
     )  # fmt: skip
@@ -105,32 +130,41 @@ def join_visitors(points: Points, cells: Cells, lists: NearLists, cell: int) -> 
 
 @kernel
 def _residents(  # noqa: PLR0913, PLR0917
-    careful: bool, vectors: Float32s, rows: Int32s, members: Int32s,
-    centre: Float32s, scale: np.float32,
-    panel: Float32s, column_norms: Float32s, queries: Float32s, lines: Float32s,
+    vectors: Float32s, rows: Int32s, members: Int32s, centre: Float32s, scale: np.float32,
+    queries: Rounded, columns: Rounded, lines: Int32s,
     out_points: Int32s, out_squared: Float32s, limits: Float32s,
 ) -> None:  # fmt: skip
-    d, size, k = vectors.shape[1], len(members), out_points.shape[1]
-    width = len(column_norms)
-    row_norms = np.empty(ROWS, np.float32)
+    size, k, width = len(members), out_points.shape[1], len(columns.norms)
+    kept = min(k, size - 1)
+    for member in members:
+        out_points[member, kept:], out_squared[member, kept:] = EMPTY, np.inf
     near_squared = np.empty(size + MASK_LANES, np.float32)
     near_points = np.empty(size, np.int32)
-    pack_columns(vectors, rows, 0, size, centre, scale, panel, column_norms)
-    for first in range(0, size, ROWS):
+    steps = steps_per_unit(squared_reach(vectors, rows, centre, scale))
+    slack = round_columns(vectors, rows, 0, size, centre, scale, steps, columns)
+    for first in range(0, size if kept else 0, ROWS):
         count = min(ROWS, size - first)
-        pack_rows(vectors, rows, first, count, centre, scale, queries, row_norms)
+        round_rows(vectors, rows, first, count, centre, scale, steps, queries, 0)
         for c in range(0, width, COLUMNS):
-            squared_tile(careful, queries, 0, d, panel, c, row_norms, column_norms, lines)
+            whole_tile(queries, 0, columns, c, lines)
         for r in range(count):
-            own, at, member = first + r, r * width, members[first + r]
-            # the last one takes the place of the point itself
-            near_squared[:size] = lines[at : at + size]
-            near_points[:size] = members
-            near_squared[own], near_points[own] = near_squared[size - 1], near_points[size - 1]
-            kept = min(k, size - 1)
-            if kept == 0:
-                continue
-            largest = keep_smallest(near_squared, near_points, size - 1, kept)
+            at, member = r * width, members[first + r]
+            lines[at + first + r] = PADDING
+            lines[at + size : at + width] = PADDING
+            bound = np.int32(OUTSIDE - 1)
+            if kept < size - 1:
+                kth = kth_bits(lines[at : at + width], width, kept)
+                bound = widened(np.int32(kth), queries.errors[r] + slack)
+            found = 0
+            for c in range(0, width, MASK_LANES):
+                hits = passing_whole(lines, at + c, NOWHERE, 0, bound)
+                while hits:
+                    j = c + lowest_bit(hits)
+                    hits &= hits - 1
+                    near_squared[found] = exact_squared(queries, r, columns, j, scale)
+                    near_points[found] = members[j]
+                    found += 1
+            largest = keep_smallest(near_squared, near_points, found, kept)
             out_squared[member, :kept] = near_squared[:kept]
             out_points[member, :kept] = near_points[:kept]
             if kept == k:
@@ -150,10 +184,15 @@ def merge_into(  # noqa: PLR0913, PLR0917
     for i in range(k):
         spare_squared[i] = out_squared[point, i]
         spare_points[i] = out_points[point, i]
-    for i in range(count):
-        spare_squared[k + i] = new_squared[i]
-        spare_points[k + i] = new_points[i]
-    limits[point] = keep_smallest(spare_squared, spare_points, k + count, k)
+    if count <= FEW:
+        limits[point] = replace_largest(
+            spare_squared, spare_points, k, new_squared, new_points, count
+        )
+    else:
+        for i in range(count):
+            spare_squared[k + i] = new_squared[i]
+            spare_points[k + i] = new_points[i]
+        limits[point] = keep_smallest(spare_squared, spare_points, k + count, k)
     for i in range(k):
         out_squared[point, i] = spare_squared[i]
         out_points[point, i] = spare_points[i]
@@ -184,12 +223,27 @@ def _merge_all(  # noqa: PLR0913, PLR0917
 
 
 @kernel
-def meet_elsewhere(cell: int, home: int, resident: int, starts: Int64s, visited: Int32s) -> bool:
-    """Whether a resident of `cell` visits the visitor's `home` and that home comes first."""
-    if home >= cell:
-        return False
-    for i in range(starts[resident], starts[resident + 1]):  # noqa: SIM110  (compiled)
-        if visited[i] == home:
+def earlier_visits(
+    cell: int, members: Int32s, starts: Int64s, visited: Int32s
+) -> tuple[Int64s, Int32s]:
+    """The visits of each member to cells that come before this one, as starts and values."""
+    begins, total = np.zeros(len(members) + 1, np.int64), 0
+    for j in range(len(members)):
+        total += starts[members[j] + 1] - starts[members[j]]
+    values, count = np.empty(total, np.int32), 0
+    for j in range(len(members)):
+        for i in range(starts[members[j]], starts[members[j] + 1]):
+            values[count] = visited[i]
+            count += visited[i] < cell
+        begins[j + 1] = count
+    return begins, values
+
+
+@kernel
+def meet_elsewhere(home: int, j: int, begins: Int64s, values: Int32s) -> bool:
+    """Whether member j visits the visitor's `home`, which comes first."""
+    for i in range(begins[j], begins[j + 1]):  # noqa: SIM110  (compiled)
+        if values[i] == home:
             return True
     return False
 
@@ -212,46 +266,50 @@ def fetch_ahead(
 
 @kernel
 def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
-    careful: bool, vectors: Float32s, rows: Int32s, members: Int32s,
-    visitor_rows: Int32s, visitors: Int32s,
-    centre: Float32s, scale: np.float32,
-    panel: Float32s, column_norms: Float32s, queries: Float32s, lines: Float32s,
+    vectors: Float32s, rows: Int32s, members: Int32s, visitor_rows: Int32s, visitors: Int32s,
+    centre: Float32s, scale: np.float32, queries: Rounded, columns: Rounded, lines: Int32s,
     cell: int, home: Int32s, starts: Int64s, visited: Int32s, places: int,
     out_points: Int32s, out_squared: Float32s, limits: Float32s, locks: Int32s,
 ) -> None:  # fmt: skip
-    d, size, width = vectors.shape[1], len(members), len(column_norms)
-    k = out_points.shape[1]
-    row_norms = np.empty(ROWS, np.float32)
-    column_limits = np.full(width, -1, np.float32)
-    counts = np.zeros(size, np.int32)
+    size, width, k = len(members), len(columns.norms), out_points.shape[1]
+    column_bounds = np.full(width, -1, np.int32)
+    column_limits, counts = np.empty(size, np.float32), np.zeros(size, np.int32)
     column_squared = np.empty((size, places), np.float32)
     column_points = np.empty((size, places), np.int32)
     row_squared, row_points = np.empty(places, np.float32), np.empty(places, np.int32)
     spare_squared = np.empty(k + places + MASK_LANES, np.float32)
     spare_points = np.empty(k + places, np.int32)
+    begins, values = earlier_visits(cell, members, starts, visited)
+    reach = max(
+        squared_reach(vectors, rows, centre, scale),
+        squared_reach(vectors, visitor_rows, centre, scale),
+    )
+    steps, worst = steps_per_unit(reach), worst_error(vectors.shape[1])
+    slack = round_columns(vectors, rows, 0, size, centre, scale, steps, columns)
     for j in range(size):
         column_limits[j] = limits[members[j]]
-    pack_columns(vectors, rows, 0, size, centre, scale, panel, column_norms)
+        column_bounds[j] = reaching(column_limits[j], steps, columns.errors[j] + worst)
     for first in range(0, len(visitors), ROWS):
         count = min(ROWS, len(visitors) - first)
-        pack_rows(vectors, visitor_rows, first, count, centre, scale, queries, row_norms)
+        round_rows(vectors, visitor_rows, first, count, centre, scale, steps, queries, 0)
         fetch_ahead(vectors, visitor_rows, visitors, first, out_points, out_squared)
         for c in range(0, width, COLUMNS):
-            squared_tile(careful, queries, 0, d, panel, c, row_norms, column_norms, lines)
+            whole_tile(queries, 0, columns, c, lines)
         for r in range(count):
             visitor, at, found = visitors[first + r], r * width, 0
-            limit = limits[visitor]
+            their_home, limit = home[visitor], limits[visitor]
+            bound = reaching(limit, steps, queries.errors[r] + slack)
             for c in range(0, width, MASK_LANES):
-                hits = passing(lines, at + c, column_limits, c, limit)
+                hits = passing_whole(lines, at + c, column_bounds, c, bound)
                 while hits:
                     j = c + lowest_bit(hits)
                     hits &= hits - 1
-                    resident, squared = members[j], lines[at + j]
-                    if meet_elsewhere(cell, home[visitor], resident, starts, visited):
+                    if their_home < cell and meet_elsewhere(their_home, j, begins, values):
                         continue
+                    squared = exact_squared(queries, r, columns, j, scale)
                     if squared <= limit:
                         row_squared[found] = squared
-                        row_points[found] = resident
+                        row_points[found] = members[j]
                         found += 1
                         if found == places:
                             merge_into(
@@ -260,17 +318,21 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
                                 out_points, out_squared, limits, locks,
                             )  # fmt: skip
                             limit, found = limits[visitor], 0
+                            bound = reaching(limit, steps, queries.errors[r] + slack)
                     if squared <= column_limits[j]:
                         column_squared[j, counts[j]] = squared
                         column_points[j, counts[j]] = visitor
                         counts[j] += 1
                         if counts[j] == places:
                             merge_into(
-                                resident, column_squared[j], column_points[j], places,
+                                members[j], column_squared[j], column_points[j], places,
                                 spare_squared, spare_points,
                                 out_points, out_squared, limits, locks,
                             )  # fmt: skip
-                            column_limits[j], counts[j] = limits[resident], 0
+                            column_limits[j], counts[j] = limits[members[j]], 0
+                            column_bounds[j] = reaching(
+                                column_limits[j], steps, columns.errors[j] + worst
+                            )
             if found:
                 merge_into(
                     visitor, row_squared, row_points, found, spare_squared, spare_points,

@@ -4,24 +4,23 @@ Owns the order of the steps and what is reported of them. Refuses files, cluster
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from index_build.duplicates import Collapsed, collapse
+from index_build.selfjoin.border import partition
 from index_build.selfjoin.cells import Cells
 from index_build.selfjoin.circular import circular_neighbours, expand_in_place, on_track
 from index_build.selfjoin.finish import finish
 from index_build.selfjoin.jit import run_parallel
-from index_build.selfjoin.join import NearLists, join_residents, join_visitors, lists_in
+from index_build.selfjoin.join import NearLists, join_residents, join_visitors, unbegun_lists
 from index_build.selfjoin.memory import Memory
-from index_build.selfjoin.nearest import partition
 from index_build.selfjoin.plan import (
     Plan,
     cell_size,
     choose_plan,
     drawn_sample,
-    needs_care,
 )
 from index_build.selfjoin.points import Points, points_of
 from index_build.selfjoin.products import join_products
@@ -140,7 +139,7 @@ def _joined(points: Points, groups: Collapsed, request: Request, report: Report)
     width = min(request.k, u - 1)
     neighbours[:u, width:], distances[:u, width:] = -1, np.inf
     if width:
-        lists = lists_in(neighbours[:u, :width], distances[:u, :width])
+        lists = unbegun_lists(neighbours[:u, :width], distances[:u, :width])
         _join_points(points, lists, request, report)
     if groups.any_equal:
         with report.phase("expand"):
@@ -151,7 +150,6 @@ def _joined(points: Points, groups: Collapsed, request: Request, report: Report)
 def _join_points(points: Points, lists: NearLists, request: Request, report: Report) -> None:
     with report.phase("plan"):
         sample = drawn_sample(points, lists.k, seed=request.seed, threads=request.threads)
-        points = replace(points, careful=needs_care(points, sample))
         plan = choose_plan(
             points, sample, request.recall, seed=request.seed, threads=request.threads,
             per_cell=request.memory.per_cell(len(points) // cell_size(lists.k)),
@@ -185,7 +183,7 @@ def _run_plan(
         run_parallel(lambda c: join_visitors(points, cells, lists, c), every, threads)
     with report.phase("fill"):
         short = np.flatnonzero(np.isinf(lists.limits)).astype(np.int32)
-        _sweep_into(points, short, lists, request, careful=True)
+        _sweep_into(points, short, lists, request)
     report.chosen = _facts(points, plan, cells) | {"filled": len(short), "threads": threads}
     return [cells.residents[cell] for cell in every]
 
@@ -198,23 +196,20 @@ def _facts(points: Points, plan: Plan, cells: Cells) -> dict[str, float]:
         "visits": len(cells.visited.values) / len(cells.home),
         "pairs per point": cells.pairs_per_point,
         "expected recall": plan.expected,
-        "careful": points.careful,
     }
 
 
 def _sweep_all(points: Points, lists: NearLists, request: Request, report: Report) -> list[Int32s]:
     every = np.arange(len(points), dtype=np.int32)
     with report.phase("sweep"):
-        _sweep_into(points, every, lists, request, careful=points.careful)
+        _sweep_into(points, every, lists, request)
     report.chosen = {"cells": 1, "pairs per point": len(points)}
     return np.array_split(every, -(-len(every) // 1_024))
 
 
-def _sweep_into(
-    points: Points, chosen: Int32s, lists: NearLists, request: Request, *, careful: bool
-) -> None:
+def _sweep_into(points: Points, chosen: Int32s, lists: NearLists, request: Request) -> None:
     block = request.memory.list_rows()
     for first in range(0, len(chosen), block):
         rows = chosen[first : first + block]
-        swept = nearest_points(points, rows, lists.k, threads=request.threads, careful=careful)
+        swept = nearest_points(points, rows, lists.k, threads=request.threads)
         lists.points[rows], lists.squared[rows] = swept.points, swept.squared

@@ -6,8 +6,8 @@ distinct rows and v visits per point: 96 MiB + 24 n, and the largest of these st
 
     collapse    64 n
     train       16 n + 3 rows (4 d + 24)       rows: 100 per cell, fewer where memory is short
-    partition   u (32 + 12 v) + threads x 12 MiB
-    join        u (24 + 8 v) + threads x (1 MiB + 1.25 x largest cell x (4 d + 100 + 8 b))
+    partition   u (32 + 12 v) + threads x (12 MiB + cells x (6 d + 150))
+    join        u (24 + 8 v) + threads x (1 MiB + 1.25 x largest cell x (6 d + 200 + 8 b))
                 b = max(64, k / 2), the places of a buffer
     expand      memory_bytes / 8, a block of rows
 
@@ -17,6 +17,7 @@ distinct rows and v visits per point: 96 MiB + 24 n, and the largest of these st
 from dataclasses import dataclass
 
 from index_build.selfjoin.join import buffer_places
+from index_build.selfjoin.plan import cell_size
 from index_build.selfjoin.train import SAMPLE_PER_CELL
 from nearfield.errors import UsageError
 
@@ -86,13 +87,14 @@ class Memory:
         partition = self.held + int(points * (PARTITION + PARTITION_VISIT * visits))
         join = self.held + int(points * (JOIN + JOIN_VISIT * visits))
         thread = self.thread_bytes(largest)
+        assigning = THREAD + points // cell_size(self.k) * (6 * self.d + 150)
         where = f"for {points:,} points in {cells:.1f} cells each"
-        self._check(max(partition + THREAD, join + thread), where)
-        return min(threads, (self.given - partition) // THREAD, (self.given - join) // thread)
+        self._check(max(partition + assigning, join + thread), where)
+        return min(threads, (self.given - partition) // assigning, (self.given - join) // thread)
 
     def thread_bytes(self, largest: float) -> int:
         """Buffers of one thread that joins a cell of that size."""
-        return int(1.25 * largest * (4 * self.d + 100 + 8 * buffer_places(self.k))) + (1 << 20)
+        return int(1.25 * largest * (6 * self.d + 200 + 8 * buffer_places(self.k))) + (1 << 20)
 
     def _sample_bytes(self) -> int:
         return SAMPLE_COPIES * (4 * self.d + 24)

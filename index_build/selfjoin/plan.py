@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from index_build.selfjoin.assign import assigned
+from index_build.selfjoin.border import margins
 from index_build.selfjoin.jit import kernel
 from index_build.selfjoin.join import NearLists
-from index_build.selfjoin.nearest import NearCells, Panel, margins, near_cells, panel_of
+from index_build.selfjoin.nearest import NearCells, Panel, panel_of
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.sweep import nearest_points
 from index_build.selfjoin.train import SAMPLE_PER_CELL, Trained, trained
@@ -27,8 +29,6 @@ MOST_CELLS = 64
 RATIOS = np.linspace(0.0, 2.0, 401)
 EXACT_SHARE = 0.2
 """Past this share of all points per point, comparing everything is cheaper."""
-CANCELLING = 1e-3
-"""Squared distances below this share of the squared extent lose digits in a float32 product."""
 MARGIN_ERRORS = 3.0
 """Standard errors of the sampled recall that the plan aims above what was asked."""
 
@@ -69,17 +69,7 @@ def drawn(points: int, k: int, *, seed: int) -> Int32s:
 def drawn_sample(points: Points, k: int, *, seed: int, threads: int) -> Sample:
     """A seeded sample and its truth. Cost 1,024 to 2,048 times u x d."""
     queries = drawn(len(points), k, seed=seed)
-    truth = nearest_points(points, queries, k, threads=threads, careful=False)
-    if needs_care(points, Sample(queries, truth)):
-        truth = nearest_points(points, queries, k, threads=threads)
-    return Sample(queries, truth)
-
-
-def needs_care(points: Points, sample: Sample) -> bool:
-    """Whether some sampled list is so short, against the extent of all, that products cancel."""
-    own = points.vectors[points.rows[sample.points]].astype(np.float64) * float(points.scale)
-    extent = ((own - own.mean(axis=0)) ** 2).sum(axis=1).max()
-    return bool(sample.truth.limits.min() < CANCELLING * extent)
+    return Sample(queries, nearest_points(points, queries, k, threads=threads))
 
 
 def cell_size(k: int) -> int:
@@ -151,7 +141,7 @@ class _Visits:
 
 
 def _near(points: Points, panel: Panel, threads: int) -> _Visits:
-    near = near_cells(points, panel, ratio=np.inf, most=MOST_CELLS, threads=threads)
+    near = assigned(points, panel, most=MOST_CELLS, threads=threads)
     return _Visits(near, margins(near, panel, points))
 
 

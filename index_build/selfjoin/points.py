@@ -12,16 +12,11 @@ SCALE_SAMPLE = 4_096
 
 @dataclass(frozen=True)
 class Points:
-    """Point p is vectors[rows[p]]; `scale` as in `pack.scale_for`. Vectors are never copied.
-
-    `careful`: distances are sums of squared differences, for data whose nearest neighbours are so
-    near, measured by the extent of all, that |x|^2 - 2xy + |y|^2 would cancel.
-    """
+    """Point p is vectors[rows[p]]; `scale` as in `pack.scale_for`. Vectors are never copied."""
 
     vectors: Float32s
     rows: Int32s
     scale: np.float32
-    careful: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -33,10 +28,6 @@ class Points:
     def chosen(self, points: Int32s) -> "Points":
         """The given points, renumbered in that order."""
         return replace(self, rows=self.rows[points])
-
-    def origin(self, centre: Float32s) -> Float32s:
-        """What to subtract before a tile: the centre; nothing where differences are exact."""
-        return np.zeros_like(centre) if self.careful else centre
 
 
 def frozen(vectors: Float32s) -> Float32s:

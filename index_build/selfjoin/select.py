@@ -7,11 +7,19 @@ which compiles to a few vector instructions per pass; nothing is sorted and noth
 import numpy as np
 
 from index_build.selfjoin.jit import kernel
-from index_build.selfjoin.lanes import MASK_LANES, float_of, how_many_up_to
+from index_build.selfjoin.lanes import (
+    MASK_LANES,
+    NOWHERE,
+    float_of,
+    how_many_up_to,
+    lowest_bit,
+    passing_whole,
+)
 from nearfield.space import Float32s, Int32s
 
 PADDING = 0x7FFFFFFF
 """Bits that no float and no row number has; they come after all others."""
+EVERY_LANE = (1 << MASK_LANES) - 1
 
 
 @kernel
@@ -74,6 +82,40 @@ def keep_smallest(values: Float32s, ids: Int32s, count: int, k: int) -> np.float
     for i in range(k):
         largest = max(largest, bits[i])
     return float_of(np.int32(largest))
+
+
+@kernel
+def replace_largest(
+    values: Float32s, ids: Int32s, k: int, new_values: Float32s, new_ids: Int32s, count: int
+) -> np.float32:
+    """As `keep_smallest` of k pairs and `count` new ones, for few: each takes the place of the
+    largest, if it is smaller. values and ids have room for a multiple of 16. Returns the largest.
+    """
+    bits, fresh = values.view(np.int32), new_values.view(np.int32)
+    for i in range(k, -(-k // MASK_LANES) * MASK_LANES):
+        bits[i] = 0
+    at = place_of_largest(bits, ids, k)
+    for i in range(count):
+        if fresh[i] < bits[at] or (fresh[i] == bits[at] and new_ids[i] < ids[at]):
+            bits[at], ids[at] = fresh[i], new_ids[i]
+            at = place_of_largest(bits, ids, k)
+    return values[at]
+
+
+@kernel
+def place_of_largest(bits: Int32s, ids: Int32s, k: int) -> int:
+    """Where the largest (value, id) of k stands; zeros follow up to a multiple of 16."""
+    largest, place = np.int32(0), -1
+    for i in range(k):
+        largest = max(largest, bits[i])
+    for i in range(0, k, MASK_LANES):
+        hits = EVERY_LANE ^ passing_whole(bits, i, NOWHERE, 0, np.int32(largest - np.int32(1)))
+        while hits:
+            j = i + lowest_bit(hits)
+            hits &= hits - 1
+            if j < k and (place < 0 or ids[j] > ids[place]):
+                place = j
+    return place
 
 
 @kernel

@@ -45,7 +45,7 @@ class Members:
 class Shard:
     """numbers: int32 [c], ascending, its cells. centres: float32 [c, d].
 
-    vectors: float32 [t, d], of the residents and then of the guests. `scale`, `careful`: those of
+    vectors: float32 [t, d], of the residents and then of the guests. `scale`: that of
     the `Points` of the whole join.
     """
 
@@ -55,7 +55,6 @@ class Shard:
     residents: Members
     guests: Members
     scale: float
-    careful: bool
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _local(shard: Shard) -> tuple[Points, Cells, Int32s]:
         ),
         visitors=lists_by(cell[here].astype(np.int32), visitor[here], len(shard.numbers)),
     )
-    points = Points(frozen(shard.vectors), order, np.float32(shard.scale), shard.careful)
+    points = Points(frozen(shard.vectors), order, np.float32(shard.scale))
     return points, cells, order
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from index_build.selfjoin.assign import assigned
 from index_build.selfjoin.jit import kernel
-from index_build.selfjoin.nearest import NearCells, near_cells, panel_of
+from index_build.selfjoin.nearest import NearCells, panel_of
 from index_build.selfjoin.points import Points, frozen
 from nearfield.space import Float32s, Int32s
 
@@ -149,7 +150,7 @@ def nearest_of(points: Points, centres: Float32s, threads: int) -> Int32s:
 def nearest_cells(points: Points, centres: Float32s, threads: int) -> NearCells:
     """The nearest centre of each point and how far it is."""
     panel = panel_of(centres, points, np.zeros(len(centres), np.float32))
-    return near_cells(points, panel, ratio=1, most=1, threads=threads)
+    return assigned(points, panel, most=1, threads=threads)
 
 
 @kernel
