@@ -179,7 +179,9 @@ def check_finite(vectors: Float32s) -> None:
         if len(zeros) < block.size:
             zeros = np.zeros(block.size, np.float32)
         # NaN and infinity times zero are NaN: one pass at the speed of memory
-        if np.dot(block.reshape(-1), zeros[: block.size]) != 0:
+        with np.errstate(invalid="ignore"):
+            finite = np.dot(block.reshape(-1), zeros[: block.size]) == 0
+        if not finite:
             row = first + int(np.argmin(np.isfinite(block).all(axis=1)))
             raise InputRejected(f"expected finite vectors; row {row} has a NaN or an infinity")
         first += len(block)
