@@ -100,7 +100,7 @@ def _assign(  # noqa: PLR0913, PLR0917
             # a hair more: rounding mustn't lose the home itself
             limit = max(within * within * np.float32(1.000001), nearest)
             bound = reaching(limit, steps, error + slack)
-            if count_up_to(line, width, bound) > most:
+            if count_up_to(line, width, int(bound)) > most:
                 kth = np.int32(kth_bits(line, width, most))
                 bound = min(bound, widened(kth, error + slack))
             found = gather(queries, r, columns, line, bound, scale, near_squared, near_ids)
