@@ -8,7 +8,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -146,11 +147,11 @@ def run_bench(
             _find_truths(client, place, sizes)
             spent = time.monotonic() - started
             left = None if options.budget_s is None else max(0.0, options.budget_s - spent)
-            reports: list[GroupReport] = []
+            reports: dict[Group, GroupReport] = {}
             try:
-                run_groups(client, place, groups, left, reports.append)
+                run_groups(client, place, groups, left, partial(_report_into, reports))
             finally:
-                outcomes = all_outcomes(place.directory, reports)
+                outcomes = all_outcomes(place.directory, list(reports.values()))
                 write_table(place.directory, outcomes)
         export_results(place.directory, data.queries, outcomes, base=data.base)
         choice = write_choice(out / CHOICE, _searched(place), outcomes)
@@ -160,15 +161,24 @@ def run_bench(
         dataset=data.name,
         sizes=sizes,
         rows=_counted(outcomes),
-        measured=sum(report.measured for report in reports),
-        kept=sum(report.kept for report in reports),
-        dropped=tuple(report.group.label for report in reports if report.dropped),
+        measured=sum(report.measured for report in reports.values()),
+        kept=sum(report.kept for report in reports.values()),
+        dropped=tuple(report.group.label for report in reports.values() if report.dropped),
         notes=tuple(notes),
         choice=out / CHOICE,
         page=page,
         candidates=len(choice.candidates),
         seconds=time.monotonic() - started,
     )
+
+
+def _report_into(reports: dict[Group, GroupReport], report: GroupReport) -> None:
+    """Keep the last report of each group; what an earlier one measured counts as measured."""
+    earlier = reports.get(report.group)
+    if earlier is not None:
+        new = earlier.measured
+        report = replace(report, measured=report.measured + new, kept=report.kept - new)
+    reports[report.group] = report
 
 
 def chosen_configurations(options: BenchOptions) -> list[Configuration]:

@@ -1,11 +1,13 @@
-"""Which group is measured next, what it will take, and which ones a budget leaves out. Pure.
+"""Which group is measured next, what it may take, and which ones a budget leaves out. Pure.
 
-Small sizes come first: they tell what to expect of larger ones. Under a budget, methods that were
-far behind the best at a smaller size go to the end, and what doesn't fit any more is dropped.
+Small sizes come first: they tell what to expect of larger ones. Under a budget every size has a
+share of it, the larger the more, so that none is starved; within a size the methods that did best
+so far come first, each for a part of the share, and those that were far behind wait until all
+others are done. docs/adr/0016-bench-budget.md.
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmark.results.outcome import Outcome
@@ -18,14 +20,35 @@ LAGGARD = 0.2
 """Promise below which a group waits until all others are done."""
 POOR = 0.05
 """Promise of a method that didn't reach the target recall at all."""
+WEIGHT = 2.0
+"""A size's share of the budget, relative to that of the size below."""
+EAGER = 3.0
+"""Equal parts of a size's share that a group may take which smaller sizes speak for."""
+ROOM = 1.3
+"""A group isn't begun unless there is time for so many times its build."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Seconds that a group may take under a budget: in all, and for what follows the build, which
+    may take as long as the build did in any case.
+    """
+
+    total_s: float
+    points_s: float
+
+
+NOTHING = Allowance(0.0, 0.0)
+"""Only what is there already is taken."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds that all processes of a group took, and how many there were."""
+    """Seconds that all processes of a group took, how many there were, and those of the build alone."""
 
     seconds: float
     processes: int
+    build_s: float = 0.0
 
     @property
     def each(self) -> float:
@@ -40,15 +63,22 @@ class Taken:
 
 @dataclass
 class History:
-    """What is known so far: what finished groups took, and outcomes by size."""
+    """What is known so far of groups: what they took, and their outcomes."""
 
     taken: dict[tuple[str, int], Taken] = field(default_factory=dict)
-    outcomes: list[Outcome] = field(default_factory=list)
+    rows: dict[tuple[str, int], tuple[Outcome, ...]] = field(default_factory=dict)
 
-    def finished(self, group: Group, taken: Taken, outcomes: Iterable[Outcome]) -> None:
-        """Remember a finished group."""
-        self.taken[str(group.configuration), group.n] = taken
-        self.outcomes += outcomes
+    def finished(self, group: Group, taken: Taken, outcomes: Sequence[Outcome]) -> None:
+        """Remember a group that was measured, in part or whole; the last word counts."""
+        key = str(group.configuration), group.n
+        if outcomes:
+            self.taken[key] = taken
+            self.rows[key] = tuple(outcomes)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """All of them."""
+        return [outcome for rows in self.rows.values() for outcome in rows]
 
     @property
     def start_s(self) -> float:
@@ -59,6 +89,24 @@ class History:
         """The mean of the groups of each size."""
         sizes = {n for _, n in self.taken}
         return {n: _mean([one for (_, m), one in self.taken.items() if m == n]) for n in sizes}
+
+
+@dataclass
+class Shares:
+    """What each size may still take: `ends` holds, by size, the seconds that its share leaves to
+    all others.
+    """
+
+    ends: dict[int, float] = field(default_factory=dict)
+
+    def left(self, n: int, sizes: Sequence[int], left_s: float) -> float:
+        """Seconds of the `left_s` that are size n's, whose share is cut when it is first asked
+        for; `sizes`: those that wait, n among them.
+        """
+        if n not in self.ends:
+            weights = [WEIGHT**place for place, _ in enumerate(m for m in sorted(sizes) if m >= n)]
+            self.ends[n] = left_s * (1 - 1 / sum(weights))
+        return max(0.0, left_s - self.ends[n])
 
 
 def _mean(taken: Sequence[Taken]) -> Taken:
@@ -79,47 +127,125 @@ def expected_seconds(group: Group, history: History) -> float | None:
     return None
 
 
-def promise(group: Group, history: History) -> float | None:
-    """Speed of the configuration relative to the best one, at recall 0.9 and the nearest smaller
-    size, in 0..1; the best of its workloads counts. None where it wasn't measured.
+def build_seconds(group: Group, history: History) -> float | None:
+    """Seconds that a group's build will take, from the same one at the nearest size up to its own;
+    None where it wasn't built.
     """
-    build = str(group.configuration)
-    sizes = [outcome.n for outcome in history.outcomes if outcome.n < group.n]
+    label = str(group.configuration)
+    own = {n: one.build_s for (name, n), one in history.taken.items() if name == label}
+    sizes = [n for n in own if n <= group.n]
     if not sizes:
         return None
-    here = [o for o in history.outcomes if o.n == max(sizes) and o.measured]
-    shares = []
-    for place in {(o.workload, o.k, o.batch) for o in here}:
-        rivals = [o for o in here if (o.workload, o.k, o.batch) == place]
-        own = [o for o in rivals if _label(o) == build]
-        if own:
-            best = _speed(rivals)
-            shares.append(_speed(own) / best if best else POOR)
-    return max(shares, default=None)
+    return float(own[max(sizes)] * (group.n / max(sizes)) ** GROWTH)
 
 
-def ordered(remaining: Sequence[Group], history: History, *, budget: bool) -> list[Group]:
-    """The groups in the order in which they should be measured."""
-    if not budget:
-        return sorted(remaining, key=lambda group: group.n)
+def promise(group: Group, history: History) -> float | None:
+    """Speed of the configuration relative to the best one, at recall 0.9 and the nearest size up to
+    its own where it was measured, in 0..1; the best of its workloads, k and batches counts. Where
+    it wasn't, that of the method's best parameters at its own size. None where nothing is known.
+    """
+    label, name = str(group.configuration), group.configuration.name
+    sizes = [n for (one, n) in history.rows if one == label and n <= group.n]
+    if sizes:
+        here = _measured(history, max(sizes))
+        return _share([o for o in here if _label(o) == label], here)
+    here = _measured(history, group.n)
+    siblings = [outcome for outcome in here if outcome.method == name]
+    return _share(siblings, here) if siblings else None
 
-    def place(group: Group) -> tuple[bool, int, float]:
-        promised = promise(group, history)
-        hopeful = 1.0 if promised is None else promised
-        return hopeful < LAGGARD, group.n, -hopeful
 
-    return sorted(remaining, key=place)
+def _measured(history: History, n: int) -> list[Outcome]:
+    return [outcome for outcome in history.outcomes if outcome.n == n and outcome.measured]
 
 
-def next_group(remaining: Sequence[Group], history: History, left_s: float | None) -> Group | None:
-    """The group to measure next; None where nothing more fits into `left_s` (None: no budget)."""
-    for group in ordered(remaining, history, budget=left_s is not None):
-        if left_s is None:
-            return group
-        expected = expected_seconds(group, history)
-        if left_s > 0 and (expected is None or expected <= left_s):
-            return group
+def _share(own: Sequence[Outcome], here: Sequence[Outcome]) -> float:
+    """The greatest share of the best speed that `own` reach at any place; `POOR` without any."""
+    best = _speeds(here)
+    shares = [speed / best[place] for place, speed in _speeds(own).items() if best[place]]
+    return max(shares, default=POOR)
+
+
+def _speeds(outcomes: Sequence[Outcome]) -> Mapping[tuple[str, int, int], float]:
+    """The greatest speed at the target recall by workload, k and batch; what doesn't reach it
+    counts for little.
+    """
+    best: dict[tuple[str, int, int], float] = {}
+    for one in outcomes:
+        speed = (1.0 if (one.recall or 0) >= TARGET_RECALL else POOR) * _rate(one)
+        place = one.workload, one.k, one.batch
+        best[place] = max(speed, best.get(place, 0.0))
+    return best
+
+
+def next_group(remaining: Sequence[Group]) -> Group | None:
+    """Without a budget: small sizes first, as the grid has them."""
+    return min(remaining, key=lambda group: group.n, default=None)
+
+
+def next_within(
+    waiting: Sequence[Group],
+    history: History,
+    shares: Shares,
+    left_s: float,
+    *,
+    again: Sequence[Group] = (),
+) -> tuple[Group, Allowance] | None:
+    """Under a budget of which `left_s` is left: the group to measure next and what it may take.
+
+    `again`: groups that used up what they were allowed; they go on when no hopeful one waits. None
+    where no group is likely to get through its build any more.
+    """
+    promises = {group: promise(group, history) for group in (*waiting, *again)}
+    hopeful = [group for group in waiting if _hopeful(promises[group])]
+    sizes = sorted({group.n for group in hopeful})
+    rounds = [
+        *(([one for one in hopeful if one.n == n], shares.left(n, sizes, left_s)) for n in sizes),
+        (hopeful, left_s),
+        ([group for group in again if _hopeful(promises[group])], left_s),
+        ([*waiting, *again], left_s),
+    ]
+    for groups, seconds in rounds:
+        found = _first_that_fits(groups, promises, history, seconds)
+        if found is not None:
+            return found
     return None
+
+
+def _hopeful(promised: float | None) -> bool:
+    return promised is None or promised >= LAGGARD
+
+
+def _first_that_fits(
+    groups: Sequence[Group],
+    promises: Mapping[Group, float | None],
+    history: History,
+    left_s: float,
+) -> tuple[Group, Allowance] | None:
+    if left_s <= 0:
+        return None
+    for group in _by_promise(groups, promises):
+        build_s = build_seconds(group, history)
+        if ROOM * (build_s or 0.0) > left_s:
+            continue
+        parts = EAGER if build_s is not None else 1.0
+        points_s = min(left_s, parts * left_s / len(groups))
+        return group, Allowance(left_s if len(groups) == 1 or build_s else left_s / 2, points_s)
+    return None
+
+
+def _by_promise(groups: Sequence[Group], promises: Mapping[Group, float | None]) -> Sequence[Group]:
+    """The most promising first; those of which nothing is known before all, each method in turn."""
+    turn: dict[Group, int] = {}
+    met: dict[tuple[str, int], int] = {}
+    for group in groups:
+        key = group.configuration.name, group.n
+        turn[group] = met[key] = met.get(key, -1) + 1
+
+    def place(group: Group) -> tuple[float, int, int]:
+        promised = promises[group]
+        return (-2.0 if promised is None else -promised), group.n, turn[group]
+
+    return sorted(groups, key=place)
 
 
 def remaining_seconds(remaining: Sequence[Group], history: History) -> float | None:
@@ -131,12 +257,6 @@ def remaining_seconds(remaining: Sequence[Group], history: History) -> float | N
 
 def _label(outcome: Outcome) -> str:
     return f"{outcome.method}({outcome.build.replace(',', ', ')})"
-
-
-def _speed(outcomes: Sequence[Outcome]) -> float:
-    """The greatest speed at the target recall; what doesn't reach it counts for little."""
-    speeds = [(1.0 if (o.recall or 0) >= TARGET_RECALL else POOR) * _rate(o) for o in outcomes]
-    return max(speeds, default=0.0)
 
 
 def _rate(outcome: Outcome) -> float:

@@ -1,6 +1,6 @@
 """The measured process: builds, searches or joins as one request says, and nothing else.
 
-    python -m benchmark.runner.child REQUEST.json PARENT_PID
+    python -m benchmark.runner.child REQUEST.json      in a container; else see `warm`
 
 Owns the clock. Everything that needs no clock (recall, distances, files) is the parent's, after
 this process has ended. Refuses to judge: an error ends it with a message, which is the result.
@@ -211,7 +211,7 @@ def _status(name: str) -> int:
     return 0
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when the one that measures it ends, however it ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -219,6 +219,4 @@ def _die_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        _die_with_parent(int(sys.argv[2]))
     main(read_request(Path(sys.argv[1])))

@@ -15,9 +15,18 @@ import numpy as np
 
 from benchmark.results.file import Result
 from benchmark.results.outcome import Outcome, Status
+from benchmark.runner.budget import Allowance
 from benchmark.runner.container import run_in_container
-from benchmark.runner.plan import ENOUGH_RECALL, Group, Point, ks_for, limited_point, points_of
-from benchmark.runner.process import Ended, Limits, run_here
+from benchmark.runner.plan import (
+    ENOUGH_RECALL,
+    Group,
+    Point,
+    ks_for,
+    limited_point,
+    points_of,
+    spread,
+)
+from benchmark.runner.process import Ended, Limits, Warm
 from benchmark.runner.request import CHECKED, AnyRequest, Build, Graph, Search, noted, write_request
 from benchmark.runner.rows import Left, result_of
 from benchmark.runner.store import Place, Store, Stored
@@ -33,7 +42,8 @@ HOPELESS = 1.5
 class GroupReport:
     """What a group gave. `kept` of its points were there; `unmeasured`: rows without a file.
 
-    `seconds`: what all its measured processes took, those of earlier runs included.
+    `seconds`: what all its measured processes took, those of earlier runs included; `build_s`: what
+    building and saving the index took.
     """
 
     group: Group
@@ -42,6 +52,7 @@ class GroupReport:
     measured: int
     kept: int
     seconds: float
+    build_s: float = 0.0
 
     @property
     def dropped(self) -> bool:
@@ -49,33 +60,44 @@ class GroupReport:
         return any(outcome.status is Status.DROPPED for outcome in self.unmeasured)
 
 
-def run_group(place: Place, group: Group, budget_s: float | None) -> GroupReport:
-    """Task: measure what isn't there yet. `budget_s`: seconds that are left of the budget.
+def run_group(place: Place, group: Group, allowed: Allowance | None) -> GroupReport:
+    """Task: measure what isn't there yet, within what a budget allows.
 
     Raises `DiskFull`, or `Infrastructure` where the container engine is gone; whatever a library
     does becomes a row.
     """
-    run = _GroupRun(place, group, None if budget_s is None else time.monotonic() + budget_s)
+    run = _GroupRun(place, group, allowed)
     try:
-        run.all_points()
+        with run.warm:
+            run.all_points()
     finally:
         shutil.rmtree(run.scratch, ignore_errors=True)
+        run.warm.log.unlink(missing_ok=True)
     return GroupReport(
-        group, tuple(run.outcomes), tuple(run.unmeasured), run.measured, run.kept, run.seconds
+        group,
+        tuple(run.outcomes),
+        tuple(run.unmeasured),
+        run.measured,
+        run.kept,
+        run.seconds,
+        run.build_s,
     )
 
 
 class _GroupRun:
     """The state of one group while it is measured."""
 
-    def __init__(self, place: Place, group: Group, deadline: float | None) -> None:
-        self.place, self.group, self.deadline = place, group, deadline
+    def __init__(self, place: Place, group: Group, allowed: Allowance | None) -> None:
+        self.place, self.group, self.allowed = place, group, allowed
+        self.deadline = None if allowed is None else time.monotonic() + allowed.total_s
         self.store = Store(place, group)
         self.scratch = place.directory / "indexes" / f"{group.name}.work"
+        address, threads = group.configuration.address, place.settings.threads
+        self.warm = Warm(address, threads, self.scratch.with_suffix(".log"))
         self.outcomes: list[Outcome] = []
         self.unmeasured: list[Outcome] = []
         self.measured = self.kept = 0
-        self.seconds = 0.0
+        self.seconds = self.build_s = 0.0
         self.lost = False
 
     def all_points(self) -> None:
@@ -88,10 +110,12 @@ class _GroupRun:
             facts = self.store.build_facts() or self._build()
         if facts is None:
             return
+        self.build_s = facts.get("build_s", 0.0) + facts.get("save_s", 0.0)
         self.seconds += facts.get("seconds", 0.0)
+        self._from_now()
         suggested = {int(k): efforts for k, efforts in facts.get("efforts", {}).items()}
         points = points_of(self.group, self.place.settings, suggested, self.place.data.asked)
-        for point in points:
+        for point in points if self.allowed is None else spread(points):
             if not self._enough(point):
                 self._point(point)
         limited = limited_point(points, facts.get("index_bytes", 0))
@@ -118,7 +142,9 @@ class _GroupRun:
         return point.stage == "search" and any(
             (outcome.workload, outcome.k) == (point.workload, point.k)
             and outcome.load_s is not None
+            and outcome.memory_limit_bytes is None
             and (outcome.recall or 0) >= ENOUGH_RECALL
+            and _effort_of(outcome) < (point.effort or 0)
             for outcome in self.outcomes
         )
 
@@ -162,7 +188,7 @@ class _GroupRun:
         if kept is not None:
             self._take(kept, new=False)
             return
-        if self._spent():
+        if self._spent() or self._too_long(point):
             self._drop([point])
             return
         if self._hopeless(point):
@@ -184,13 +210,37 @@ class _GroupRun:
             self.lost = self._build() is None
         return not self.lost
 
+    def _foretold(self, point: Point) -> tuple[float, str] | None:
+        """Seconds that one repetition will take, and from what this is known: the same effort's
+        queries in batches tell what every row costs, smaller sizes the rest.
+        """
+        batched = [
+            outcome.qps
+            for outcome in self.outcomes
+            if (outcome.workload, outcome.k) == ("queries", point.k)
+            and outcome.qps
+            and outcome.batch > 1
+            and point.effort is not None
+            and _effort_of(outcome) == point.effort
+        ]
+        if point.workload == "all" and batched:
+            return self.group.n / max(batched), "its queries in batches"
+        foretold = self.store.foretold_seconds(point)
+        return None if foretold is None else (foretold[0], f"{foretold[1]:,} rows")
+
+    def _too_long(self, point: Point) -> bool:
+        """Whether it is foretold to take longer than what is left of the budget."""
+        left = self._left()
+        foretold = None if left is None else self._foretold(point)
+        return foretold is not None and left is not None and foretold[0] > left
+
     def _hopeless(self, point: Point) -> bool:
-        """Whether smaller sizes foretell a time far beyond the time-out; then there is a row."""
-        foretold, timeout_s = self.store.foretold_seconds(point), self.place.settings.timeout_s
+        """Whether it is foretold to take far longer than the time-out; then there is a row."""
+        foretold, timeout_s = self._foretold(point), self.place.settings.timeout_s
         if foretold is None or foretold[0] < HOPELESS * timeout_s:
             return False
         reason = (
-            f"not started: about {foretold[0]:,.0f} s foretold from {foretold[1]:,} rows, the "
+            f"not started: about {foretold[0]:,.0f} s foretold from {foretold[1]}, the "
             f"time-out is {timeout_s:,.0f} s"
         )
         self.unmeasured += self.store.without_figures(Status.TIMEOUT, reason, [point])
@@ -216,11 +266,17 @@ class _GroupRun:
         timeout_s = settings.timeout_s if left is None else min(settings.timeout_s, left)
         limits = Limits(timeout_s, settings.memory_bytes, settings.threads)
         if settings.container is None:
-            return run_here(path, out / "log", limits), out
+            return self.warm.run(path, out / "log", limits), out
         return run_in_container(settings.container, self.place.directory, path, limits), out
 
     def _left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def _from_now(self) -> None:
+        """With the index there, what may be spent on asking it: no less than on building it."""
+        if self.allowed is not None and self.deadline is not None:
+            asking_s = max(self.allowed.points_s, self.build_s)
+            self.deadline = min(self.deadline, time.monotonic() + asking_s)
 
     def _spent(self) -> bool:
         return self._left() == 0
@@ -276,3 +332,8 @@ class _GroupRun:
             "seed": settings.seed,
             "pinned": settings.pinned,
         }
+
+
+def _effort_of(outcome: Outcome) -> int:
+    """The search effort of a row, 0 without any."""
+    return int(outcome.search.partition("=")[2] or 0)

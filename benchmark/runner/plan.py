@@ -122,6 +122,28 @@ def thinned(efforts: Sequence[int], most: int | None) -> list[int]:
     return [efforts[place] for place in sorted(places)]
 
 
+def spread(points: Sequence[Point]) -> list[Point]:
+    """The points in an order in which one can stop anywhere: each workload and k in turn, of each
+    the middle effort first, then the middles of the halves, the upper one before.
+    """
+    lines: dict[tuple[int, Workload], list[Point]] = {}
+    for point in points:
+        lines.setdefault((point.k, point.workload), []).append(point)
+    turns = [_middles(line) for line in lines.values()]
+    longest = max(map(len, turns), default=0)
+    return [turn[place] for place in range(longest) for turn in turns if place < len(turn)]
+
+
+def _middles(line: Sequence[Point]) -> list[Point]:
+    order, parts = [], [(0, len(line))]
+    for low, high in parts:
+        if low < high:
+            middle = (low + high) // 2
+            order.append(line[middle])
+            parts += [(middle + 1, high), (low, middle)]
+    return order
+
+
 def points_of(
     group: Group, settings: Settings, efforts: Mapping[int, Sequence[int]], asked: int
 ) -> list[Point]:

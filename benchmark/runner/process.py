@@ -4,7 +4,9 @@ Owns the child's environment, time-out and memory cap, and how its end is read. 
 endless loop or hunger is a result here, never an error. Refuses to know what is measured.
 """
 
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import psutil
 
@@ -20,7 +23,10 @@ from benchmark.results.outcome import Status
 from nearfield.errors import DiskFull
 
 CHILD = "benchmark.runner.child"
+WARM = "benchmark.runner.warm"
 POLL_S = 0.02
+CLOSE_S = 1.0
+"""For a parent to end by itself once nobody speaks to it any more."""
 HUNGRY = ("MemoryError", "bad_alloc", "std::length_error", "Cannot allocate memory")
 """What a child says whose allocation failed."""
 THREAD_VARIABLES = (
@@ -47,27 +53,108 @@ class Ended:
     seconds: float
 
 
-def run_here(request: Path, log: Path, limits: Limits) -> Ended:
-    """Run the child on `request` on this machine; its output goes to the file `log`."""
-    started = time.monotonic()
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", CHILD, str(request), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment(limits.threads),
-            # not a session of its own: that would leave the priority which this one was given
-            process_group=0,
-        )
+class Warm:
+    """Where the measured processes of one method come from on this machine: forks of one parent.
+
+    The parent (`benchmark.runner.warm`) has everything imported. It is started with the first
+    request, and again where it ended: a library that kills its process when it is imported is a
+    result, too. Use it as a context manager; at the end nothing of it is left.
+    """
+
+    def __init__(self, method: str, threads: int, log: Path) -> None:
+        """`method`: as `method_named` takes it. `log`: file for what the parent itself says."""
+        self.method, self.threads, self.log = method, threads, log
+        self.parent: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Warm":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, request: Path, log: Path, limits: Limits) -> Ended:
+        """Run the child on `request` in a process of its own; its output goes to the file `log`."""
+        started = time.monotonic()
         try:
-            stopped = _watched(child, limits, started)
+            stopped, code = self._run(request, log, limits, started)
+        except EOFError:
+            code = self.close() or 1
+            return Ended(*read_end(code, self.log), time.monotonic() - started)
+        except BaseException:
+            self.close()
+            raise
+        seconds = time.monotonic() - started
+        if stopped is not None:
+            return Ended(*stopped, seconds)
+        return Ended(*read_end(code, log), seconds)
+
+    def close(self) -> int:
+        """End the parent, and with it whatever it runs; returns its exit code."""
+        if self.parent is None:
+            return 0
+        parent, self.parent = self.parent, None
+        for stream in (parent.stdin, parent.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+        with suppress(subprocess.TimeoutExpired):  # one that is dying says how only if left alone
+            parent.wait(CLOSE_S)
+        if parent.returncode is None:
+            _end_group(parent.pid)
+        return parent.wait()
+
+    def _run(
+        self, request: Path, log: Path, limits: Limits, started: float
+    ) -> tuple[tuple[Status, str] | None, int]:
+        """Why it had to be stopped, if it had to be, and its exit code. `EOFError`: no parent."""
+        parent = self.parent = self.parent or self._started()
+        _tell(parent, [str(request.resolve()), str(log.resolve())])
+        while (answer := _heard(parent)) is None:
+            if time.monotonic() - started > limits.timeout_s:
+                self.close()
+                return _late(limits), 1
+        pid, stopped = answer[0], None
+        try:
+            while (answer := _heard(parent)) is None:
+                stopped = stopped or _too_much(pid, limits, started)
+                if stopped is not None:
+                    _end_group(pid)
         finally:
-            _end(child)
-    seconds = time.monotonic() - started
-    if stopped is not None:
-        return Ended(*stopped, seconds)
-    return Ended(*read_end(child.returncode, log), seconds)
+            _end_group(pid)
+        return stopped, os.waitstatus_to_exitcode(answer[1])
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", WARM, self.method, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                bufsize=0,
+                env=environment(self.threads),
+                # not a session of its own: that would leave the priority which this one was given
+                process_group=0,
+            )
+
+
+def _tell(parent: subprocess.Popen[bytes], words: list[str]) -> None:
+    try:
+        cast(IO[bytes], parent.stdin).write(json.dumps(words).encode() + b"\n")
+    except OSError as error:
+        raise EOFError from error
+
+
+def _heard(parent: subprocess.Popen[bytes]) -> list[int] | None:
+    """What the parent says within `POLL_S`, None if nothing. Raises `EOFError` where it ended."""
+    stdout = cast(IO[bytes], parent.stdout)
+    if not select.select([stdout], [], [], POLL_S)[0]:
+        return None
+    line = stdout.readline()
+    if not line:
+        raise EOFError
+    heard: list[int] = json.loads(line)
+    return heard
 
 
 def environment(threads: int) -> Mapping[str, str]:
@@ -110,33 +197,28 @@ def last_line(log: Path) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _watched(
-    child: subprocess.Popen[bytes], limits: Limits, started: float
-) -> tuple[Status, str] | None:
-    """Wait for the end; status and reason if the child had to be stopped."""
-    process = psutil.Process(child.pid)
-    while True:
-        try:
-            child.wait(POLL_S)
-        except subprocess.TimeoutExpired:
-            if time.monotonic() - started > limits.timeout_s:
-                return Status.TIMEOUT, f"stopped after {limits.timeout_s:.0f} s"
-            if _resident(process) > limits.memory_bytes:
-                gigabytes = limits.memory_bytes / 2**30
-                return Status.OUT_OF_MEMORY, f"stopped at {gigabytes:.2f} GiB of resident memory"
-        else:
-            return None
+def _late(limits: Limits) -> tuple[Status, str]:
+    return Status.TIMEOUT, f"stopped after {limits.timeout_s:.0f} s"
 
 
-def _resident(process: psutil.Process) -> int:
+def _too_much(pid: int, limits: Limits, started: float) -> tuple[Status, str] | None:
+    """Status and reason if the process has to be stopped."""
+    if time.monotonic() - started > limits.timeout_s:
+        return _late(limits)
+    if _resident(pid) > limits.memory_bytes:
+        gigabytes = limits.memory_bytes / 2**30
+        return Status.OUT_OF_MEMORY, f"stopped at {gigabytes:.2f} GiB of resident memory"
+    return None
+
+
+def _resident(pid: int) -> int:
     try:
-        return int(process.memory_info().rss)
+        return int(psutil.Process(pid).memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End what is left of the child and of the processes that it started."""
+def _end_group(pid: int) -> None:
+    """End what is left of a process and of those that it started."""
     with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+        os.killpg(pid, signal.SIGKILL)

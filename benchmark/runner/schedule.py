@@ -11,7 +11,16 @@ from typing import Any
 
 from distributed import Client, Future, as_completed
 
-from benchmark.runner.budget import History, Taken, next_group, remaining_seconds
+from benchmark.runner.budget import (
+    NOTHING,
+    Allowance,
+    History,
+    Shares,
+    Taken,
+    next_group,
+    next_within,
+    remaining_seconds,
+)
 from benchmark.runner.group import GroupReport, run_group
 from benchmark.runner.plan import Group
 from benchmark.runner.store import Place
@@ -28,7 +37,8 @@ def run_groups(
     """Measure all groups, as far as the budget goes.
 
     Of those that it leaves out, what an earlier run measured is still reported, the rest as
-    dropped.
+    dropped. A group may be reported more than once: the last report is the whole of it, and
+    `measured` of each counts what is new in it.
 
     A machine of the cluster gets one group at a time. A group whose task fails doesn't stop the
     others; they are listed at the end. Raises `Infrastructure` for them, `DiskFull` at once.
@@ -47,13 +57,18 @@ class _Schedule:
     ) -> None:
         self.client, self.place, self.on_report = client, place, on_report
         self.remaining = list(groups)
+        self.again: list[Group] = []
+        self.once: set[Group] = set()
+        """Groups that may go on, should there be time for what they were not allowed."""
         self.total, self.budget_s = len(groups), budget_s
-        self.history = History()
+        self.history, self.shares = History(), Shares()
         self.started = time.monotonic()
         self.failed: list[str] = []
         self.running: dict[Future, tuple[str, Group]] = {}
 
     def run(self) -> None:
+        if self.budget_s is not None:
+            self._remember()
         queue: Any = as_completed([])
         for address in one_worker_per_host(self.client):
             self._start(address, queue)
@@ -69,23 +84,51 @@ class _Schedule:
                 + "\nWhat was finished is kept: run the same command again to try the rest"
             )
         for group in self.remaining:
-            self.on_report(run_group(self.place, group, 0.0))
+            self.on_report(run_group(self.place, group, NOTHING))
+
+    def _remember(self) -> None:
+        """Take what earlier runs left before any time is given away: it says what is worth it."""
+        for group in list(self.remaining):
+            report = run_group(self.place, group, NOTHING)
+            if report.kept:
+                self._note(report)
+            if not report.dropped:
+                self.remaining.remove(group)
+                self.on_report(report)
+                self._say(report)
+
+    def _note(self, report: GroupReport) -> None:
+        taken = Taken(report.seconds, report.measured + report.kept, report.build_s)
+        self.history.finished(report.group, taken, report.outcomes)
 
     def _left(self) -> float | None:
         if self.budget_s is None:
             return None
         return self.budget_s - (time.monotonic() - self.started)
 
+    def _next(self) -> tuple[Group, Allowance | None] | None:
+        left_s = self._left()
+        if left_s is None:
+            group = next_group(self.remaining)
+            return None if group is None else (group, None)
+        return next_within(self.remaining, self.history, self.shares, left_s, again=self.again)
+
     def _start(self, address: str, queue: Any) -> None:
-        group = next_group(self.remaining, self.history, self._left())
-        if group is None:
+        found = self._next()
+        if found is None:
             return
-        self.remaining.remove(group)
+        group, allowed = found
+        if group in self.remaining:
+            self.remaining.remove(group)
+            self.once.add(group)
+        else:
+            self.again.remove(group)
+            self.once.discard(group)
         future = self.client.submit(
             run_group,
             self.place,
             group,
-            self._left(),
+            allowed,
             workers=[address],
             allow_other_workers=False,
             pure=False,
@@ -101,22 +144,28 @@ class _Schedule:
             self.failed.append(f"{group.label}: {error}")
             return
         report: GroupReport = future.result()
-        taken = Taken(report.seconds, report.measured + report.kept)
-        self.history.finished(group, taken, report.outcomes)
+        self._note(report)
+        if report.dropped and report.outcomes and group in self.once:
+            self.again.append(group)
         self.on_report(report)
         self._say(report)
 
     def _say(self, report: GroupReport) -> None:
-        done = self.total - len(self.remaining) - len(self.running)
+        waiting = [*self.remaining, *self.again]
+        done = self.total - len(waiting) - len(self.running)
         parts = [f"{report.measured} measured" if report.measured else ""]
         parts += [f"{report.kept} kept" if report.kept else ""]
         parts += [f"{len(report.unmeasured)} not measured" if report.unmeasured else ""]
         what = ", ".join(part for part in parts if part)
         text = f"{report.group.label}: {what}; {done} of {self.total} groups"
-        unfinished = [*self.remaining, *(group for _, group in self.running.values())]
+        unfinished = [*waiting, *(group for _, group in self.running.values())]
         left = remaining_seconds(unfinished, self.history)
         if unfinished and left is not None:
-            text += f", about {duration(left / max(1, len(self.running)))} left"
+            left /= max(1, len(self.running))
+            budget_s = self._left()
+            if budget_s is not None:
+                left = min(left, max(0.0, budget_s))
+            text += f", about {duration(left)} left"
         print(text, file=sys.stderr, flush=True)
 
 

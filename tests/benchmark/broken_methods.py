@@ -139,3 +139,69 @@ class Hungry(_Method):
 
     def _load(self, folder: Path, holds, *, threads, mapped):
         return _Hungry(np.load(folder / "vectors.npy"), self, holds, threads)
+
+
+@dataclass(frozen=True)
+class Graphs(_Method):
+    """Makes the lists of all rows itself."""
+
+    name: ClassVar[str] = "graphs"
+    workloads: ClassVar[frozenset[str]] = frozenset({"all"})
+    graphs: ClassVar[bool] = True
+
+    def _graph(self, vectors, k, space, *, threads, seed):
+        if len(vectors) > 50:  # not while it warms up
+            self.does()
+        return np.zeros((len(vectors), k), np.int32)
+
+    def does(self):
+        """What goes wrong."""
+
+
+@dataclass(frozen=True)
+class GraphCrashes(Graphs):
+    def does(self):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@dataclass(frozen=True)
+class GraphRaises(Graphs):
+    def does(self):
+        raise ValueError("links must be even")
+
+
+@dataclass(frozen=True)
+class GraphSleeps(Graphs):
+    def does(self):
+        time.sleep(600)
+
+
+@dataclass(frozen=True)
+class GraphDevours(Graphs):
+    def does(self):
+        eaten = []
+        while True:
+            eaten.append(np.ones(1 << 20))
+
+
+@dataclass(frozen=True)
+class GraphTakes200MiB(Graphs):
+    def does(self):
+        self.__dict__["taken"] = np.ones(25 << 20)
+
+
+class _Slow(Brute):
+    def _search(self, queries, k, effort):
+        if self.holds.n > 100 and len(queries) != 1:
+            time.sleep(0.3)
+        return super()._search(queries, k, effort)
+
+
+@dataclass(frozen=True)
+class Slow(_Method):
+    """Takes its time for all rows."""
+
+    name: ClassVar[str] = "slow"
+
+    def _load(self, folder: Path, holds, *, threads, mapped):
+        return _Slow(np.load(folder / "vectors.npy"), self, holds, threads)

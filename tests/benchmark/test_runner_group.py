@@ -8,6 +8,7 @@ import pytest
 
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Status
+from benchmark.runner.budget import NOTHING, Allowance
 from benchmark.runner.group import run_group
 from benchmark.runner.store import Place, Store
 from nearfield.errors import DamagedArtefact
@@ -118,9 +119,22 @@ def test_what_was_measured_before_a_crash_is_kept(tmp_path):
 
 
 def test_without_budget_left_everything_is_dropped_with_a_row(place):
-    report = run_group(place, group_of(place, "faiss-flat"), 0.0)
+    report = run_group(place, group_of(place, "faiss-flat"), NOTHING)
     assert statuses(report) == {Status.DROPPED}
     assert report.measured == 0
+
+
+def test_what_is_allowed_ends_the_asking_and_a_later_run_measures_the_rest(tmp_path):
+    place = place_in(tmp_path, surface(220))
+    group = group_of(place, ":Slow", efforts=(100, 150, 198))
+    little = run_group(place, group, Allowance(30.0, 1.2))
+    assert statuses(little) == {Status.OK, Status.DROPPED}
+    # of every workload something, the middle effort first
+    assert {row.search for row in little.outcomes if row.workload == "queries"} >= {"effort=150"}
+    rest = run_group(place, group, None)
+    assert statuses(rest) == {Status.OK}
+    assert rest.kept == little.measured
+    assert rest.measured == len(little.unmeasured)
 
 
 def test_an_index_that_an_interrupted_run_left_is_used(place, plain):

@@ -6,9 +6,11 @@ from benchmark.grids import Configuration
 from benchmark.results.outcome import Outcome
 from benchmark.runner.budget import (
     History,
+    Shares,
     Taken,
     expected_seconds,
     next_group,
+    next_within,
     promise,
     remaining_seconds,
 )
@@ -21,6 +23,7 @@ from benchmark.runner.plan import (
     limited_point,
     points_of,
     sizes_for,
+    spread,
     thinned,
 )
 from nearfield.errors import UsageError
@@ -95,20 +98,24 @@ def test_a_small_index_has_no_limited_point():
     assert limited_point(points, 1 << 30) == Point("queries", 10, 2, (100,), 1 << 29)
 
 
-def row(method, build, qps, recall=0.95, n=1_000):
-    return Outcome("d", "l2", n, 4, 10, "queries", 1, method, build, "", 2, recall=recall, qps=qps)
+def row(method, build, qps, recall=0.95, n=1_000, k=10):
+    return Outcome("d", "l2", n, 4, k, "queries", 1, method, build, "", 2, recall=recall, qps=qps)
 
 
 def history(*finished):
     known = History()
-    for one, seconds, outcomes in finished:
-        known.finished(one, Taken(seconds, 1), outcomes)
+    for one, taken, outcomes in finished:
+        known.finished(one, taken if isinstance(taken, Taken) else Taken(taken, 1), outcomes)
     return known
 
 
 def test_time_is_expected_from_the_same_configuration_at_a_smaller_size():
-    known = history((group(1_000), 10.0, []), (group(10_000, "faiss-flat"), 50.0, []))
-    known.finished(group(1_000, "nmslib-hnsw"), Taken(8.0, 4), [])
+    some = [row("annoy", "trees=1", 1.0)]
+    known = history(
+        (group(1_000), 10.0, some),
+        (group(10_000, "faiss-flat"), 50.0, some),
+        (group(1_000, "nmslib-hnsw"), Taken(8.0, 4), some),
+    )
     assert known.start_s == 2
     assert expected_seconds(group(10_000), known) == pytest.approx(2 + 8 * 10**1.15)
     assert expected_seconds(group(10_000, "hnswlib"), known) == 50
@@ -118,37 +125,122 @@ def test_time_is_expected_from_the_same_configuration_at_a_smaller_size():
     assert remaining_seconds([group(1_000), group(1_000)], known) == 20
 
 
-def test_promise_is_speed_at_equal_recall():
-    fast, slow, poor = group(10_000, trees=1), group(10_000, trees=2), group(10_000, trees=3)
-    rows = [
-        row("annoy", "trees=1", 1_000.0),
-        row("annoy", "trees=2", 100.0),
-        row("annoy", "trees=3", 9_000.0, recall=0.3),
+def trees(n, count):
+    return group(n, trees=count)
+
+
+def annoys(n, *speeds, **more):
+    """One finished group per speed, with 1, 2, ... trees, each built in a second."""
+    return [
+        (trees(n, place), Taken(2.0, 2, 1.0), [row("annoy", f"trees={place}", speed, n=n, **more)])
+        for place, speed in enumerate(speeds, start=1)
     ]
-    known = history((group(1_000, trees=1), 1.0, rows))
-    assert promise(fast, known) == 1
-    assert promise(slow, known) == pytest.approx(0.1)
-    assert promise(poor, known) == pytest.approx(0.45)
-    assert promise(group(1_000, trees=1), known) is None
+
+
+def test_promise_is_speed_at_equal_recall():
+    known = history(
+        *annoys(1_000, 1_000.0, 100.0),
+        (trees(1_000, 3), 1.0, [row("annoy", "trees=3", 9_000.0, recall=0.3)]),
+    )
+    assert promise(trees(10_000, 1), known) == 1
+    assert promise(trees(10_000, 2), known) == pytest.approx(0.1)
+    assert promise(trees(10_000, 3), known) == pytest.approx(0.45)
+    assert promise(trees(1_000, 1), known) == 1
+    assert promise(group(10_000, "hnswlib"), known) is None
+
+
+def test_what_was_not_measured_promises_what_its_method_did_at_that_size():
+    known = history(
+        *annoys(1_000, 100.0), (group(1_000, "hnswlib"), 1.0, [row("hnswlib", "", 1e3)])
+    )
+    assert promise(trees(1_000, 9), known) == pytest.approx(0.1)
+    assert promise(trees(10_000, 9), known) is None
+
+
+def test_best_at_one_k_is_best():
+    known = history(
+        (trees(1_000, 1), 1.0, [row("annoy", "trees=1", 9.0), row("annoy", "trees=1", 1.0, k=100)]),
+        (trees(1_000, 2), 1.0, [row("annoy", "trees=2", 1.0), row("annoy", "trees=2", 9.0, k=100)]),
+    )
+    assert promise(trees(1_000, 1), known) == promise(trees(1_000, 2), known) == 1
 
 
 def test_without_a_budget_small_sizes_come_first_and_nothing_is_left_out():
     groups = [group(10_000), group(1_000), group(1_000, "faiss-flat")]
-    assert next_group(groups, History(), None) == groups[1]
+    assert next_group(groups) == groups[1]
+    assert next_group([]) is None
 
 
-def test_under_a_budget_laggards_wait_and_what_does_not_fit_is_left():
-    rows = [row("annoy", "trees=1", 1_000.0), row("annoy", "trees=2", 100.0)]
-    finished = [
-        (group(1_000, trees=1), 2.0, rows[:1]),
-        (group(1_000, trees=2), 1.0, rows[1:]),
-    ]
-    known = history(*finished)
-    laggard, hopeful = group(10_000, trees=2), group(10_000, trees=1)
-    huge = group(10**6, trees=1)
-    assert next_group([laggard, hopeful], known, 1_000.0) == hopeful
-    assert next_group([laggard, huge], known, 10**6) == huge
-    known.finished(group(1_000, "nmslib-hnsw"), Taken(0.0, 1), [])
-    assert next_group([laggard, hopeful], known, 15.0) == laggard
-    assert next_group([laggard, hopeful], known, 1.0) is None
-    assert next_group([group(50, "hnswlib")], known, 0.0) is None
+def test_under_a_budget_every_size_has_a_share_and_the_largest_the_largest():
+    groups = [group(n) for n in (1_000, 10_000, 100_000)]
+    shares = Shares()
+    chosen, allowed = next_within(groups, History(), shares, 700.0)
+    assert chosen == groups[0]
+    assert allowed.total_s <= 100
+    # the small size took all of its share and isn't through: the next one has its turn
+    chosen, allowed = next_within(groups, History(), shares, 600.0)
+    assert chosen == groups[1]
+    assert allowed.total_s <= 200
+    chosen, _ = next_within(groups, History(), shares, 400.0)
+    assert chosen == groups[2]
+
+
+def test_what_a_size_leaves_of_its_share_goes_to_the_larger_ones():
+    shares = Shares()
+    next_within([group(1_000), group(10_000)], History(), shares, 300.0)
+    _, allowed = next_within([group(10_000)], History(), shares, 299.0)
+    assert allowed.total_s == 299
+
+
+def test_equal_parts_where_nothing_is_known_and_each_method_in_turn():
+    groups = [trees(1_000, 1), trees(1_000, 2), group(1_000, "faiss-flat")]
+    chosen, allowed = next_within(groups, History(), Shares(), 90.0)
+    assert chosen == groups[0]
+    assert (allowed.total_s, allowed.points_s) == (45, 30)
+    known = history(*annoys(1_000, 10.0))
+    assert next_within(groups[1:], known, Shares(), 90.0)[0] == groups[2]
+
+
+def test_the_most_promising_come_first_and_laggards_last():
+    known = history(*annoys(1_000, 100.0, 1_000.0, 500.0))
+    groups = [trees(10_000, place) for place in (1, 2, 3)]
+    shares = Shares()
+    assert next_within(groups, known, shares, 900.0)[0] == groups[1]
+    assert next_within(groups[::2], known, shares, 800.0)[0] == groups[2]
+    assert next_within(groups[:1], known, shares, 700.0)[0] == groups[0]
+
+
+def test_a_laggard_of_a_small_size_waits_until_the_largest_size_is_done():
+    known = history(*annoys(1_000, 100.0, 1_000.0))
+    laggard, hopeful = trees(1_000, 1), trees(100_000, 2)
+    assert next_within([laggard, hopeful], known, Shares(), 900.0)[0] == hopeful
+
+
+def test_a_group_whose_build_does_not_fit_is_not_begun():
+    known = history(*annoys(1_000, 1_000.0, 900.0))
+    large = trees(100_000, 1)
+    build_s = 100**1.15
+    assert next_within([large], known, Shares(), 1.2 * build_s) is None
+    chosen, allowed = next_within([large], known, Shares(), 2 * build_s)
+    assert (chosen, allowed.total_s) == (large, 2 * build_s)
+    assert next_within([large], known, Shares(), 0.0) is None
+
+
+def test_what_used_up_its_part_goes_on_before_the_laggards():
+    known = history(*annoys(1_000, 1_000.0, 100.0))
+    begun, laggard = trees(1_000, 1), trees(1_000, 2)
+    assert next_within([laggard], known, Shares(), 90.0, again=[begun])[0] == begun
+    assert next_within([laggard], known, Shares(), 90.0)[0] == laggard
+
+
+def test_points_are_spread_so_that_one_can_stop_anywhere():
+    points = points_of(group(1_000), SETTINGS, {10: [1, 2, 3, 4, 5], 100: [7, 8, 9]}, asked=1)
+    order = [(p.k, p.workload, p.effort) for p in spread(points)]
+    assert sorted(order) == sorted((p.k, p.workload, p.effort) for p in points)
+    assert order[:4] == [
+        (10, "queries", 3), (10, "all", 3), (100, "queries", 8), (100, "all", 8),
+    ]  # fmt: skip
+    assert [effort for k, workload, effort in order if (k, workload) == (10, "all")] == [
+        3, 5, 2, 4, 1,
+    ]  # fmt: skip
+    assert spread([]) == []

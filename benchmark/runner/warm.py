@@ -1,0 +1,72 @@
+"""Measured processes that needn't start Python and import a library anew: forks of a warm parent.
+
+    python -m benchmark.runner.warm METHOD PARENT_PID
+
+Owns that parent. It imports the method and its library, computes nothing, starts no threads, and
+forks for each line on stdin: `["request.json", "log"]`. It answers `[pid]`, and `[pid, wait
+status]` once that has ended. So each measurement has a process of its own with nothing in it but
+what importing leaves, and its end, however bad, costs no other. Refuses to watch: that is
+`benchmark.runner.process`.
+"""
+
+import json
+import os
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from benchmark.methods import method_named
+from benchmark.runner.child import die_with_parent, main
+from benchmark.runner.request import read_request
+from nearfield.errors import NearfieldError
+
+
+def serve(method: str) -> None:
+    """Fork for every line until stdin ends."""
+    with suppress(NearfieldError):  # whatever is amiss the measured process meets again, and says
+        method_named(method).require()
+    for line in sys.stdin:
+        request, log = json.loads(line)
+        ours = os.getpid()
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            _measure(Path(request), Path(log), ours)
+        with suppress(PermissionError, ProcessLookupError):  # it did so itself already
+            os.setpgid(pid, pid)
+        _say([pid])
+        _say([pid, os.waitpid(pid, 0)[1]])
+
+
+def _measure(request: Path, log: Path, parent: int) -> None:
+    """Become the measured process: own group, own output; never returns."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        die_with_parent(parent)
+        _redirect(log)
+        main(read_request(request))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _redirect(log: Path) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for descriptor, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(descriptor, target)
+
+
+def _say(words: list[int]) -> None:
+    print(json.dumps(words), flush=True)
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[2]))
+    serve(sys.argv[1])
