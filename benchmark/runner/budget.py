@@ -24,6 +24,10 @@ WEIGHT = 2.0
 """A size's share of the budget, relative to that of the size below."""
 EAGER = 3.0
 """Equal parts of a size's share that a group may take which smaller sizes speak for."""
+LEAST_S = 15.0
+"""A group may ask for so long in any case: a library that compiles itself needs as much before it
+has answered anything.
+"""
 ROOM = 1.3
 """A group isn't begun unless there is time for so many times its build."""
 
@@ -44,7 +48,7 @@ NOTHING = Allowance(0.0, 0.0)
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds that all processes of a group took, how many there were, and those of the build alone."""
+    """Seconds that all processes of a group took, how many there were, and the build's alone."""
 
     seconds: float
     processes: int
@@ -228,7 +232,7 @@ def _first_that_fits(
         if ROOM * (build_s or 0.0) > left_s:
             continue
         parts = EAGER if build_s is not None else 1.0
-        points_s = min(left_s, parts * left_s / len(groups))
+        points_s = min(left_s, max(LEAST_S, parts * left_s / len(groups)))
         return group, Allowance(left_s if len(groups) == 1 or build_s else left_s / 2, points_s)
     return None
 

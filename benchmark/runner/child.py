@@ -37,7 +37,7 @@ PR_SET_PDEATHSIG = 1
 ALL = 0
 """Stands for a batch size where every row is asked for."""
 ROWS_AT_ONCE = 16_384
-REPEAT_WITHIN_S = 10.0
+REPEAT_WITHIN_S = 3.0
 """A repetition that took longer isn't repeated."""
 WARM_UP = 16
 WARM_UP_ROWS = 500

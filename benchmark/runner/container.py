@@ -4,6 +4,7 @@ Owns the container's life: started with our files in place, watched, stopped in 
 whatever happens. The image must have nearfield installed, of this version. Refuses to build images.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from benchmark.runner.process import CHILD, THREAD_VARIABLES, Ended, Limits, rea
 from nearfield.errors import Infrastructure, UsageError
 
 POLL_S = 0.1
+NUMBA_CACHE = "compiled"
+"""Folder in the benchmark's directory."""
 KILLED_BY_SIGNAL = 128
 """An exit code above this is 128 + the signal's number."""
 
@@ -65,9 +68,12 @@ def run_in_container(image: str, directory: Path, request: Path, limits: Limits)
     try:
         container = client.containers.run(
             image,
-            ["python", "-m", CHILD, str(request.resolve())],
+            [str(request.resolve())],
+            # the image's own would start nearfield, as a user who can't write to the directory
+            entrypoint=["python", "-m", CHILD],
+            user=f"{os.getuid()}:{os.getgid()}",
             detach=True,
-            environment=dict.fromkeys(THREAD_VARIABLES, str(limits.threads)),
+            environment=_environment(directory, limits.threads),
             volumes={place: {"bind": place, "mode": "rw"}},
             mem_limit=limits.memory_bytes,
             memswap_limit=limits.memory_bytes,
@@ -94,6 +100,13 @@ def run_in_container(image: str, directory: Path, request: Path, limits: Limits)
     if code > KILLED_BY_SIGNAL:
         code = KILLED_BY_SIGNAL - code
     return Ended(*read_end(code, log), seconds)
+
+
+def _environment(directory: Path, threads: int) -> dict[str, str]:
+    """Threads, and where compiled functions are kept from one container to the next."""
+    cache = directory.resolve() / NUMBA_CACHE
+    cache.mkdir(exist_ok=True)
+    return dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"NUMBA_CACHE_DIR": str(cache)}
 
 
 def _watched(container: Any, limits: Limits, started: float) -> tuple[Status, str] | None:

@@ -145,7 +145,7 @@ class _Schedule:
             return
         report: GroupReport = future.result()
         self._note(report)
-        if report.dropped and report.outcomes and group in self.once:
+        if report.dropped and group in self.once:
             self.again.append(group)
         self.on_report(report)
         self._say(report)
