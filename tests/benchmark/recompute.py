@@ -1,8 +1,9 @@
 """Recall and times out of the stored lists, by a script that shares no code with the benchmark.
 
-    python recompute.py DIR    prints a JSON list, one object per measured row of outcomes.csv
+    python recompute.py DIR [EVERY]    prints a JSON list: an object per measured row of
+                                       outcomes.csv, or for one row in EVERY
 
-Needs numpy and h5py. True neighbours: all distances in float64, sorted.
+Needs numpy and h5py. True neighbours: all distances in float64, from differences, sorted.
 """
 
 import csv
@@ -13,36 +14,81 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+BLOCK = 1 << 24
+"""Numbers that are held at once."""
 
-def distances(queries, vectors, space):
-    a, b = queries.astype(np.float64), vectors.astype(np.float64)
+
+def distances(query, vectors, space):
+    """Float64 [n] from one query to vectors [n, d]."""
+    a, b = query.astype(np.float64), vectors.astype(np.float64)
     if space == "l2":
-        return np.sqrt(((a[:, None, :] - b[None, :, :]) ** 2).sum(-1))
-    products = a @ b.T
+        return np.sqrt(((a - b) ** 2).sum(-1))
+    products = b @ a
     if space == "ip":
         return -products
-    return 1 - products / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)[None, :]
+    return 1 - products / np.linalg.norm(a) / np.linalg.norm(b, axis=-1)
 
 
-def recomputed(directory, row):
+def nearest(queries, vectors, space, own, k):
+    """The k smallest distances [q, k] of each query, ascending, its `own` row left out."""
+    found = np.empty((len(queries), k))
+    block = max(1, BLOCK // vectors.shape[1])
+    for place, query in enumerate(queries):
+        parts = [
+            distances(query, vectors[start : start + block], space)
+            for start in range(0, len(vectors), block)
+        ]
+        every = np.concatenate(parts)
+        if own is not None:
+            every[own[place]] = np.inf
+        found[place] = np.sort(np.partition(every, k - 1)[:k])
+    return found
+
+
+class Truths:
+    """True distances per workload and size, computed once for the largest k that is asked for."""
+
+    def __init__(self, directory, rows):
+        self.vectors = np.load(directory / "data" / "vectors.npy", mmap_mode="r")
+        self.queries = np.load(directory / "data" / "queries.npy")
+        self.most = {}
+        for row in rows:
+            key = row["workload"], int(row["n"])
+            self.most[key] = max(int(row["k"]), self.most.get(key, 0))
+        self.known = {}
+
+    def asked(self, row, rows):
+        vectors = self.vectors[: int(row["n"])]
+        return vectors[rows] if row["workload"] == "all" else self.queries[rows]
+
+    def of(self, row, rows):
+        key = row["workload"], int(row["n"])
+        if key not in self.known:
+            vectors = np.array(self.vectors[: key[1]])
+            own = rows if key[0] == "all" else None
+            queries = self.asked(row, rows)
+            self.known[key] = nearest(queries, vectors, row["space"], own, self.most[key])
+        return self.known[key]
+
+
+def recomputed(directory, row, truths):
     with h5py.File(directory / row["file"]) as file:
         rows, group = file["rows"][...], file[f"batch-{row['batch']}"]
         times, lists = group["times"][...], group["neighbours"][...]
         stored = group["distances"][...]
-    vectors = np.load(directory / "data" / "vectors.npy")[: int(row["n"])]
     every = row["workload"] == "all"
-    queries = vectors[rows] if every else np.load(directory / "data" / "queries.npy")[rows]
-    near = distances(queries, vectors, row["space"])
-    if every:
-        near[np.arange(len(rows)), rows] = np.inf
     k, chosen = int(row["k"]), int(row["repetition"])
-    kth = np.sort(near, axis=1)[:, k - 1]
+    kth = truths.of(row, rows)[:, k - 1]
     found = lists[chosen]
-    own = np.take_along_axis(near, np.maximum(found, 0), 1)
+    vectors = truths.vectors[: int(row["n"])]
+    own = np.stack([
+        distances(query, vectors[np.maximum(near, 0)], row["space"])
+        for query, near in zip(truths.asked(row, rows), found, strict=True)
+    ])  # fmt: skip
     own[found < 0] = np.inf
     counted = own <= (kth + 1e-6 * np.abs(kth) + 1e-7)[:, None]
     seconds = times.sum(axis=1)
-    asked = len(vectors) if every else len(rows)
+    asked = int(row["n"]) if every else len(rows)
     return {
         "file": row["file"],
         "batch": int(row["batch"]),
@@ -54,14 +100,17 @@ def recomputed(directory, row):
         "median": bool(sorted(seconds)[(len(seconds) - 1) // 2] == seconds[chosen]),
         "p50_ms": None if every else float(np.percentile(times[chosen], 50) * 1000),
         "p99_ms": None if every else float(np.percentile(times[chosen], 99) * 1000),
+        "stated_recall": float(row["recall"]),
+        "stated_qps": float(row["qps"]),
     }
 
 
-def main(directory):
+def main(directory, every):
     with (directory / "outcomes.csv").open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["status"] == "ok"]
-    print(json.dumps([recomputed(directory, row) for row in rows]))
+        rows = [row for row in csv.DictReader(stream) if row["status"] == "ok"][::every]
+    truths = Truths(directory, rows)
+    print(json.dumps([recomputed(directory, row, truths) for row in rows]))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
