@@ -73,11 +73,11 @@ class History:
     rows: dict[tuple[str, int], tuple[Outcome, ...]] = field(default_factory=dict)
 
     def finished(self, group: Group, taken: Taken, outcomes: Sequence[Outcome]) -> None:
-        """Remember a group that was measured, in part or whole; the last word counts."""
+        """Remember a group that was measured, in part or whole, or in vain; the last word counts."""
         key = str(group.configuration), group.n
+        self.rows[key] = tuple(outcomes)
         if outcomes:
             self.taken[key] = taken
-            self.rows[key] = tuple(outcomes)
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -146,7 +146,8 @@ def build_seconds(group: Group, history: History) -> float | None:
 def promise(group: Group, history: History) -> float | None:
     """Speed of the configuration relative to the best one, at recall 0.9 and the nearest size up to
     its own where it was measured, in 0..1; the best of its workloads, k and batches counts. Where
-    it wasn't, that of the method's best parameters at its own size. None where nothing is known.
+    it wasn't, that of the method's best parameters at its own size. None where nothing is known;
+    little where all the time that it was given went by without a result.
     """
     label, name = str(group.configuration), group.configuration.name
     sizes = [n for (one, n) in history.rows if one == label and n <= group.n]
@@ -155,7 +156,8 @@ def promise(group: Group, history: History) -> float | None:
         return _share([o for o in here if _label(o) == label], here)
     here = _measured(history, group.n)
     siblings = [outcome for outcome in here if outcome.method == name]
-    return _share(siblings, here) if siblings else None
+    tried = any(n == group.n and one.startswith(f"{name}(") for one, n in history.rows)
+    return _share(siblings, here) if tried else None
 
 
 def _measured(history: History, n: int) -> list[Outcome]:

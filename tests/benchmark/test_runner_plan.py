@@ -157,6 +157,13 @@ def test_what_was_not_measured_promises_what_its_method_did_at_that_size():
     assert promise(trees(10_000, 9), known) is None
 
 
+def test_what_was_tried_in_vain_promises_little_and_so_do_its_siblings():
+    known = history(*annoys(1_000, 100.0), (group(1_000, "pynndescent", links=15), 9.0, []))
+    sibling = group(1_000, "pynndescent", links=30)
+    assert promise(sibling, known) == promise(group(10_000, "pynndescent", links=15), known) == 0.05
+    assert next_within([sibling, trees(1_000, 2)], known, Shares(), 90.0)[0] == trees(1_000, 2)
+
+
 def test_best_at_one_k_is_best():
     known = history(
         (trees(1_000, 1), 1.0, [row("annoy", "trees=1", 9.0), row("annoy", "trees=1", 1.0, k=100)]),
