@@ -73,7 +73,7 @@ class History:
     rows: dict[tuple[str, int], tuple[Outcome, ...]] = field(default_factory=dict)
 
     def finished(self, group: Group, taken: Taken, outcomes: Sequence[Outcome]) -> None:
-        """Remember a group that was measured, in part or whole, or in vain; the last word counts."""
+        """Remember a group that was measured, in part, whole or in vain; the last word counts."""
         key = str(group.configuration), group.n
         self.rows[key] = tuple(outcomes)
         if outcomes:
