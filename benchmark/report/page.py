@@ -6,6 +6,7 @@ policy lets run exactly the one script that is part of it. Refuses to compute fi
 
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -31,6 +32,8 @@ from benchmark.results.outcome import Outcome
 
 HERE = Path(__file__).parent
 MOST_BYTES = 5_000_000
+SHORT_TABLE = 12
+"""Rows up to which a table of what went wrong stands open."""
 CHARTS = (
     ("speed", "Recall and speed", "vectors per second, higher is better"),
     ("total", "Recall and total time for all", "build plus the search of every row"),
@@ -273,7 +276,14 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
     table = failures_table(outcomes)
     if not table.rows:
         return "<h2>Without figures</h2>\n<p>Every configuration gave figures.</p>" * bool(outcomes)
-    return f"<h2>Without figures</h2>\n{_table(table)}"
+    if len(table.rows) <= SHORT_TABLE:
+        return f"<h2>Without figures</h2>\n{_table(table)}"
+    counted = Counter(str(one.status) for one in outcomes if not one.measured)
+    words = ", ".join(f"{count:,} {status}" for status, count in counted.most_common())
+    return (
+        "<h2>Without figures</h2>\n"
+        f"<details><summary>{_text(words)}</summary>{_table(table)}</details>"
+    )
 
 
 def _limited(outcomes: Sequence[Outcome]) -> str:

@@ -16,6 +16,8 @@ from nearfield.files import atomic_path
 COLOURS = ("#0072b2", "#c24e00", "#00785a", "#a03c82", "#806400", "#505860")
 MARKERS = ("o", "s", "^", "D", "v", "P", "*")
 """As in the page: six colours and seven shapes, so that neither tells methods apart alone."""
+SHORT, LONG = 4.0, 1000.0
+"""Ratio of an axis' ends up to which ticks are even, and from which they are powers of ten."""
 Value = Callable[[Outcome], float | None]
 PANELS: tuple[tuple[str, str, int | None, Value], ...] = (
     ("queries per second, one by one", "queries", 1, lambda one: one.qps),
@@ -81,6 +83,7 @@ def _figure(here: Sequence[Outcome], styles: dict[str, dict[str, Any]]) -> Any:
         if any(value(one) for one in fitting):
             least = min(one.recall or 0.0 for one in fitting)
             axes.set(yscale="log", xlim=(least - 0.02, 1.005))
+            _plain_ticks(axes.yaxis)
         axes.grid(alpha=0.3)
     panels[5].axis("off")
     handles = [Line2D([], [], label=_plain(method), **style) for method, style in styles.items()]
@@ -101,7 +104,22 @@ def _growth(
     axes.axvline(full, color="grey", linewidth=0.8, linestyle=":")
     if lines:
         axes.set(xscale="log", yscale="log")
+        _plain_ticks(axes.yaxis)
+        _plain_ticks(axes.xaxis)
     axes.grid(alpha=0.3)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Few ticks of a logarithmic axis, with numbers that are written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    low, high = sorted(axis.get_view_interval())
+    if high / low < SHORT:
+        axis.set_major_locator(MaxNLocator(3))
+    elif high / low < LONG:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _plain(method: str) -> str:

@@ -22,7 +22,7 @@ from benchmark.results.ann_benchmarks import export_results
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Outcome, Workload
 from benchmark.results.table import write_table
-from benchmark.runner.container import check_image
+from benchmark.runner.container import Image, asked_image
 from benchmark.runner.data import Data, prepare_data
 from benchmark.runner.group import GroupReport
 from benchmark.runner.plan import KS, QUICK_KS, WORKLOADS, Group, Settings, ks_for, sizes_for
@@ -136,14 +136,14 @@ def run_bench(
     """
     started = time.monotonic()
     configurations = chosen_configurations(options)
-    check_options(options)
+    image = check_options(options, configurations)
     with locked(out), disk_errors(out):
-        data, place = _prepared(source, out, options)
+        data, place = _prepared(source, out, options, image)
         sizes = sizes_for(data.base, options.rows, quick=options.quick)
         groups = [Group(n, configuration) for n in sizes for configuration in configurations]
         notes = _notes(data, sizes, options)
         with connected(cluster or ClusterOptions(workers=1)) as client:
-            _write_bench(place, client, sizes, configurations, notes)
+            _write_bench(place, client, sizes, _About(configurations, notes, image))
             _find_truths(client, place, sizes)
             spent = time.monotonic() - started
             left = None if options.budget_s is None else max(0.0, options.budget_s - spent)
@@ -194,8 +194,10 @@ def chosen_configurations(options: BenchOptions) -> list[Configuration]:
     return [one for one in configurations if {one.name, one.address} & set(options.methods)]
 
 
-def check_options(options: BenchOptions) -> None:
-    """Raise `UsageError` for options that make no sense, before anything is written."""
+def check_options(options: BenchOptions, configurations: Sequence[Configuration]) -> Image | None:
+    """Raise `UsageError` for options that make no sense, before anything is written; returns the
+    image to measure in, if there is one.
+    """
     if min(options.asked_ks) < 1:
         raise UsageError(f"expected k of at least 1, got {min(options.asked_ks)}")
     if not options.workloads or set(options.workloads) - set(WORKLOADS):
@@ -210,18 +212,27 @@ def check_options(options: BenchOptions) -> None:
     for name, value in limits.items():
         if value is not None and value <= 0:
             raise UsageError(f"expected {name} above 0, got {value}")
-    if options.container is not None:
-        check_image(options.container)
+    if options.container is None:
+        return None
+    return asked_image(options.container, _libraries(configurations))
 
 
-def _prepared(source: Path, out: Path, options: BenchOptions) -> tuple[Data, Place]:
+def _libraries(configurations: Sequence[Configuration]) -> tuple[str, ...]:
+    """The modules whose versions stand beside the figures."""
+    return tuple(sorted({"numpy", "numba", *(one.method.library for one in configurations)}))
+
+
+def _prepared(
+    source: Path, out: Path, options: BenchOptions, image: Image | None
+) -> tuple[Data, Place]:
     """The data in `out`, which is refused where it holds the benchmark of another data set."""
     for name in FOLDERS:
         (out / name).mkdir(exist_ok=True)
         remove_temporaries(out / name)
     remove_temporaries(out)
     data = prepare_data(source, out.resolve() / "data", space=options.space, seed=options.seed)
-    return data, Place(out.resolve(), data, options.settings)
+    settings = replace(options.settings, image=image.id if image is not None else "")
+    return data, Place(out.resolve(), data, settings)
 
 
 def _find_truths(client: Client, place: Place, sizes: Sequence[int]) -> None:
@@ -248,29 +259,36 @@ def _find_truths(client: Client, place: Place, sizes: Sequence[int]) -> None:
             advance(1)
 
 
-def _write_bench(
-    place: Place,
-    client: Client,
-    sizes: Sequence[int],
-    configurations: Sequence[Configuration],
-    notes: Sequence[str],
-) -> None:
+@dataclass(frozen=True)
+class _About:
+    """What stands beside the figures: configurations, notes, the image that was measured in."""
+
+    configurations: Sequence[Configuration]
+    notes: Sequence[str]
+    image: Image | None
+
+
+def _write_bench(place: Place, client: Client, sizes: Sequence[int], about: _About) -> None:
     """What is measured where, with what: for the report, and for whoever reads the figures."""
     hosts = one_worker_per_host(client)
     machines = client.run(machine_facts, workers=hosts)
-    libraries = {configuration.method.library for configuration in configurations}
-    names = tuple(sorted({"numpy", "numba", *libraries}))
-    asked = client.submit(library_facts, names, workers=hosts[:1])
+    if about.image is None:
+        names = _libraries(about.configurations)
+        asked = client.submit(library_facts, names, workers=hosts[:1])
+        libraries = [library.to_json() for library in asked.result()]
+        versions = library_versions()
+    else:
+        libraries, versions = list(about.image.libraries), about.image.versions
     data = {name: value for name, value in asdict(place.data).items() if name != "path"}
     content = {
         "data": data,
         "sizes": list(sizes),
         "settings": asdict(place.settings),
-        "configurations": [str(configuration) for configuration in configurations],
+        "configurations": [str(configuration) for configuration in about.configurations],
         "machines": [machine.to_json() for machine in machines.values()],
-        "libraries": [library.to_json() for library in asked.result()],
-        "versions": library_versions(),
-        "notes": list(notes),
+        "libraries": libraries,
+        "versions": dict(versions),
+        "notes": list(about.notes),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     write_bytes(place.directory / BENCH, (json.dumps(content, indent=2) + "\n").encode())
@@ -339,7 +357,7 @@ def plan_bench(source: Path, out: Path, options: BenchOptions) -> BenchPlan:
     For files the vectors are read into a temporary directory. Raises as `run_bench` does.
     """
     configurations = chosen_configurations(options)
-    check_options(options)
+    check_options(options, configurations)
     with TemporaryDirectory(prefix="nearfield-bench-") as work:
         data = prepare_data(source, Path(work) / "data", space=options.space, seed=options.seed)
         sizes = sizes_for(data.base, options.rows, quick=options.quick)

@@ -4,16 +4,27 @@ Owns the container's life: started with our files in place, watched, stopped in 
 whatever happens. The image must have nearfield installed, of this version. Refuses to build images.
 """
 
+import json
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.results.outcome import Status
 from benchmark.runner.process import CHILD, THREAD_VARIABLES, Ended, Limits, read_end
 from nearfield.errors import Infrastructure, UsageError
+from nearfield.manifest import library_versions
 
 POLL_S = 0.1
+ASKED = """\
+import json, sys
+from nearfield.libraries import library_facts
+from nearfield.manifest import library_versions
+libraries = [one.to_json() for one in library_facts(tuple(sys.argv[1:]))]
+print(json.dumps({"libraries": libraries, "versions": library_versions()}))
+"""
 NUMBA_CACHE = "compiled"
 """Folder in the benchmark's directory."""
 KILLED_BY_SIGNAL = 128
@@ -39,20 +50,53 @@ def engine() -> Any:
     return client
 
 
-def check_image(image: str) -> None:
-    """Raise `UsageError` unless the engine has the image, `Infrastructure` without an engine."""
-    from docker.errors import ImageNotFound
+@dataclass(frozen=True)
+class Image:
+    """An image that can be measured in: its id, and what its libraries are."""
+
+    id: str
+    libraries: tuple[dict[str, Any], ...]
+    versions: dict[str, str]
+
+
+def asked_image(image: str, libraries: Sequence[str]) -> Image:
+    """What the engine's image of that name is, asked in a container without network.
+
+    Raises `UsageError` where there is none, or it holds another version of nearfield than this one,
+    `Infrastructure` without an engine.
+    """
+    from docker.errors import APIError, ContainerError, ImageNotFound
 
     client = engine()
     try:
-        client.images.get(image)
+        found = client.images.get(image)
+        said = client.containers.run(
+            found.id,
+            ["-c", ASKED, *libraries],
+            entrypoint=["python"],
+            network_disabled=True,
+            remove=True,
+            stderr=False,
+        )
+        answer = json.loads(said.decode().splitlines()[-1])
     except ImageNotFound as error:
         raise UsageError(
             f"expected an image {image!r} with nearfield installed; the engine has none of that "
             "name. Build or pull it first"
         ) from error
+    except (APIError, ContainerError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"expected nearfield in the image {image!r}; asked, it said: {error}"
+        ) from (error)
     finally:
         client.close()
+    inside, here = answer["versions"]["nearfield"], library_versions()["nearfield"]
+    if inside != here:
+        raise UsageError(
+            f"expected an image with nearfield {here}, as this is; {image!r} has {inside}. "
+            "Build it again"
+        )
+    return Image(found.id, tuple(answer["libraries"]), answer["versions"])
 
 
 def run_in_container(image: str, directory: Path, request: Path, limits: Limits) -> Ended:

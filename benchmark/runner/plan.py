@@ -29,7 +29,9 @@ ENOUGH_RECALL = 0.999
 
 @dataclass(frozen=True)
 class Settings:
-    """How everything is measured. `efforts`: at most so many per k, None for all."""
+    """How everything is measured. `efforts`: at most so many per k, None for all. `image`: the id
+    of the image that `container` names.
+    """
 
     ks: tuple[int, ...]
     workloads: tuple[Workload, ...]
@@ -41,6 +43,7 @@ class Settings:
     pinned: bool = True
     seed: int = 0
     container: str | None = None
+    image: str = ""
 
 
 @dataclass(frozen=True)

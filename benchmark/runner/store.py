@@ -216,4 +216,5 @@ def _circumstances(place: Place, group: Group) -> str:
         pinned=settings.pinned,
         seed=settings.seed,
         container=settings.container,
+        **({"image": settings.image} if settings.image else {}),
     )
