@@ -1,9 +1,9 @@
 """A benchmark's table in short, as Markdown: per size and k what each method takes at a recall.
 
-    python -m benchmark.results.summary DIR [--recall 0.95]
+    python -m benchmark.results.summary DIR
 
 Owns that page. What is best is decided per method over its parameters; a dash means that none of
-them reached the recall.
+the measured ones reached the recall.
 """
 
 import argparse
@@ -16,26 +16,30 @@ from typing import Any
 from benchmark.results.outcome import Outcome, Status
 from benchmark.results.table import read_table
 
+LEVELS = (0.90, 0.95, 0.99)
+USUAL = 0.95
 COLUMNS = (
-    *("method", "all: seconds", "recall", "build s", "queries/s one by one", "p99 ms"),
-    *("queries/s in batches", "index MiB", "peak MiB"),
+    "method",
+    *(f"all: s at {level:.2f}" for level in LEVELS),
+    *(f"queries/s at {level:.2f}" for level in LEVELS),
+    *("in batches", "p99 ms", "build s", "index MiB", "peak MiB"),
 )
 MIB = 2**20
 
 
-def summary(directory: Path, recall: float) -> str:
+def summary(directory: Path) -> str:
     """The page of the benchmark in `directory`."""
     outcomes = read_table(directory)
     facts = json.loads((directory / "bench.json").read_bytes())
     measured = [one for one in outcomes if one.measured and not one.memory_limit_bytes]
-    parts = [_circumstances(facts, outcomes, recall)]
+    parts = [_circumstances(facts, outcomes)]
     for n, k in sorted({(one.n, one.k) for one in measured}):
-        parts.append(_section([one for one in measured if (one.n, one.k) == (n, k)], recall))
-    parts.append(_without_figures(outcomes))
+        parts.append(_section([one for one in measured if (one.n, one.k) == (n, k)]))
+    parts += [_limited(outcomes), _without_figures(outcomes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _circumstances(facts: dict[str, Any], outcomes: Sequence[Outcome], recall: float) -> str:
+def _circumstances(facts: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     data, machine = facts["data"], facts["machines"][0]
     libraries = ", ".join(
         f"{library['name']} {library['version']} ({library['package']})"
@@ -43,48 +47,64 @@ def _circumstances(facts: dict[str, Any], outcomes: Sequence[Outcome], recall: f
         if library["version"]
     )
     days = sorted({one.measured_at[:10] for one in outcomes if one.measured_at})
+    points = sum(one.measured for one in outcomes)
+    threads = facts["settings"]["threads"]
     return (
         f"# {data['name']}: {data['whole']:,} x {data['d']}, {data['space']}\n\n"
-        f"{machine['processor']['model']}, {facts['settings']['threads']} threads, "
-        f"{' to '.join(dict.fromkeys((days[0], days[-1]))) if days else ''}; {libraries}.\n\n"
-        f"Per method the fastest parameters that reach recall {recall}. `all` is build plus search "
-        "of every row; peak memory is that of the process that took more, building or asking."
+        f"{machine['processor']['model']}, {threads} {'thread' if threads == 1 else 'threads'}, "
+        f"{' to '.join(dict.fromkeys((days[0], days[-1]))) if days else ''}; {libraries}. "
+        f"{points:,} points with figures.\n\n"
+        "Per method the fastest measured parameters that reach the recall. `all` is build plus "
+        f"search of every row. Batches, p99, build, index and peak memory are those at {USUAL}: "
+        "of the fastest way for queries, the peak of the process that took more, building or "
+        "asking; of the way for `all` where a method answers no queries."
     )
 
 
-def _section(here: Sequence[Outcome], recall: float) -> str:
-    lines = [
-        f"## {here[0].n:,} rows, k = {here[0].k}",
-        "",
-        f"| {' | '.join(COLUMNS)} |",
-        "|---" * len(COLUMNS) + "|",
-    ]
-    good = [one for one in here if (one.recall or 0) >= recall]
-    rows = [
-        _cells(method, [one for one in good if one.method == method])
+def _section(here: Sequence[Outcome]) -> str:
+    cells = [
+        _cells(method, [one for one in here if one.method == method])
         for method in sorted({one.method for one in here})
     ]
-    lines += [f"| {' | '.join(cells)} |" for _, cells in sorted(rows)]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"## {here[0].n:,} rows, k = {here[0].k:,}",
+            "",
+            _fastest(here),
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            "|---" * len(COLUMNS) + "|",
+            *(f"| {' | '.join(row)} |" for _, row in sorted(cells)),
+        ]
+    )
+
+
+def _fastest(here: Sequence[Outcome]) -> str:
+    """What is fastest with the usual recall, with its parameters, in a sentence."""
+    every, single = _all_at(here, USUAL), _queries_at(here, USUAL)
+    said = [
+        f"for all `{every.label}` ({_number(every.total_s)} s)" if every.method else "",
+        f"for queries `{single.label}` ({_number(single.qps)}/s)" if single.method else "",
+    ]
+    found = "; ".join(part for part in said if part)
+    return f"Fastest at {USUAL}: {found}." if found else f"Nothing measured reaches {USUAL}."
 
 
 def _cells(method: str, mine: Sequence[Outcome]) -> tuple[float, tuple[str, ...]]:
     """Seconds to sort by, and the cells of a row."""
-    every = _best(mine, "all", lambda one: one.batch == 0, lambda one: -(one.total_s or 0))
-    single = _best(mine, "queries", lambda one: one.batch == 1, lambda one: one.qps or 0)
-    batched = _best(mine, "queries", lambda one: one.batch > 1, lambda one: one.qps or 0)
-    total = float("inf") if every.total_s is None else every.total_s
-    peaks = [peak for one in (every, single) for peak in (one.peak_bytes, one.build_peak_bytes)]
-    return total, (
+    every = {level: _all_at(mine, level) for level in LEVELS}
+    single = {level: _queries_at(mine, level) for level in LEVELS}
+    usual = single[USUAL] if single[USUAL].method else every[USUAL]
+    total = every[USUAL].total_s
+    return float("inf") if total is None else total, (
         method,
-        _number(every.total_s),
-        _number(every.recall),
-        _number(every.build_s),
-        _number(single.qps),
-        _number(single.p99_ms),
-        _number(batched.qps),
-        _number(_mebibytes(every.index_bytes or single.index_bytes)),
-        _number(_mebibytes(max((peak for peak in peaks if peak), default=None))),
+        *(_number(every[level].total_s) for level in LEVELS),
+        *(_number(single[level].qps) for level in LEVELS),
+        _number(_batched_at(mine, USUAL).qps),
+        _number(usual.p99_ms),
+        _number(usual.build_s),
+        _number(_mebibytes(usual.index_bytes)),
+        _number(_mebibytes(max(usual.peak_bytes or 0, usual.build_peak_bytes or 0) or None)),
     )
 
 
@@ -92,14 +112,46 @@ NOTHING = Outcome("", "l2", 0, 0, 0, "all", 0, "", "", "", 0)
 """Stands where no parameters reached the recall."""
 
 
+def _all_at(mine: Sequence[Outcome], recall: float) -> Outcome:
+    return _best(mine, recall, lambda one: one.workload == "all", lambda one: -(one.total_s or 0))
+
+
+def _queries_at(mine: Sequence[Outcome], recall: float) -> Outcome:
+    return _best(mine, recall, lambda one: one.batch == 1, lambda one: one.qps or 0)
+
+
+def _batched_at(mine: Sequence[Outcome], recall: float) -> Outcome:
+    return _best(mine, recall, lambda one: one.batch > 1, lambda one: one.qps or 0)
+
+
 def _best(
     mine: Sequence[Outcome],
-    workload: str,
+    recall: float,
     fits: Callable[[Outcome], bool],
     merit: Callable[[Outcome], float],
 ) -> Outcome:
-    fitting = (one for one in mine if one.workload == workload and fits(one))
+    fitting = (one for one in mine if fits(one) and (one.recall or 0) >= recall)
     return max(fitting, key=merit, default=NOTHING)
+
+
+def _limited(outcomes: Sequence[Outcome]) -> str:
+    """What came of the points under a memory limit below the size of the index."""
+    limited = [one for one in outcomes if one.memory_limit_bytes]
+    if not limited:
+        return ""
+    head = ("method", "build", "rows", "index MiB", "limit MiB", "recall", "queries/s", "load s")
+    lines = ["## Under half the index' size as memory", "", f"| {' | '.join((*head, 'what'))} |"]
+    lines += ["|---" * (len(head) + 1) + "|"]
+    for one in sorted(limited, key=lambda one: (one.n, one.method, one.build)):
+        cells = (
+            *(one.method, one.build, f"{one.n:,}"),
+            _number(_mebibytes(one.index_bytes)),
+            _number(_mebibytes(one.memory_limit_bytes)),
+            *(_number(one.recall), _number(one.qps), _number(one.load_s)),
+            str(one.status) if one.measured else f"{one.status}: {one.reason}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _mebibytes(amount: int | None) -> float | None:
@@ -117,7 +169,7 @@ def _without_figures(outcomes: Sequence[Outcome]) -> str:
     counted = Counter(
         (one.method, one.n, str(one.status), one.reason)
         for one in outcomes
-        if one.status is not Status.OK
+        if one.status is not Status.OK and not one.memory_limit_bytes
     )
     if not counted:
         return ""
@@ -138,9 +190,7 @@ def main() -> None:
     """Print the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--recall", type=float, default=0.95)
-    given = parser.parse_args()
-    print(summary(given.directory, given.recall), end="")
+    print(summary(parser.parse_args().directory), end="")
 
 
 if __name__ == "__main__":

@@ -204,8 +204,12 @@ def _forget_pages(folder: Path) -> None:
 
 
 def _status(name: str) -> int:
-    """Bytes of a field of /proc/self/status: VmRSS, VmHWM (its peak), VmData."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    return memory_of("self", name)
+
+
+def memory_of(process: int | str, name: str) -> int:
+    """Bytes of a field of a process' /proc/PID/status: VmRSS, VmHWM (its peak), VmData."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
     return 0

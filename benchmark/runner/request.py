@@ -16,6 +16,9 @@ from nearfield.space import Int32s
 
 FACTS = "facts.jsonl"
 CHECKED = "checked.npy"
+UNTOUCHED = "untouched_bytes"
+"""Fact of a forked child: resident bytes of its parent, most of it code, that it hadn't itself."""
+MEMORY = ("peak_bytes", "baseline_bytes", "build_peak_bytes", "build_baseline_bytes")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask"):
@@ -89,7 +92,10 @@ def note(out: Path, **facts: Any) -> None:
 
 
 def noted(out: Path) -> dict[str, Any]:
-    """All facts that a child left, later ones winning; a line cut off by its end is ignored."""
+    """All facts that a child left, later ones winning; a line cut off by its end is ignored.
+
+    Peaks and baselines hold what its parent had imported, too, whether or not it touched that.
+    """
     facts: dict[str, Any] = {}
     path = out / FACTS
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -97,7 +103,8 @@ def noted(out: Path) -> dict[str, Any]:
             facts |= json.loads(line)
         except ValueError:
             break
-    return facts
+    untouched = facts.pop(UNTOUCHED, 0)
+    return facts | {name: facts[name] + untouched for name in MEMORY if name in facts}
 
 
 def save_repetition(

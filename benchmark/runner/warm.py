@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmark.methods import method_named
-from benchmark.runner.child import die_with_parent, main
-from benchmark.runner.request import read_request
+from benchmark.runner.child import die_with_parent, main, memory_of
+from benchmark.runner.request import UNTOUCHED, note, read_request
 from nearfield.errors import NearfieldError
 
 
@@ -46,7 +46,10 @@ def _measure(request: Path, log: Path, parent: int) -> None:
         os.setpgid(0, 0)
         die_with_parent(parent)
         _redirect(log)
-        main(read_request(request))
+        asked = read_request(request)
+        untouched = memory_of(parent, "VmRSS") - memory_of("self", "VmRSS")
+        note(Path(asked.out), **{UNTOUCHED: max(0, untouched)})
+        main(asked)
         code = 0
     except BaseException:
         traceback.print_exc()
