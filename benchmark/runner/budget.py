@@ -24,9 +24,9 @@ WEIGHT = 2.0
 """A size's share of the budget, relative to that of the size below."""
 EAGER = 3.0
 """Equal parts of a size's share that a group may take which smaller sizes speak for."""
-LEAST_S = 15.0
-"""A group may ask for so long in any case: a library that compiles itself needs as much before it
-has answered anything.
+LEAST_S = 8.0
+"""A group may ask for so long in any case, or it isn't begun: in less it would answer nothing, and
+be taken for slow.
 """
 ROOM = 1.3
 """A group isn't begun unless there is time for so many times its build."""
@@ -204,8 +204,13 @@ def next_within(
     promises = {group: promise(group, history) for group in (*waiting, *again)}
     hopeful = [group for group in waiting if _hopeful(promises[group])]
     sizes = sorted({group.n for group in hopeful})
+    for n in sizes:
+        here, share_s = [one for one in hopeful if one.n == n], shares.left(n, sizes, left_s)
+        if share_s >= LEAST_S:
+            found = _first_that_fits(here, promises, history, share_s)
+            if found is not None:
+                return found
     rounds = [
-        *(([one for one in hopeful if one.n == n], shares.left(n, sizes, left_s)) for n in sizes),
         (hopeful, left_s),
         ([group for group in again if _hopeful(promises[group])], left_s),
         ([*waiting, *again], left_s),

@@ -192,6 +192,12 @@ def test_under_a_budget_every_size_has_a_share_and_the_largest_the_largest():
     assert chosen == groups[2]
 
 
+def test_a_size_whose_share_is_nearly_used_up_begins_nothing():
+    groups, shares = [group(1_000), group(10_000)], Shares()
+    assert next_within(groups, History(), shares, 300.0)[0] == groups[0]
+    assert next_within(groups, History(), shares, 205.0)[0] == groups[1]
+
+
 def test_what_a_size_leaves_of_its_share_goes_to_the_larger_ones():
     shares = Shares()
     next_within([group(1_000), group(10_000)], History(), shares, 300.0)
