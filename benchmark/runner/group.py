@@ -115,13 +115,22 @@ class _GroupRun:
         self._from_now()
         suggested = {int(k): efforts for k, efforts in facts.get("efforts", {}).items()}
         points = points_of(self.group, self.place.settings, suggested, self.place.data.asked)
-        for point in points if self.allowed is None else spread(points):
-            if not self._enough(point):
-                self._point(point)
         limited = limited_point(points, facts.get("index_bytes", 0))
-        if limited is not None:
-            self._point(limited)
+        for point in self._in_order(points, limited):
+            if point is limited or not self._enough(point):
+                self._point(point)
         shutil.rmtree(self.store.index, ignore_errors=True)
+
+    def _in_order(self, points: Sequence[Point], limited: Point | None) -> Sequence[Point]:
+        """Cheapest first, the one under a memory limit last; under a budget what says most first:
+        something of each workload and k, the one under a limit, then the rest.
+        """
+        last = [] if limited is None else [limited]
+        if self.allowed is None:
+            return [*points, *last]
+        lines = len({(point.k, point.workload) for point in points})
+        order = spread(points)
+        return [*order[:lines], *last, *order[lines:]]
 
     def _obstacle(self) -> tuple[Status, str] | None:
         method, space = self.group.method, self.place.data.space
