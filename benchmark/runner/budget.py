@@ -20,6 +20,8 @@ LAGGARD = 0.2
 """Promise below which a group waits until all others are done."""
 POOR = 0.05
 """Promise of a method that didn't reach the target recall at all."""
+FIRST, UNKNOWN = 2.0, 0.5
+"""What stands for a promise that nothing is known of: at the smallest size, and at larger ones."""
 WEIGHT = 2.0
 """A size's share of the budget, relative to that of the size below."""
 EAGER = 3.0
@@ -234,7 +236,8 @@ def _first_that_fits(
 ) -> tuple[Group, Allowance] | None:
     if left_s <= 0:
         return None
-    for group in _by_promise(groups, promises):
+    smallest = min((n for _, n in history.rows), default=0)
+    for group in _by_promise(groups, promises, smallest):
         build_s = build_seconds(group, history)
         if ROOM * (build_s or 0.0) > left_s:
             continue
@@ -244,8 +247,13 @@ def _first_that_fits(
     return None
 
 
-def _by_promise(groups: Sequence[Group], promises: Mapping[Group, float | None]) -> Sequence[Group]:
-    """The most promising first; those of which nothing is known before all, each method in turn."""
+def _by_promise(
+    groups: Sequence[Group], promises: Mapping[Group, float | None], smallest: int
+) -> Sequence[Group]:
+    """The most promising first. Those of which nothing is known come before all at the `smallest`
+    size that was measured, each method in turn: there it is cheap to know. Elsewhere they come in
+    the middle.
+    """
     turn: dict[Group, int] = {}
     met: dict[tuple[str, int], int] = {}
     for group in groups:
@@ -254,7 +262,9 @@ def _by_promise(groups: Sequence[Group], promises: Mapping[Group, float | None])
 
     def place(group: Group) -> tuple[float, int, int]:
         promised = promises[group]
-        return (-2.0 if promised is None else -promised), group.n, turn[group]
+        if promised is None:
+            promised = FIRST if group.n <= smallest or not smallest else UNKNOWN
+        return -promised, group.n, turn[group]
 
     return sorted(groups, key=place)
 

@@ -223,6 +223,17 @@ def test_the_most_promising_come_first_and_laggards_last():
     assert next_within(groups[:1], known, shares, 700.0)[0] == groups[0]
 
 
+def test_at_larger_sizes_what_is_unknown_comes_between_the_good_and_the_bad():
+    known = history(*annoys(1_000, 1_000.0, 300.0))
+    groups = [trees(10_000, 2), group(10_000, "hnswlib"), trees(10_000, 1)]
+    order = []
+    while groups:
+        chosen, _ = next_within(groups, known, Shares(), 900.0)
+        order.append(chosen)
+        groups.remove(chosen)
+    assert order == [trees(10_000, 1), group(10_000, "hnswlib"), trees(10_000, 2)]
+
+
 def test_a_laggard_of_a_small_size_waits_until_the_largest_size_is_done():
     known = history(*annoys(1_000, 100.0, 1_000.0))
     laggard, hopeful = trees(1_000, 1), trees(100_000, 2)
