@@ -16,6 +16,7 @@ import numpy as np
 from benchmark.results.file import Result
 from benchmark.results.outcome import Outcome, Status
 from benchmark.runner.budget import Allowance
+from benchmark.runner.child import STACKS_BYTES
 from benchmark.runner.container import run_in_container
 from benchmark.runner.plan import (
     ENOUGH_RECALL,
@@ -205,7 +206,7 @@ class _GroupRun:
         if point.stage == "search" and not self._index_is_there():
             return
         truth = self._truth(point)
-        ended, out = self._measure(self._request(point), truth.rows)
+        ended, out = self._measure(self._request(point), truth.rows, self._memory(point))
         if self._cut_off(ended):
             self._drop([point])
             return
@@ -265,7 +266,18 @@ class _GroupRun:
     def _truth(self, point: Point) -> NeighbourTable:
         return read_part(truth_path(self.place.directory, point.workload, self.group.n))
 
-    def _measure(self, request: AnyRequest, checked: Int32s | None) -> tuple[Ended, Path]:
+    def _memory(self, point: Point) -> int | None:
+        """What a container may take where the process has its own, lower limit: as much, beside
+        what a process of this method has before it touches the index. None: the usual cap.
+        """
+        bare = [one.baseline_bytes for one in self.outcomes if one.baseline_bytes]
+        if point.limit_bytes is None or self.place.settings.container is None or not bare:
+            return None
+        return max(bare) + point.limit_bytes + STACKS_BYTES
+
+    def _measure(
+        self, request: AnyRequest, checked: Int32s | None, memory_bytes: int | None = None
+    ) -> tuple[Ended, Path]:
         out, settings = Path(request.out), self.place.settings
         shutil.rmtree(out, ignore_errors=True)
         path = write_request(request)
@@ -273,7 +285,7 @@ class _GroupRun:
             np.save(out / CHECKED, checked)
         left = self._left()
         timeout_s = settings.timeout_s if left is None else min(settings.timeout_s, left)
-        limits = Limits(timeout_s, settings.memory_bytes, settings.threads)
+        limits = Limits(timeout_s, memory_bytes or settings.memory_bytes, settings.threads)
         if settings.container is None:
             return self.warm.run(path, out / "log", limits), out
         return run_in_container(settings.container, self.place.directory, path, limits), out
