@@ -1,6 +1,7 @@
 """`nearfield bench`."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from nearfield.errors import UsageError
 if TYPE_CHECKING:
     from nearfield.api.benchmarks import BenchOptions, BenchPlan, BenchReport
 
+MOST_NAMED = 8
 EXAMPLES = (
     "nearfield bench vectors --out bench --quick",
     "nearfield bench vectors --out bench --budget 30m --methods faiss-hnsw,annoy",
@@ -136,11 +138,19 @@ def _print_report(report: "BenchReport", vectors: Path) -> None:
             ("measured", f"{report.measured:,} points; {report.kept:,} were there"),
             ("choice", f"{report.choice}  ({report.candidates} candidates)"),
             ("report", str(report.page)),
-            *(("dropped", label) for label in report.dropped),
+            *_dropped(report.dropped),
             *(("note", note) for note in report.notes),
             ("next", f"nearfield build {shlex.quote(str(vectors))} {follow}"),
         ]
     )
+
+
+def _dropped(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """What the budget left out of, by name as far as that can be taken in."""
+    rest = len(labels) - MOST_NAMED
+    named = labels if rest <= 1 else labels[:MOST_NAMED]
+    more = [f"and of {rest} others; outcomes.csv names what"] if rest > 1 else []
+    return [("dropped", words) for words in (*named, *more)]
 
 
 def _words(text: str) -> tuple[str, ...]:

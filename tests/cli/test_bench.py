@@ -1,10 +1,14 @@
 """`nearfield bench` as a user runs it, and the build that follows its choice."""
 
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmark.runner.bench import BenchReport
+from nearfield.cli.benching import _print_report
 from tests.cli.conftest import Program, clustered, copy
 
 pytestmark = pytest.mark.long
@@ -139,3 +143,16 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(program, stop):
     assert ended.code == 0, ended.err
     assert ended.json["rows"] == {"ok": 4}
     assert ended.json["kept"] >= 2
+
+
+def test_what_the_budget_left_out_is_named_as_far_as_one_can_take_in(capsys):
+    report = BenchReport(
+        Path("out"), "songs", (10,), {}, 0, 0, tuple(f"m{i}" for i in range(20)), (),
+        Path("choice.toml"), Path("report.html"), 0, 1.0,
+    )  # fmt: skip
+    _print_report(report, Path("v"))
+    said = capsys.readouterr().out
+    assert said.count("dropped") == 9
+    assert "and of 12 others; outcomes.csv names what" in said
+    _print_report(replace(report, dropped=("a", "b")), Path("v"))
+    assert "others" not in capsys.readouterr().out
