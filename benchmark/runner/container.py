@@ -6,6 +6,7 @@ whatever happens. The image must have nearfield installed, of this version. Refu
 
 import json
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from nearfield.errors import Infrastructure, UsageError
 from nearfield.manifest import library_versions
 
 POLL_S = 0.1
+DEFAULT_HOST = "unix:///var/run/docker.sock"
 ASKED = """\
 import json, sys
 from nearfield.libraries import library_facts
@@ -38,6 +40,7 @@ def engine() -> Any:
 
     client = None
     try:
+        _knock(os.environ.get("DOCKER_HOST") or DEFAULT_HOST)
         client = docker.from_env()
         client.ping()
     except (DockerException, OSError) as error:
@@ -48,6 +51,16 @@ def engine() -> Any:
             "DOCKER_HOST, or leave --container away: processes are then capped by this machine"
         ) from error
     return client
+
+
+def _knock(host: str) -> None:
+    """Raise `OSError` where nobody listens at a local socket: the docker client would leave its
+    own end of it open.
+    """
+    scheme, _, path = host.partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as ours:
+            ours.connect(path)
 
 
 @dataclass(frozen=True)
