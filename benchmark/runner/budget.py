@@ -20,13 +20,15 @@ LAGGARD = 0.2
 """Promise below which a group waits until all others are done."""
 POOR = 0.05
 """Promise of a method that didn't reach the target recall at all."""
-FIRST, UNKNOWN = 2.0, 0.5
-"""What stands for a promise that nothing is known of: at the smallest size, and at larger ones."""
+FIRST = 2.0
+"""Stands for the promise of what is to be found out before all."""
+SIBLING = 0.8
+"""Of its method's promise: what other parameters than those measured promise."""
 WEIGHT = 2.0
 """A size's share of the budget, relative to that of the size below."""
 EAGER = 3.0
 """Equal parts of a size's share that a group may take which smaller sizes speak for."""
-LEAST_S = 8.0
+LEAST_S = 5.0
 """A group may ask for so long in any case, or it isn't begun: in less it would answer nothing, and
 be taken for slow.
 """
@@ -134,32 +136,44 @@ def expected_seconds(group: Group, history: History) -> float | None:
 
 
 def build_seconds(group: Group, history: History) -> float | None:
-    """Seconds that a group's build will take, from the same one at the nearest size up to its own;
-    None where it wasn't built.
+    """Seconds that a group's build will take, from the same one at the nearest size up to its own,
+    else the longest of its method there; None where nothing is known.
     """
-    label = str(group.configuration)
-    own = {n: one.build_s for (name, n), one in history.taken.items() if name == label}
-    sizes = [n for n in own if n <= group.n]
-    if not sizes:
+    label, method = str(group.configuration), group.configuration.name
+    own: dict[int, float] = {}
+    others: dict[int, float] = {}
+    for (name, n), one in history.taken.items():
+        if n <= group.n and name == label:
+            own[n] = one.build_s
+        if n <= group.n and _is_of(name, method):
+            others[n] = max(one.build_s, others.get(n, 0.0))
+    known = own or others
+    if not known:
         return None
-    return float(own[max(sizes)] * (group.n / max(sizes)) ** GROWTH)
+    nearest = max(known)
+    return float(known[nearest] * (group.n / nearest) ** GROWTH)
 
 
 def promise(group: Group, history: History) -> float | None:
     """Speed of the configuration relative to the best one, at recall 0.9 and the nearest size up to
     its own where it was measured, in 0..1; the best of its workloads, k and batches counts. Where
-    it wasn't, that of the method's best parameters at its own size. None where nothing is known;
-    little where all the time that it was given went by without a result.
+    it wasn't, most of what the method's best parameters promise there. None where nothing is
+    known; little where all the time that it was given went by without a result.
     """
-    label, name = str(group.configuration), group.configuration.name
-    sizes = [n for (one, n) in history.rows if one == label and n <= group.n]
-    if sizes:
-        here = _measured(history, max(sizes))
-        return _share([o for o in here if _label(o) == label], here)
-    here = _measured(history, group.n)
-    siblings = [outcome for outcome in here if outcome.method == name]
-    tried = any(n == group.n and one.startswith(f"{name}(") for one, n in history.rows)
-    return _share(siblings, here) if tried else None
+    label, method = str(group.configuration), group.configuration.name
+    own = [n for (name, n) in history.rows if n <= group.n and name == label]
+    if own:
+        here = _measured(history, max(own))
+        return _share([one for one in here if _label(one) == label], here)
+    tried = [n for (name, n) in history.rows if n <= group.n and _is_of(name, method)]
+    if not tried:
+        return None
+    here = _measured(history, max(tried))
+    return SIBLING * _share([one for one in here if one.method == method], here)
+
+
+def _is_of(label: str, method: str) -> bool:
+    return label.partition("(")[0] == method
 
 
 def _measured(history: History, n: int) -> list[Outcome]:
@@ -203,7 +217,8 @@ def next_within(
     `again`: groups that used up what they were allowed; they go on when no hopeful one waits. None
     where no group is likely to get through its build any more.
     """
-    promises = {group: promise(group, history) for group in (*waiting, *again)}
+    smallest = min((n for _, n in history.rows), default=0)
+    promises = {group: _promised(group, history, smallest) for group in (*waiting, *again)}
     hopeful = [group for group in waiting if _hopeful(promises[group])]
     sizes = sorted({group.n for group in hopeful})
     for n in sizes:
@@ -224,20 +239,29 @@ def next_within(
     return None
 
 
-def _hopeful(promised: float | None) -> bool:
-    return promised is None or promised >= LAGGARD
+def _promised(group: Group, history: History, smallest: int) -> float:
+    """Its promise. Where nothing is known it comes first at the `smallest` size that was measured,
+    where it is cheap to know, and last at any other.
+    """
+    known = promise(group, history)
+    if known is not None:
+        return known
+    return FIRST if group.n <= smallest or not smallest else 0.0
+
+
+def _hopeful(promised: float) -> bool:
+    return promised >= LAGGARD
 
 
 def _first_that_fits(
     groups: Sequence[Group],
-    promises: Mapping[Group, float | None],
+    promises: Mapping[Group, float],
     history: History,
     left_s: float,
 ) -> tuple[Group, Allowance] | None:
     if left_s <= 0:
         return None
-    smallest = min((n for _, n in history.rows), default=0)
-    for group in _by_promise(groups, promises, smallest):
+    for group in _by_promise(groups, promises):
         build_s = build_seconds(group, history)
         if ROOM * (build_s or 0.0) > left_s:
             continue
@@ -247,26 +271,14 @@ def _first_that_fits(
     return None
 
 
-def _by_promise(
-    groups: Sequence[Group], promises: Mapping[Group, float | None], smallest: int
-) -> Sequence[Group]:
-    """The most promising first. Those of which nothing is known come before all at the `smallest`
-    size that was measured, each method in turn: there it is cheap to know. Elsewhere they come in
-    the middle.
-    """
+def _by_promise(groups: Sequence[Group], promises: Mapping[Group, float]) -> Sequence[Group]:
+    """The most promising first; of equal ones each method in turn."""
     turn: dict[Group, int] = {}
     met: dict[tuple[str, int], int] = {}
     for group in groups:
         key = group.configuration.name, group.n
         turn[group] = met[key] = met.get(key, -1) + 1
-
-    def place(group: Group) -> tuple[float, int, int]:
-        promised = promises[group]
-        if promised is None:
-            promised = FIRST if group.n <= smallest or not smallest else UNKNOWN
-        return -promised, group.n, turn[group]
-
-    return sorted(groups, key=place)
+    return sorted(groups, key=lambda group: (-promises[group], group.n, turn[group]))
 
 
 def remaining_seconds(remaining: Sequence[Group], history: History) -> float | None:
