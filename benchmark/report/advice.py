@@ -98,7 +98,8 @@ def _range(candidate: Candidate) -> str:
 
 
 def _for_queries(here: Sequence[Outcome]) -> tuple[str, Pairs]:
-    asked = [one for one in here if one.workload == "queries" and one.batch == 1 and one.qps]
+    here = [one for one in here if one.workload == "queries"]
+    asked = [one for one in here if one.batch == 1 and one.qps]
     if not asked:
         return "queries weren't measured", ()
     n = max(one.n for one in asked)
@@ -114,11 +115,10 @@ def _for_queries(here: Sequence[Outcome]) -> tuple[str, Pairs]:
         f"{words} {best.label} with recall {best.recall:.3f}, {best.qps:,.0f} queries/s one at a "
         f"time and {amount(best.peak_bytes)} on {n:,} rows"
     )
-    batched = [
-        one
-        for one in here
-        if one.workload == "queries" and one.batch > 1 and _way(one) == _way(best)
-    ]
+    there, known = len({one.method for one in asked}), len({one.method for one in here})
+    if 2 * there <= known:
+        sentence += f" (only {there} of {known} methods were measured on so many)"
+    batched = [one for one in here if one.batch > 1 and _way(one) == _way(best)]
     parts = [
         ("method", best.method),
         ("build parameters", _spaced(best.build)),
@@ -135,7 +135,7 @@ def _for_queries(here: Sequence[Outcome]) -> tuple[str, Pairs]:
         ("build time", seconds(best.build_s)),
         ("peak memory", f"{amount(best.peak_bytes)}, building {amount(best.build_peak_bytes)}"),
         ("index on disk", amount(best.index_bytes)),
-        ("compared", f"{len({one.method for one in asked})} methods, on {n:,} rows"),
+        ("compared", f"{there} {'method' if there == 1 else 'methods'}, on {n:,} rows"),
     ]
     return sentence, tuple(parts)
 

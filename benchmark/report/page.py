@@ -123,7 +123,8 @@ def _head(content: Content, name: str) -> str:
         sizes = ", ".join(f"{n:,}" for n in sorted({row.n for row in content.outcomes}))
         about = (
             f"{content.full:,} rows of {one.d:,} numbers, space {one.space}; "
-            f"measured on {sizes} of them; {len(content.outcomes):,} points"
+            f"measured on {sizes} of them; "
+            f"{sum(row.measured for row in content.outcomes):,} points with figures"
         )
     return f'<h1>{_text(name)}</h1>\n<p class="soft">{_text(about)}</p>'
 
@@ -143,9 +144,12 @@ def _body(content: Content, shown: Sequence[Outcome], note: str) -> str:
 
 def _said(sentence: str) -> str:
     capital = sentence[:1].upper() + sentence[1:]
-    # long parameters may break behind their commas
-    breakable = re.sub(r"(?<=\w)[,(](?=[a-z])", r"\g<0><wbr>", _text(capital))
-    return f'<p class="advice">{breakable}</p>'
+    return f'<p class="advice">{_breakable(capital)}</p>'
+
+
+def _breakable(words: str) -> str:
+    """Text whose long parameters may break behind commas, brackets, underscores and equal signs."""
+    return re.sub(r"(?<=\w)[,(_=](?=\w)", r"\g<0><wbr>", _text(words))
 
 
 def _recommended(content: Content, shown: Sequence[Outcome]) -> str:
@@ -170,7 +174,7 @@ def _others(found: Sequence[Advice], main: Advice) -> str:
 def _card(title: str, pairs: Pairs) -> str:
     if not pairs:
         return ""
-    inside = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in pairs)
+    inside = "".join(f"<dt>{_text(name)}</dt><dd>{_breakable(value)}</dd>" for name, value in pairs)
     return f'<div class="card"><h3>{_text(title)}</h3><dl>{inside}</dl></div>'
 
 

@@ -70,7 +70,8 @@
     const ticks = TIMES.filter((v) => Math.log10(v) >= low && Math.log10(v) <= high);
     return ticks.filter((_, place) => place % Math.ceil(ticks.length / 9) === 0);
   }
-  const ticksFor = (words) => (words === seconds ? timeTicks : logTicks);
+  const orFiner = (low, high) => (timeTicks(low, high).length > 1 ? timeTicks : logTicks)(low, high);
+  const ticksFor = (words) => (words === seconds ? orFiner : logTicks);
   function frame(figure) {
     const svg = figure.querySelector("svg");
     svg.replaceChildren();

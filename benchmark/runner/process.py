@@ -4,6 +4,7 @@ Owns the child's environment, time-out and memory cap, and how its end is read. 
 endless loop or hunger is a result here, never an error. Refuses to know what is measured.
 """
 
+import errno
 import json
 import os
 import select
@@ -27,6 +28,7 @@ WARM = "benchmark.runner.warm"
 POLL_S = 0.02
 CLOSE_S = 1.0
 """For a parent to end by itself once nobody speaks to it any more."""
+NO_ROOM = os.strerror(errno.ENOSPC)
 HUNGRY = ("MemoryError", "bad_alloc", "std::length_error", "Cannot allocate memory")
 """What a child says whose allocation failed."""
 THREAD_VARIABLES = (
@@ -187,6 +189,11 @@ def _raised(said: str) -> tuple[Status, str]:
     error, _, message = said.partition(": ")
     if error.endswith("DiskFull"):
         raise DiskFull(message)
+    if NO_ROOM in said:
+        raise DiskFull(
+            f"no room left for what is measured ({said}): free space there, then run the same "
+            "command again to resume"
+        )
     missing = error.endswith("ModuleNotFoundError")
     return (Status.NOT_INSTALLED, message) if missing else (Status.FAILED, said)
 

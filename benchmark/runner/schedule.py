@@ -4,6 +4,7 @@ Owns the Dask side: a task holds its whole machine, whatever number of workers r
 one line per finished group on stderr, with an estimate of what is left.
 """
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -138,7 +139,7 @@ class _Schedule:
 
     def _finish(self, future: Future, group: Group) -> None:
         error = None if future.status == "finished" else future.exception()
-        if isinstance(error, NearfieldError):
+        if isinstance(error, NearfieldError) or _is_full(error):
             raise error
         if error is not None:
             self.failed.append(f"{group.label}: {error}")
@@ -167,6 +168,10 @@ class _Schedule:
                 left = min(left, max(0.0, budget_s))
             text += f", about {duration(left)} left"
         print(text, file=sys.stderr, flush=True)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def one_worker_per_host(client: Client) -> list[str]:

@@ -159,6 +159,13 @@ def test_queries_get_the_fastest_way_with_the_recall_at_the_largest_size(source)
     assert f"for queries use {best.label} with recall {best.recall:.3f}" in advice_of(source)
 
 
+def test_a_size_that_few_methods_reached_is_said_to_be_so():
+    every = [point(name, 1_000, 10, 1, 1) for name in ("annoy", "exact", "hnswlib", "selfjoin")]
+    sentence = advice_of(source_of([*every, point("annoy", 9_000, 10, 1, 1)]))
+    assert "on 9,000 rows (only 1 of 4 methods were measured on so many)." in sentence
+    assert "only" not in advice_of(source_of(every))
+
+
 def test_a_recall_that_nothing_reaches_is_said():
     sentence = advice_of(source_of([point("annoy", 1_000, 10, batch, 1) for batch in (0, 1)]))
     assert "nothing measured reaches that recall, nearest comes annoy" in sentence

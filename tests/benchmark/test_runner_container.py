@@ -52,11 +52,11 @@ def test_a_container_measures_as_this_machine_does_and_its_limit_is_the_kernels(
 
 
 def test_memory_beyond_the_containers_limit_is_a_result(source, tmp_path):
-    little = replace(OPTIONS, memory_bytes=160 << 20)
+    little = replace(OPTIONS, memory_bytes=48 << 20)
     run_bench(source, tmp_path / "out", little)
     rows = read_table(tmp_path / "out")
     assert {row.status for row in rows} == {Status.OUT_OF_MEMORY}
-    assert all("beyond the container's 0.16 GiB" in row.reason for row in rows)
+    assert all("beyond the container's 0.05 GiB" in row.reason for row in rows)
 
 
 def test_an_image_without_nearfield_is_refused(tmp_path):
