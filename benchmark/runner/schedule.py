@@ -139,7 +139,7 @@ class _Schedule:
 
     def _finish(self, future: Future, group: Group) -> None:
         error = None if future.status == "finished" else future.exception()
-        if isinstance(error, NearfieldError) or _is_full(error):
+        if error is not None and (isinstance(error, NearfieldError) or _is_full(error)):
             raise error
         if error is not None:
             self.failed.append(f"{group.label}: {error}")
