@@ -7,6 +7,7 @@ others are done. docs/adr/0016-bench-budget.md.
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,7 +25,7 @@ FIRST = 2.0
 """Stands for the promise of what is to be found out before all."""
 SIBLING = 0.8
 """Of its method's promise: what other parameters than those measured promise."""
-WEIGHT = 2.0
+WEIGHT = 1.5
 """A size's share of the budget, relative to that of the size below."""
 EAGER = 3.0
 """Equal parts of a size's share that a group may take which smaller sizes speak for."""
@@ -32,6 +33,8 @@ LEAST_S = 5.0
 """A group may ask for so long in any case, or it isn't begun: in less it would answer nothing, and
 be taken for slow.
 """
+TRY_S, TRY = 15.0, 0.1
+"""What a build may take of which nothing is known: so long, or this part of what is left."""
 ROOM = 1.3
 """A group isn't begun unless there is time for so many times its build."""
 
@@ -261,24 +264,28 @@ def _first_that_fits(
 ) -> tuple[Group, Allowance] | None:
     if left_s <= 0:
         return None
-    for group in _by_promise(groups, promises):
+    for group in _by_promise(groups, promises, history):
         build_s = build_seconds(group, history)
         if ROOM * (build_s or 0.0) > left_s:
             continue
         parts = EAGER if build_s is not None else 1.0
         points_s = min(left_s, max(LEAST_S, parts * left_s / len(groups)))
-        return group, Allowance(left_s if len(groups) == 1 or build_s else left_s / 2, points_s)
+        tried_s = max(TRY_S, TRY * left_s, points_s) + points_s
+        return group, Allowance(left_s if build_s is not None else min(left_s, tried_s), points_s)
     return None
 
 
-def _by_promise(groups: Sequence[Group], promises: Mapping[Group, float]) -> Sequence[Group]:
-    """The most promising first; of equal ones each method in turn."""
+def _by_promise(
+    groups: Sequence[Group], promises: Mapping[Group, float], history: History
+) -> Sequence[Group]:
+    """The best of each method, the most promising first; then the second of each, and so on."""
+    met = Counter((label.partition("(")[0], n) for label, n in history.rows)
     turn: dict[Group, int] = {}
-    met: dict[tuple[str, int], int] = {}
-    for group in groups:
+    for group in sorted(groups, key=lambda group: -promises[group]):
         key = group.configuration.name, group.n
-        turn[group] = met[key] = met.get(key, -1) + 1
-    return sorted(groups, key=lambda group: (-promises[group], group.n, turn[group]))
+        turn[group] = met[key]
+        met[key] += 1
+    return sorted(groups, key=lambda group: (turn[group], -promises[group], group.n))
 
 
 def remaining_seconds(remaining: Sequence[Group], history: History) -> float | None:

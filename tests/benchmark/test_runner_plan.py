@@ -185,22 +185,20 @@ def test_without_a_budget_small_sizes_come_first_and_nothing_is_left_out():
 
 def test_under_a_budget_every_size_has_a_share_and_the_largest_the_largest():
     groups = [group(n) for n in (1_000, 10_000, 100_000)]
-    shares = Shares()
-    chosen, allowed = next_within(groups, History(), shares, 700.0)
-    assert chosen == groups[0]
-    assert allowed.total_s <= 100
-    # the small size took all of its share and isn't through: the next one has its turn
-    chosen, allowed = next_within(groups, History(), shares, 600.0)
-    assert chosen == groups[1]
-    assert allowed.total_s <= 200
-    chosen, _ = next_within(groups, History(), shares, 400.0)
-    assert chosen == groups[2]
+    shares, left_s, taken = Shares(), 475.0, []
+    for expected in groups:
+        chosen, allowed = next_within(groups, History(), shares, left_s)
+        assert chosen == expected
+        taken.append(allowed.total_s)
+        left_s -= allowed.total_s  # all of its share, and it isn't through: the next has its turn
+    assert taken == pytest.approx([100, 150, 225])
+    assert next_within(groups, History(), shares, left_s) is None
 
 
 def test_a_size_whose_share_is_nearly_used_up_begins_nothing():
     groups, shares = [group(1_000), group(10_000)], Shares()
     assert next_within(groups, History(), shares, 300.0)[0] == groups[0]
-    assert next_within(groups, History(), shares, 205.0)[0] == groups[1]
+    assert next_within(groups, History(), shares, 184.0)[0] == groups[1]
 
 
 def test_what_a_size_leaves_of_its_share_goes_to_the_larger_ones():
@@ -214,7 +212,7 @@ def test_equal_parts_where_nothing_is_known_and_each_method_in_turn():
     groups = [trees(1_000, 1), trees(1_000, 2), group(1_000, "faiss-flat")]
     chosen, allowed = next_within(groups, History(), Shares(), 90.0)
     assert chosen == groups[0]
-    assert (allowed.total_s, allowed.points_s) == (45, 30)
+    assert (allowed.total_s, allowed.points_s) == (60, 30)
     known = history(*annoys(1_000, 10.0))
     assert next_within(groups[1:], known, Shares(), 90.0)[0] == groups[2]
 
@@ -237,6 +235,16 @@ def test_at_larger_sizes_what_nothing_is_known_of_comes_last():
         order.append(chosen)
         groups.remove(chosen)
     assert order == [trees(10_000, 1), trees(10_000, 2), group(10_000, "hnswlib")]
+
+
+def test_the_best_of_each_method_comes_before_the_second_best_of_any():
+    graph = group(1_000, "hnswlib", links=8, build_effort=200)
+    rows = [row("hnswlib", "links=8,build_effort=200", 400.0)]
+    known = history(*annoys(1_000, 900.0, 1_000.0), (graph, 1.0, rows))
+    larger = [trees(10_000, 1), trees(10_000, 2), Group(10_000, graph.configuration)]
+    assert next_within(larger, known, Shares(), 900.0)[0] == larger[1]
+    known.finished(larger[1], Taken(9.0, 1), [row("annoy", "trees=2", 1.0, n=10_000)])
+    assert next_within(larger[::2], known, Shares(), 900.0)[0] == larger[2]
 
 
 def test_a_laggard_of_a_small_size_waits_until_the_largest_size_is_done():
