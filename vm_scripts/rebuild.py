@@ -139,7 +139,9 @@ def _stop_services(settings: MachineSettings) -> None:
 def _salvage(machines: MachineSettings, job: Job) -> None:
     """Fetch what is finished, so that the next rebuild needn't do it again."""
     try:
-        fetch(job, machines, fleet.shell_of(machines))
+        shell = fleet.shell_of(machines)
+        remote.stop_job(shell, f"{machines.folder}/job")
+        fetch(job, machines, shell)
         print(f"what was finished is in {job.folder}; the next rebuild resumes", file=sys.stderr)
     except (NearfieldError, OSError) as error:
         print(f"nothing could be saved from the machines: {error}", file=sys.stderr)
