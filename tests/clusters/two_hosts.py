@@ -32,9 +32,9 @@ from tests.clusters.slow_link import DEVICE
 HERE, THERE = "10.87.0.1", "10.87.0.2"
 FILES_PORT = 5115
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"
-READ_AHEAD_KB = 4096
+READ_AHEAD_KB = 1024
 MOUNT_OPTIONS = (
-    f"directport={FILES_PORT},cache=yes,auto_cache,kernel_cache,dcache_timeout=1,"
+    f"directport={FILES_PORT},cache=yes,kernel_cache,dcache_timeout=1,"
     "dcache_stat_timeout=1,dcache_dir_timeout=1,entry_timeout=0,negative_timeout=0,"
     "max_conns=2"
 )
@@ -194,6 +194,7 @@ def serve():
     with socket.create_server((HERE, FILES_PORT)) as listening:
         while True:
             connection, _ = listening.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with connection:
                 subprocess.Popen([SFTP_SERVER], stdin=connection, stdout=connection)
 
