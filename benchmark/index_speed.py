@@ -24,7 +24,7 @@ from index_build.index import open_index
 from index_build.index.build import IndexOptions
 from index_build.index.search import ShardedIndex
 from nearfield import api
-from nearfield.cluster import available_cores
+from nearfield.cluster import ClusterOptions, available_cores
 from nearfield.machine import machine_facts
 from nearfield.manifest import library_versions
 from nearfield.space import Float32s
@@ -44,6 +44,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", default="faiss-hnsw")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--memory-mib", type=int, default=4096)
+    parser.add_argument("--workers", type=int, help="Processes that build; default one per core.")
     parser.add_argument("--build-only", action="store_true")
     asked = parser.parse_args(given)
     vectors, index = asked.work / "vectors", asked.work / asked.method
@@ -54,7 +55,8 @@ def main(given: Sequence[str] | None = None) -> None:
         write_vector_set(vectors, made[: asked.rows], ids, Geometry())
     started = time.perf_counter()
     if not (index / "manifest.json").exists():
-        built = api.index(vectors, index, IndexOptions(asked.method))
+        cluster = ClusterOptions(workers=asked.workers)
+        built = api.index(vectors, index, IndexOptions(asked.method), cluster=cluster)
         print(f"build: {time.perf_counter() - started:.1f} s, {built.shards} shards\n")
     if not asked.build_only:
         report(open_index(index, memory_bytes=asked.memory_mib << 20), asked)

@@ -5,7 +5,9 @@ finds the least effort that reaches the recall asked of a shard. Only then is th
 written. Run as a module it is the child.
 """
 
+import resource
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +52,21 @@ def shard_is_finished(index: Path, config: IndexConfig, number: int) -> bool:
 
 def shard_index(index: str, number: int, *, threads: int) -> int:
     """Task: the library's file of one shard and its manifest; returns the number."""
-    for stage in ("build", "check"):
-        run_child(
-            MODULE,
-            f"{stage} of shard {number}",
-            {"index": index, "number": number, "threads": threads, "stage": stage},
-        )
+    given = {"index": index, "number": number, "threads": threads}
+    started, used = time.monotonic(), _children_s()
+    run_child(MODULE, f"build of shard {number}", given | {"stage": "build"})
+    spent = {
+        "build_s": round(time.monotonic() - started, 2),
+        "build_processor_s": round(_children_s() - used, 2),
+    }
+    run_child(MODULE, f"check of shard {number}", given | {"stage": "check", "spent": spent})
     return number
+
+
+def _children_s() -> float:
+    """Processor seconds of this worker's children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def build_file(index: Path, config: IndexConfig, number: int, threads: int) -> None:
@@ -72,8 +82,13 @@ def build_file(index: Path, config: IndexConfig, number: int, threads: int) -> N
     fsync_path(folder)
 
 
-def check_file(index: Path, config: IndexConfig, number: int, threads: int) -> None:
-    """Open the saved file, try it, and write its manifest. Raises `ShardFailed`."""
+def check_file(
+    index: Path, config: IndexConfig, number: int, threads: int, spent: dict[str, float]
+) -> None:
+    """Open the saved file, try it, and write its manifest. Raises `ShardFailed`.
+
+    spent: what building it cost, for the manifest.
+    """
     folder = shard_path(index, number)
     _, vectors = read_shard(folder)
     loaded = load_library(folder / LIBRARY, config, threads=threads)
@@ -90,6 +105,7 @@ def check_file(index: Path, config: IndexConfig, number: int, threads: int) -> N
             "rows": len(vectors),
             "effort_place": place,
             "recall": recall,
+            **spent,
         },
     )
 
@@ -127,8 +143,11 @@ def main() -> None:
     given = child_arguments()
     use_threads(given["threads"])
     index = Path(given["index"])
-    work = build_file if given["stage"] == "build" else check_file
-    work(index, read_config(index), given["number"], given["threads"])
+    work = (index, read_config(index), given["number"], given["threads"])
+    if given["stage"] == "build":
+        build_file(*work)
+    else:
+        check_file(*work, given["spent"])
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from index_build.update.cells import (
 )
 from index_build.update.change import Change
 from index_build.update.delta import Delta
+from index_build.update.rows import Rows
 from index_build.update.visit import Entries, Queries, Residents, visited
 from nearfield.distances import sort_lists
 from nearfield.errors import InputRejected, QualityGate
@@ -62,24 +63,6 @@ class Base:
     def n(self) -> int:
         """Rows before."""
         return self.config.n
-
-
-class Rows:
-    """Prepared vectors by row: the old ones, and those of an update in their places or after."""
-
-    def __init__(self, old: Float32s, rows: Int32s, new: Float32s, space: SpaceName) -> None:
-        self.old, self.rows, self.new, self.space = old, rows, new, space
-
-    def take(self, rows: Int32s) -> Float32s:
-        """Prepared vectors float32 [m, d] of the given rows."""
-        if not len(self.rows):
-            return prepared(np.ascontiguousarray(self.old[rows]), self.space)
-        place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        fresh = self.rows[place] == rows
-        out = np.empty((len(rows), self.old.shape[1]), np.float32)
-        out[~fresh] = self.old[rows[~fresh]]
-        out[fresh] = self.new[place[fresh]]
-        return prepared(out, self.space)
 
 
 def prepared_cells(base: Base) -> UpdateCells:
@@ -171,7 +154,7 @@ def computed_delta(
             "unchanged": change.unchanged,
             "gone": change.gone.tolist(),
             "refilled": len(affected),
-            "entered": len(np.unique(entries.rows)),
+            "entered": int(np.count_nonzero(np.diff(entries.rows, prepend=-1))),
             "entries": len(entries.rows),
             "ratio": round(ratio, 3),
             "coverage": round(coverage, 5),
@@ -236,8 +219,7 @@ class _Search:
         """Lists [q, columns] of the queries and the entries of the new ones among them."""
         neighbours = np.empty((len(queries), self.columns), np.int32)
         distances = np.empty((len(queries), self.columns), np.float32)
-        nothing = np.empty(0, np.int32)
-        entries = [Entries(nothing, nothing, np.empty(0, np.float32))]
+        entries = []
         for first in range(0, len(queries), QUERIES):
             part = queries[first : first + QUERIES]
             near, far, entered = self._some(part)
@@ -250,15 +232,18 @@ class _Search:
                 )
             neighbours[first : first + len(part)], distances[first : first + len(part)] = near, far
             entries.append(entered)
-        return neighbours, distances, _together(entries)
+        return neighbours, distances, _sorted(entries)
 
     def _some(self, queries: Int32s) -> tuple[Int32s, Float32s, Entries]:
         places = visits(
-            self.rows.take(queries), self.residents.centres, self.ratio, threads=self.base.threads
+            self.rows.take(queries, threads=self.base.threads),
+            self.residents.centres,
+            self.ratio,
+            threads=self.base.threads,
         )
         offered = np.isin(queries, self.change.rows)
         asked = Queries(queries, places, offered)
-        return visited(self.rows.take, self.residents, asked, self.columns, self.base.config.space)
+        return visited(self.rows, self.residents, asked, self.columns, threads=self.base.threads)
 
 
 def _affected(base: Base, change: Change, columns: int) -> Int32s:
@@ -331,13 +316,17 @@ def _exact(
     return near[:, :k], far[:, :k]
 
 
-def _together(entries: list[Entries]) -> Entries:
-    arrays = [
-        np.concatenate([getattr(part, name) for part in entries])
-        for name in ("rows", "neighbours", "distances")
-    ]
-    order = np.lexsort((arrays[1], arrays[2], arrays[0]))
-    return Entries(*(array[order] for array in arrays))
+def _sorted(parts: list[Entries]) -> Entries:
+    """Entries of several searches in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    none = Entries(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
+    rows, neighbours, distances = (
+        np.concatenate([getattr(part, name) for part in (none, *parts)])
+        for name in Entries.__dataclass_fields__
+    )
+    order = np.lexsort((neighbours, distances, rows))
+    return Entries(rows[order], neighbours[order], distances[order])
 
 
 def _blocks(n: int) -> Iterator[slice]:

@@ -1,31 +1,34 @@
 """New recordings against those in the cells that they visit: both sides' finds.
 
-Pure numerics. A query visits cells; in each it is compared with all residents. It keeps its own
-nearest, and every resident whose k-th distance it beats is noted, named by the query or not.
-Products propose, distances by the definition decide, so nothing depends on their rounding.
+A query visits cells; in each it is compared with all residents. It keeps its own nearest, and every
+resident whose k-th distance it beats is noted, named by the query or not. Products propose,
+distances by the definition decide, so nothing depends on their rounding; nor does it on the number
+of threads. Holds no I/O; the kernels are in meet.py.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from index_build.selfjoin.cells import Lists, lists_by
-from nearfield.distances import list_distances, sort_lists
-from nearfield.neighbours import EMPTY
-from nearfield.space import Float32s, Int32s, SpaceName
+from index_build.selfjoin.jit import run_parallel
+from index_build.selfjoin.join import NearLists, buffer_places, empty_lists
+from index_build.selfjoin.lanes import ROWS
+from index_build.selfjoin.pack import aligned, padded, scale_for
+from index_build.selfjoin.plan import CANCELLING
+from index_build.selfjoin.points import frozen
+from index_build.update.meet import IP, KINDS, finish_lists, meet
+from index_build.update.rows import Rows
+from nearfield.space import Float32s, Int32s
 
 SLACK = 16
 """Candidates kept beyond k: room for the rounding of the float32 products."""
-CHUNK, VISITORS = 8_192, 2_048
-"""Residents and visitors of a cell that are compared at once."""
-CHECKED = 65_536
-
-Take = Callable[[Int32s], Float32s]
-"""Prepared vectors float32 [m, d] of given rows."""
+CHUNK = 4_096
+"""Residents of a cell that are compared at once."""
+FINISHED = 256
+"""Queries whose lists are finished at once."""
+SAMPLE = 2_048
 
 
 @dataclass(frozen=True)
@@ -64,177 +67,124 @@ class Entries:
     distances: Float32s
 
 
+@dataclass(frozen=True)
+class _Unit:
+    """Some residents of a cell and all its visitors, by their place among the queries."""
+
+    cell: int
+    members: Int32s
+    visitors: Int32s
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """How a tile is computed: see `Points` and `meet`."""
+
+    kind: int
+    careful: bool
+    scale: np.float32
+    lift: np.float32
+
+
 def visited(
-    take: Take, residents: Residents, queries: Queries, k: int, space: SpaceName
+    rows: Rows, residents: Residents, queries: Queries, k: int, *, threads: int
 ) -> tuple[Int32s, Float32s, Entries]:
     """Lists [q, k] of the queries, by (distance, row), -1 and infinity where too few were met.
 
     And the entries into residents' lists. Cost: (residents of the visited cells) d per query;
-    memory: q (k + 16) places, one cell, and the entries.
+    memory: q (k + 16) places, a chunk of a cell per thread, and the entries.
     """
-    heap = _Heaps.empty(len(queries.rows), k + SLACK)
-    found_rows: list[Int32s] = [np.empty(0, np.int32)]
-    found_neighbours: list[Int32s] = [np.empty(0, np.int32)]
-    by_cell = _visitors(queries.visits, len(residents.centres))
-    # its threads would spin between the many small products, in the way of the selection's
-    with threadpool_limits(1, user_api="blas"):
-        for cell in np.flatnonzero(by_cell.sizes):
-            centre = residents.centres[cell] * np.float32(space != "ip")
-            members, everyone = residents.cells[int(cell)], by_cell[int(cell)]
-            for start in range(0, len(everyone), VISITORS):
-                visitors = everyone[start : start + VISITORS]
-                vectors = take(queries.rows[visitors]) - centre
-                for first in range(0, len(members), CHUNK):
-                    chunk = members[first : first + CHUNK]
-                    block = _Block(vectors, take(chunk) - centre, space)
-                    heap.offer(block, visitors, chunk, queries.rows)
-                    rows, neighbours = _entering(
-                        block, chunk, visitors, residents.limits, queries, space
-                    )
-                    found_rows.append(rows)
-                    found_neighbours.append(neighbours)
-    lists = _final(take, heap.points, queries.rows, k, space)
-    entries = _checked(
-        take, np.concatenate(found_rows), np.concatenate(found_neighbours), residents, space
+    lists = empty_lists(len(queries.rows), k + SLACK)
+    units = _units(residents, queries)
+    tiles = _tiles(rows, residents, queries.rows)
+    none = np.empty(0, np.int32)
+    found = [Entries(none, none, np.empty(0, np.float32))] * (len(units) + 1)
+
+    def one(number: int) -> None:
+        found[number] = _met(rows, residents, queries, units[number], tiles, lists)
+
+    run_parallel(one, range(len(units)), threads)
+    finished = _finished(rows, lists, queries.rows, k, threads)
+    return *finished, together(found, len(residents.limits))
+
+
+def together(parts: list[Entries], n: int) -> Entries:
+    """Entries into the lists of rows 0..n-1 in their order.
+
+    Each part is sorted by (distance, neighbour), and all entries of a row are in one part.
+    """
+    rows, neighbours, distances = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in Entries.__dataclass_fields__
     )
-    return *lists, entries
-
-
-class _Block:
-    """Scores of visitors [m] against residents [r]: norms + norms - factor * products."""
-
-    def __init__(self, visitors: Float32s, residents: Float32s, space: SpaceName) -> None:
-        self.products = visitors @ residents.T
-        plain = space == "ip"
-        self.factor = np.float32(1 if plain else 2)
-        lengths = [np.einsum("ij,ij->i", side, side) for side in (visitors, residents)]
-        self.rows, self.columns = (np.zeros_like(it) if plain else it for it in lengths)
-        unit = np.finfo(np.float32).eps * np.float32(visitors.shape[1] + 4)
-        self.doubt = unit * (lengths[0].max(initial=0) + lengths[1])
-
-
-@dataclass(frozen=True)
-class _Heaps:
-    """Per query a max-heap of the nearest so far, float32 and int32 [q, places]."""
-
-    scores: Float32s
-    points: Int32s
-
-    @classmethod
-    def empty(cls, queries: int, places: int) -> "_Heaps":
-        return cls(
-            np.full((queries, places), np.inf, np.float32),
-            np.full((queries, places), EMPTY, np.int32),
-        )
-
-    def offer(self, block: _Block, visitors: Int32s, members: Int32s, own: Int32s) -> None:
-        _offer(
-            block.products, block.rows, block.columns, block.factor, visitors, members, own,
-            self.scores, self.points,
-        )  # fmt: skip
-
-
-def _visitors(visits: Int32s, cells: int) -> Lists:
-    who, place = np.nonzero(visits >= 0)
-    return lists_by(visits[who, place], who.astype(np.int32), cells)
-
-
-def _entering(
-    block: _Block, chunk: Int32s, visitors: Int32s, limits: Float32s, queries: Queries,
-    space: SpaceName,
-) -> tuple[Int32s, Int32s]:  # fmt: skip
-    offered = np.flatnonzero(queries.offered[visitors])
-    limit = limits[chunk].astype(np.float64)
-    open_to = np.flatnonzero(limit > -np.inf)
-    if not len(offered) or not len(open_to):
-        return np.empty(0, np.int32), np.empty(0, np.int32)
-    squared = {"l2": limit * limit, "cosine": 2 * limit, "ip": limit}[space]
-    bound = (squared + block.doubt * 2 - block.columns).astype(np.float32)
-    products = block.products[offered] if len(offered) < len(visitors) else block.products
-    near = block.rows[offered][:, None] - block.factor * products <= bound
-    near &= (limit > -np.inf)[None, :]
-    i, j = np.nonzero(near)
-    return chunk[j], queries.rows[visitors[offered[i]]]
-
-
-def _final(
-    take: Take, points: Int32s, rows: Int32s, k: int, space: SpaceName
-) -> tuple[Int32s, Float32s]:
-    neighbours = np.empty((len(rows), k), np.int32)
-    distances = np.empty((len(rows), k), np.float32)
-    step = max(1, CHECKED // 16)
-    for first in range(0, len(rows), step):
-        part = points[first : first + step]
-        listed, local = np.unique(part, return_inverse=True)
-        places: Int32s = local.reshape(part.shape).astype(np.int32)
-        places -= np.int32(listed[0] == EMPTY)
-        vectors = take(listed[listed != EMPTY])
-        far = list_distances(take(rows[first : first + step]), vectors, places, space)
-        found = sort_lists(part, far)
-        neighbours[first : first + step] = found[0][:, :k]
-        distances[first : first + step] = found[1][:, :k]
-    return neighbours, distances
-
-
-def _checked(
-    take: Take, rows: Int32s, neighbours: Int32s, residents: Residents, space: SpaceName
-) -> Entries:
-    """The entries whose true (distance, row) beats the k-th of the list that they enter."""
-    order = np.lexsort((neighbours, rows))
-    rows, neighbours = rows[order], neighbours[order]
-    distances = np.empty(len(rows), np.float32)
-    for first in range(0, len(rows), CHECKED):
-        part = slice(first, first + CHECKED)
-        owners, own = np.unique(rows[part], return_inverse=True)
-        others, other = np.unique(neighbours[part], return_inverse=True)
-        distances[part] = _pairs(
-            take(owners), take(others), own.astype(np.int32), other.astype(np.int32), space
-        )
-    limits, largest = residents.limits[rows], residents.largest[rows]
-    enters = (distances < limits) | ((distances == limits) & (neighbours < largest))
-    rows, neighbours, distances = rows[enters], neighbours[enters], distances[enters]
-    order = np.lexsort((neighbours, distances, rows))
+    order = lists_by(rows, np.arange(len(rows), dtype=np.int32), n).values
     return Entries(rows[order], neighbours[order], distances[order])
 
 
-def _pairs(
-    left: Float32s, right: Float32s, own: Int32s, other: Int32s, space: SpaceName
-) -> Float32s:
-    """Distances of pairs (left[own], right[other]); the pairs of one owner stand together."""
-    starts = np.flatnonzero(np.diff(own, prepend=-1))
-    width = int(np.diff(np.append(starts, len(own))).max(initial=0))
-    table = np.full((len(starts), width), EMPTY, np.int32)
-    within = np.arange(len(own)) - np.repeat(starts, np.diff(np.append(starts, len(own))))
-    line = np.cumsum(np.diff(own, prepend=-1) != 0) - 1
-    table[line, within] = other
-    return list_distances(left[own[starts]], right, table, space)[line, within]
+def _units(residents: Residents, queries: Queries) -> list[_Unit]:
+    who, place = np.nonzero(queries.visits >= 0)
+    by_cell = lists_by(queries.visits[who, place], who.astype(np.int32), len(residents.centres))
+    return [
+        _Unit(cell, residents.cells[cell][first : first + CHUNK], by_cell[cell])
+        for cell in np.flatnonzero(by_cell.sizes).tolist()
+        for first in range(0, int(residents.cells.sizes[cell]), CHUNK)
+    ]
 
 
-@numba.njit(parallel=True, cache=True)
-def _offer(  # noqa: PLR0913, PLR0917  (a compiled kernel takes arrays, not objects)
-    products: Float32s, row_norms: Float32s, column_norms: Float32s, factor: np.float32,
-    visitors: Int32s, members: Int32s, own: Int32s, scores: Float32s, points: Int32s,
-) -> None:  # fmt: skip
-    places = scores.shape[1]
-    for i in numba.prange(len(visitors)):
-        query = visitors[i]
-        largest = scores[query, 0]
-        for j in range(len(members)):
-            score = row_norms[i] + column_norms[j] - factor * products[i, j]
-            if score >= largest or members[j] == own[query]:
-                continue
-            hole = 0
-            while True:
-                child = 2 * hole + 1
-                if child >= places:
-                    break
-                if child + 1 < places and scores[query, child + 1] > scores[query, child]:
-                    child += 1
-                if scores[query, child] <= score:
-                    break
-                scores[query, hole] = scores[query, child]
-                points[query, hole] = points[query, child]
-                hole = child
-            scores[query, hole] = score
-            points[query, hole] = members[j]
-            largest = scores[query, 0]
+def _tiles(rows: Rows, residents: Residents, queries: Int32s) -> _Tiles:
+    kind, live = KINDS[rows.space], residents.cells.values
+    some = live[:: max(1, len(live) // SAMPLE)]
+    sample = rows.take(some)
+    scale = scale_for(sample, np.arange(len(some)))
+    if kind == IP:
+        longest = [_longest(rows, part, scale) for part in (live, queries)]
+        # a little more, so that rounding leaves nothing below zero
+        return _Tiles(kind, False, scale, np.float32(longest[0] * longest[1] * 1.0001 + 1e-30))
+    limits = residents.limits[some]
+    limits = limits[limits >= 0].astype(np.float64)
+    squared = limits * limits if rows.space == "l2" else 2 * limits
+    extent = ((sample - sample.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=1).max(initial=0)
+    careful = bool(squared.min(initial=np.inf) < CANCELLING * extent)
+    return _Tiles(kind, careful, scale, np.float32(0))
+
+
+def _longest(rows: Rows, part: Int32s, scale: np.float32) -> float:
+    """The largest scaled length of some vectors."""
+    blocks = (rows.take(part[first : first + CHUNK]) for first in range(0, len(part), CHUNK))
+    return max((float(np.linalg.norm(it * scale, axis=1).max()) for it in blocks), default=0.0)
+
+
+def _met(
+    rows: Rows, residents: Residents, queries: Queries, unit: _Unit, tiles: _Tiles,
+    lists: NearLists,
+) -> Entries:  # fmt: skip
+    own = queries.rows[unit.visitors]
+    vectors = rows.take(np.concatenate([unit.members, own]))
+    d, width = vectors.shape[1], padded(len(unit.members))
+    centre = residents.centres[unit.cell] * np.float32(tiles.kind != IP and not tiles.careful)
+    found = meet(
+        tiles.careful, tiles.kind, frozen(vectors), unit.members,
+        unit.visitors, own, queries.offered[unit.visitors],
+        centre, tiles.scale, tiles.lift, residents.limits, residents.largest,
+        aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
+        buffer_places(lists.k), lists.points, lists.squared, lists.limits, lists.locks,
+    )  # fmt: skip
+    order = np.lexsort((found[1], found[2]))
+    return Entries(*(values[order] for values in found))
+
+
+def _finished(
+    rows: Rows, lists: NearLists, own: Int32s, k: int, threads: int
+) -> tuple[Int32s, Float32s]:
+    neighbours = np.empty((len(own), k), np.int32)
+    distances = np.empty((len(own), k), np.float32)
+
+    def some(first: int) -> None:
+        part = slice(first, first + FINISHED)
+        finish_lists(
+            rows.old, rows.new, rows.place, KINDS[rows.space],
+            own[part], lists.points[part], neighbours[part], distances[part],
+        )  # fmt: skip
+
+    run_parallel(some, range(0, len(own), FINISHED), threads)
+    return neighbours, distances

@@ -53,7 +53,7 @@ def built_here(vector_set, path, options):
     for number in range(cut_into_shards(vector_set, path, config)):
         if not shard_is_finished(path, config, number):
             build_file(path, config, number, 2)
-            check_file(path, config, number, 2)
+            check_file(path, config, number, 2, {})
     return build_index(vector_set, path, options, NOBODY)
 
 
@@ -208,7 +208,7 @@ class TestBuild:
         assert not shard_is_finished(path, config, 0)
         build_file(path, config, 0, 1)
         assert not shard_is_finished(path, config, 0)
-        check_file(path, config, 0, 1)
+        check_file(path, config, 0, 1, {})
         assert shard_is_finished(path, config, 0)
 
 
