@@ -68,7 +68,7 @@ def copy_changed(
     sent = np.setdiff1d(changed, source.removed, assume_unique=True)
     copied = Copied()
     copy = sql.SQL("COPY {} FROM STDIN (FORMAT binary, FREEZE)").format(table)
-    copied.bytes = copy_in(cursor, copy, _blocks(run_id, source, sent, advance))
+    copied.bytes = copy_in(cursor, copy, changed_blocks(run_id, source, sent, advance))
     cursor.execute('CREATE TEMPORARY TABLE changed ("row" int) ON COMMIT DROP')
     lines = ("\n".join(map(str, changed.tolist())) + "\n").encode() if len(changed) else b""
     copy_in(cursor, sql.SQL("COPY changed FROM STDIN"), iter([lines] if lines else []))
@@ -90,7 +90,7 @@ def copy_changed(
     return copied
 
 
-def _blocks(run_id: int, source: Source, rows: Int32s, advance: Advance) -> Iterator[bytes]:
+def changed_blocks(run_id: int, source: Source, rows: Int32s, advance: Advance) -> Iterator[bytes]:
     """The lists of some rows (ascending) as binary COPY."""
     size = max(1, BLOCK_BYTES // record_type(source.k).itemsize // 1024) * 1024
     encoder = ListEncoder(run_id, source.k, size)

@@ -2,11 +2,13 @@
 
     RUN/cells/  centres.npy float32 [c, d]   home.npy int32 [n] (-1: removed)
                 limits.npy float32 [n]       largest.npy int32 [n]: distance and row of the k-th
+                sample.npy int32 [s]         listed.npy int32 [s, k]: some rows and their lists
                 manifest.json                kind update cells; its fingerprint is the matrix'
 
 Owns these files, and the choice of how many cells a recording visits. Exact runs have one cell.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,19 @@ from nearfield.manifest import read_manifest, write_manifest
 from nearfield.space import Float32s, Int32s
 
 KIND = "update cells"
-FORMAT_VERSION = 1
-ARRAYS = ("centres", "home", "limits", "largest")
+FORMAT_VERSION = 2
+ARRAYS = ("centres", "home", "limits", "largest", "sample", "listed")
+SAMPLE = 200
 RATIOS = np.linspace(1.0, 2.0, 51)
 REMOVED = -1
+
+Block = tuple[int, Int32s, Float32s]
 
 
 @dataclass(frozen=True)
 class UpdateCells:
-    """centres float32 [c, d]; home int32 [n]; limits float32 [n] and largest int32 [n].
+    """centres float32 [c, d]; home int32 [n]; limits float32 [n] and largest int32 [n]; sample
+    int32 [s] and listed int32 [s, k].
 
     `facts`: what `drift` compares with: live rows, and pairs per row, when the cells were trained.
     """
@@ -40,7 +46,41 @@ class UpdateCells:
     home: Int32s
     limits: Float32s
     largest: Int32s
+    sample: Int32s
+    listed: Int32s
     facts: dict[str, Any]
+
+
+class Ends:
+    """What the next update needs of all lists, noted as they pass by, so that it reads none.
+
+    home int32 [n] after the update, `REMOVED` for rows that are gone.
+    """
+
+    def __init__(self, home: Int32s, columns: int, *, seed: int) -> None:
+        self.home = home
+        self.limits, self.largest = np.empty(len(home), np.float32), np.empty(len(home), np.int32)
+        live = np.flatnonzero(home != REMOVED)
+        random = np.random.default_rng((seed, 4))
+        drawn = random.choice(live, min(SAMPLE, len(live)), replace=False)
+        self.sample: Int32s = np.sort(drawn).astype(np.int32)
+        self.listed = np.empty((len(self.sample), columns), np.int32)
+
+    def of(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The blocks (first row, neighbours, distances) as they are; together all rows."""
+        for first, near, far in blocks:
+            rows = slice(first, first + len(near))
+            self.limits[rows], self.largest[rows] = far[:, -1], near[:, -1]
+            low, high = np.searchsorted(self.sample, (first, first + len(near)))
+            self.listed[low:high] = near[self.sample[low:high] - first]
+            yield first, near, far
+
+    def cells(self, centres: Float32s, facts: dict[str, Any]) -> UpdateCells:
+        """The cells, once all blocks have passed."""
+        self.limits[self.home == REMOVED] = -np.inf
+        return UpdateCells(
+            centres, self.home, self.limits, self.largest, self.sample, self.listed, facts
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +212,7 @@ def read_cells(folder: Path, *, fingerprint: str) -> UpdateCells | None:
         manifest = read_manifest(folder / "manifest.json", kind=KIND)
     except (MissingFile, DamagedArtefact):
         return None
-    if manifest.fingerprint != fingerprint:
+    if manifest.fingerprint != fingerprint or manifest.format_version != FORMAT_VERSION:
         return None
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
     return UpdateCells(**arrays, facts=dict(manifest.facts))

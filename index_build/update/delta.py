@@ -55,8 +55,10 @@ class Delta:
     @property
     def changed_rows(self) -> Int32s:
         """Rows whose list differs from the old one, is new, or is gone; ascending."""
-        found = np.union1d(np.union1d(self.listed, self.entries.rows), self.facts["gone"])
-        return found.astype(np.int32)
+        changed = np.zeros(int(self.facts["n"]), bool)
+        for rows in (self.listed, self.entries.rows, np.array(self.facts["gone"], np.int32)):
+            changed[rows] = True
+        return np.flatnonzero(changed).astype(np.int32)
 
 
 def write_delta(folder: Path, delta: Delta, *, fingerprint: str) -> None:

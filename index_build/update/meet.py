@@ -73,7 +73,7 @@ def _bounds(  # noqa: PLR0913, PLR0917
 
 
 @kernel
-def meet(  # noqa: PLR0912, PLR0913, PLR0914, PLR0915, PLR0917
+def meet(  # noqa: PLR0912, PLR0913, PLR0915, PLR0917
     careful: bool, kind: int, vectors: Float32s, members: Int32s,
     visitors: Int32s, own: Int32s, offered: NDArray[np.bool_],
     centre: Float32s, scale: np.float32, lift: np.float32,

@@ -1,4 +1,4 @@
-"""Prepared vectors by row: the old ones where they lie, those of an update in their places or after.
+"""Prepared vectors by row: the old ones where they lie, an update's in their places or after them.
 
 Owns the two kernels that fetch a vector, so that nothing is copied before it is compared.
 """

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from benchmark.methods.base import tie_aware_recall
 from index_build.selfjoin.cells import lists_by
+from index_build.selfjoin.jit import kernel, run_parallel
 from index_build.update.apply import lists_at
 from index_build.update.cells import (
     REMOVED,
+    Ends,
     UpdateCells,
     homes,
     pairs_per_row,
@@ -33,7 +35,7 @@ from nearfield.errors import InputRejected, QualityGate
 from nearfield.exact import exact_search
 from nearfield.neighbours import EMPTY
 from nearfield.run import RunConfig
-from nearfield.space import Float32s, Int32s, SpaceName, prepared
+from nearfield.space import Float32s, Int32s, prepared
 from nearfield.vectorset import ID_COLUMN, VectorSet
 
 SCAN_ROWS = 65_536
@@ -76,17 +78,16 @@ def prepared_cells(base: Base) -> UpdateCells:
         ready = prepared(np.asarray(base.vectors.vectors), base.config.space)
         centres, home = trained(ready, base.config.k, seed=base.config.seed, threads=base.threads)
     home[~live] = REMOVED
-    limits, largest = np.empty(base.n, np.float32), np.empty(base.n, np.int32)
-    for rows in _blocks(base.n):
-        limits[rows] = base.distances[rows][:, -1]
-        largest[rows] = base.neighbours[rows][:, -1]
-    limits[~live] = -np.inf
+    ends = Ends(home, base.config.columns, seed=base.config.seed)
+    blocks = ((it.start, base.neighbours[it], base.distances[it]) for it in _blocks(base.n))
+    for _ in ends.of(blocks):
+        pass
     facts = {
         "trained_rows": base.n,
         "trained_live": int(live.sum()),
         "trained_pairs": pairs_per_row(home, len(centres)),
     }
-    return UpdateCells(centres, home, limits, largest, facts)
+    return ends.cells(centres, facts)
 
 
 def check_size(base: Base, change: Change) -> int:
@@ -192,16 +193,13 @@ def sampled_recall(base: Base, delta: Delta, *, seed: int) -> float:
     return recall
 
 
-def updated_cells(
-    cells: UpdateCells, delta: Delta, limits: Float32s, largest: Int32s
-) -> UpdateCells:
-    """The cells for the run that the delta makes, whose lists end with `limits`, `largest` [n]."""
+def updated_home(cells: UpdateCells, delta: Delta) -> Int32s:
+    """The cell of each row after the update, `REMOVED` for those that are gone."""
     home = np.full(int(delta.facts["n"]), REMOVED, np.int32)
     home[: len(cells.home)] = cells.home
     home[delta.rows] = delta.homes
     home[delta.removed] = REMOVED
-    limits[delta.removed] = -np.inf
-    return UpdateCells(cells.centres, home, limits, largest, cells.facts)
+    return home
 
 
 @dataclass(frozen=True)
@@ -257,12 +255,23 @@ def _affected(base: Base, change: Change, columns: int) -> Int32s:
         return np.flatnonzero(stays).astype(np.int32)
     if not away.any():
         return np.empty(0, np.int32)
-    lost = np.concatenate([_names(base.neighbours[rows], away) for rows in _blocks(base.n)])
+    blocks = list(_blocks(base.n))
+    lost = np.zeros(base.n, bool)
+
+    def look(number: int) -> None:
+        rows = blocks[number]
+        _name(base.neighbours[rows], away, lost[rows])
+
+    run_parallel(look, range(len(blocks)), base.threads)
     return np.flatnonzero(lost & stays).astype(np.int32)
 
 
-def _names(lists: Int32s, away: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(away[lists].any(axis=1))
+@kernel
+def _name(lists: Int32s, away: NDArray[np.bool_], out: NDArray[np.bool_]) -> None:
+    """Whether each list has a member that is away. Empty places have none."""
+    for i in range(len(lists)):
+        for j in range(lists.shape[1]):
+            out[i] |= lists[i, j] >= 0 and away[lists[i, j]]
 
 
 def _residents(change: Change, cells: UpdateCells, home: Int32s, affected: Int32s) -> Residents:
@@ -280,15 +289,15 @@ def _ratio(base: Base, cells: UpdateCells, rows: Rows) -> tuple[float, float]:
     """How far to visit: known pairs of the run must meet nearly always."""
     if len(cells.centres) == 1:
         return 1.0, 1.0
-    live = np.flatnonzero(cells.home >= 0)
-    random = np.random.default_rng((base.config.seed, 4))
-    sample = np.sort(random.choice(live, min(SAMPLE, len(live)), replace=False))
-    lists = np.stack([base.neighbours[int(row)] for row in sample])
     old = Rows(base.vectors.vectors, np.empty(0, np.int32), rows.new[:0], base.config.space)
-    listed = old.take(lists.ravel()).reshape(*lists.shape, -1)
+    listed = old.take(cells.listed.ravel(), threads=base.threads)
     loss = 1 - min(max(base.config.recall, base.estimate), 0.9999)
     return ratio_for(
-        1 - KEPT_LOSS * loss, cells.centres, old.take(sample), listed, threads=base.threads
+        1 - KEPT_LOSS * loss,
+        cells.centres,
+        old.take(cells.sample),
+        listed.reshape(*cells.listed.shape, -1),
+        threads=base.threads,
     )
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from dumps.matrix import write_matrix
 from index_build.update.apply import merged_blocks
-from index_build.update.cells import UpdateCells, read_cells, write_cells
+from index_build.update.cells import Ends, UpdateCells, read_cells, write_cells
 from index_build.update.change import Change, changes
 from index_build.update.delta import Delta, delta_is_finished, read_delta, write_delta
 from index_build.update.update import (
@@ -22,7 +21,7 @@ from index_build.update.update import (
     computed_delta,
     prepared_cells,
     sampled_recall,
-    updated_cells,
+    updated_home,
 )
 from index_build.update.vectors import write_updated_set
 from nearfield import ingest as reading
@@ -279,9 +278,14 @@ def _write_run(steps: Run, base_run: Run, mark: str) -> None:
             recall = sampled_recall(base, delta, seed=base_run.config.seed)
             facts["recall"] = round(recall, 5)
         run = create_run(out, _config(base_run.config, made))
-        ends = _Ends(made.n)
+        sha256 = manifest.files[base_run.matrix.name].sha256
+        cells = read_cells(base_run.path / "cells", fingerprint=sha256)
+        blocks = merged_blocks(base.neighbours, base.distances, delta)
+        if cells is not None:
+            home = updated_home(cells, delta)
+            ends = Ends(home, run.config.columns, seed=run.config.seed)
+            blocks = ends.of(blocks)
         with run.step("write matrix"):
-            blocks = ends.of(merged_blocks(base.neighbours, base.distances, delta))
             written = write_matrix(
                 run,
                 blocks,
@@ -289,26 +293,10 @@ def _write_run(steps: Run, base_run: Run, mark: str) -> None:
                 attributes=_attributes(manifest.facts, base_run, recall, mark),
                 removed=made.removed,
             )
-    sha256 = manifest.files[base_run.matrix.name].sha256
-    cells = read_cells(base_run.path / "cells", fingerprint=sha256)
     if cells is not None:
-        after = updated_cells(cells, delta, ends.limits, ends.largest)
+        after = ends.cells(cells.centres, cells.facts)
         write_cells(out / "cells", after, fingerprint=written.files[run.matrix.name].sha256)
     shutil.rmtree(out / "incoming", ignore_errors=True)
-
-
-class _Ends:
-    """Takes note of the last place of each list as blocks pass by."""
-
-    def __init__(self, n: int) -> None:
-        self.limits, self.largest = np.empty(n, np.float32), np.empty(n, np.int32)
-
-    def of(self, blocks: Iterator[Any]) -> Iterator[Any]:
-        """The blocks as they are."""
-        for first, near, far in blocks:
-            rows = slice(first, first + len(near))
-            self.limits[rows], self.largest[rows] = far[:, -1], near[:, -1]
-            yield first, near, far
 
 
 def _written_set(path: Path, old: VectorSet, delta: Delta, mark: str) -> VectorSet:

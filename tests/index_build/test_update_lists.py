@@ -7,14 +7,14 @@ import pyarrow as pa
 import pytest
 
 from index_build.update.apply import lists_at, merged_blocks
-from index_build.update.cells import drift, read_cells, write_cells
+from index_build.update.cells import Ends, drift, read_cells, write_cells
 from index_build.update.change import changes
 from index_build.update.update import (
     Base,
     computed_delta,
     prepared_cells,
     sampled_recall,
-    updated_cells,
+    updated_home,
 )
 from nearfield.errors import InputRejected, QualityGate, UsageError
 from nearfield.ingest import ingest
@@ -160,6 +160,32 @@ def check_tied(near, far, vectors, removed, k):
     assert not np.isin(near, removed).any()
 
 
+@pytest.mark.parametrize("space", ["l2", "cosine"])
+def test_any_number_of_threads_finds_the_same_and_nothing_that_is_not_so(tmp_path, space):
+    vectors = points(2_200, d=16)
+    base = base_of(tmp_path, vectors[:2_000], space=space, exact=False)
+    cells = prepared_cells(base)
+    assert len(cells.centres) > 10
+    add = write_set(tmp_path / "new", vectors[2_000:], names(2_000, 2_200), space=space)
+    change = changes(base.vectors, add, names(0, 20))
+    deltas = [computed_delta(replace(base, threads=it), change, cells, add) for it in (1, 4)]
+    for name in ("listed", "neighbours", "distances"):
+        np.testing.assert_array_equal(*(getattr(it, name) for it in deltas))
+    for name in ("rows", "neighbours", "distances"):
+        np.testing.assert_array_equal(*(getattr(it.entries, name) for it in deltas))
+
+    entries = deltas[0].entries
+    far = all_distances(vectors, space).astype(np.float32)
+    np.testing.assert_allclose(
+        entries.distances, far[entries.rows, entries.neighbours], rtol=3e-6, atol=3e-6
+    )
+    assert (entries.distances <= base.distances[entries.rows, -1]).all()
+    # all that belong there, but for the few whose cells don't meet
+    away = np.isin(np.arange(2_000), deltas[0].listed) | (np.arange(2_000) < 20)
+    due = (far[:2_000, 2_000:] < base.distances[:, -1:] * (1 - 1e-5)) & ~away[:, None]
+    assert 0.95 * due.sum() < len(entries.rows) <= 1.001 * due.sum() + 5
+
+
 @pytest.mark.long
 class TestCells:
     def test_a_run_with_cells_keeps_its_recall(self, tmp_path):
@@ -197,7 +223,13 @@ class TestCells:
         base = base_of(tmp_path, vectors[:300])
         add = write_set(tmp_path / "new", vectors[300:], names(300, 500))
         _, delta, near, far = updated(base, add, names(0, 120))
-        cells = updated_cells(prepared_cells(base), delta, far[:, -1].copy(), near[:, -1].copy())
+        before = prepared_cells(base)
+        ends = Ends(updated_home(before, delta), 10, seed=0)
+        assert len(list(ends.of([(0, near[:250], far[:250]), (250, near[250:], far[250:])]))) == 2
+        cells = ends.cells(before.centres, before.facts)
+        np.testing.assert_array_equal(cells.listed, near[cells.sample])
+        np.testing.assert_array_equal(cells.limits[120:], far[120:, -1])
+        assert (cells.sample >= 120).all()
         assert (cells.home[:120] == -1).all()
         assert (cells.home[120:] >= 0).all()
         found = drift(cells)
