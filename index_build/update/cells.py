@@ -2,7 +2,7 @@
 
     RUN/cells/  centres.npy float32 [c, d]   home.npy int32 [n] (-1: removed)
                 limits.npy float32 [n]       largest.npy int32 [n]: distance and row of the k-th
-                sample.npy int32 [s]         listed.npy int32 [s, k]: some rows and their lists
+                sample.npy int32 [s]         listed.npy int32 [s, m]: some rows, some of their lists
                 manifest.json                kind update cells; its fingerprint is the matrix'
 
 Owns these files, and the choice of how many cells a recording visits. Exact runs have one cell.
@@ -28,6 +28,8 @@ KIND = "update cells"
 FORMAT_VERSION = 2
 ARRAYS = ("centres", "home", "limits", "largest", "sample", "listed")
 SAMPLE = 200
+PLACES = 32
+"""Of each sampled list so many places, spread over it, are kept."""
 RATIOS = np.linspace(1.0, 2.0, 51)
 REMOVED = -1
 
@@ -37,7 +39,7 @@ Block = tuple[int, Int32s, Float32s]
 @dataclass(frozen=True)
 class UpdateCells:
     """centres float32 [c, d]; home int32 [n]; limits float32 [n] and largest int32 [n]; sample
-    int32 [s] and listed int32 [s, k].
+    int32 [s] and listed int32 [s, m].
 
     `facts`: what `drift` compares with: live rows, and pairs per row, when the cells were trained.
     """
@@ -58,13 +60,15 @@ class Ends:
     """
 
     def __init__(self, home: Int32s, columns: int, *, seed: int) -> None:
+        """columns: places of a list."""
         self.home = home
         self.limits, self.largest = np.empty(len(home), np.float32), np.empty(len(home), np.int32)
         live = np.flatnonzero(home != REMOVED)
         random = np.random.default_rng((seed, 4))
         drawn = random.choice(live, min(SAMPLE, len(live)), replace=False)
         self.sample: Int32s = np.sort(drawn).astype(np.int32)
-        self.listed = np.empty((len(self.sample), columns), np.int32)
+        self.places = np.unique(np.linspace(0, columns - 1, min(PLACES, columns)).astype(int))
+        self.listed = np.empty((len(self.sample), len(self.places)), np.int32)
 
     def of(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """The blocks (first row, neighbours, distances) as they are; together all rows."""
@@ -72,7 +76,7 @@ class Ends:
             rows = slice(first, first + len(near))
             self.limits[rows], self.largest[rows] = far[:, -1], near[:, -1]
             low, high = np.searchsorted(self.sample, (first, first + len(near)))
-            self.listed[low:high] = near[self.sample[low:high] - first]
+            self.listed[low:high] = near[self.sample[low:high] - first][:, self.places]
             yield first, near, far
 
     def cells(self, centres: Float32s, facts: dict[str, Any]) -> UpdateCells:
@@ -159,7 +163,9 @@ def _reach(visitors: NearCells, wanted: Int32s) -> Float32s:
 def _near(vectors: Float32s, centres: Float32s, ratio: float, most: int, threads: int) -> NearCells:
     contiguous = np.ascontiguousarray(vectors)
     points = points_of(contiguous, np.arange(len(vectors), dtype=np.int32), 0)
-    return near_cells(points, panel_of(centres, points), ratio=ratio, most=most, threads=threads)
+    # the ratio alone decides
+    panel = panel_of(centres, points, np.zeros(len(centres), np.float32))
+    return near_cells(points, panel, ratio=ratio, most=most, threads=threads)
 
 
 def pairs_per_row(home: Int32s, cells: int) -> float:

@@ -21,7 +21,7 @@ from index_build.selfjoin.lanes import (
 )
 from index_build.selfjoin.pack import pack_columns, pack_rows, squared_tile
 from index_build.selfjoin.select import keep_smallest
-from index_build.update.rows import vector_of
+from index_build.update.rows import fetch_ahead, vector_of
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 
@@ -174,6 +174,7 @@ def finish_lists(  # noqa: PLR0913, PLR0917
     for i in range(len(own)):
         vector_of(old, new, place, own[i], kind == COSINE, pair[0])
         for j in range(candidates):
+            fetch_ahead(old, place, points[i], j)
             if points[i, j] < 0:
                 # empty places need distinct keys
                 keys[j] = (np.int64(INFINITE) << 32) | np.int64(j)

@@ -6,12 +6,16 @@ Owns the two kernels that fetch a vector, so that nothing is copied before it is
 import numpy as np
 
 from index_build.selfjoin.jit import kernel, run_parallel
+from index_build.selfjoin.join import CACHE_LINE
+from index_build.selfjoin.lanes import prefetch
 from index_build.selfjoin.points import frozen
 from nearfield.errors import InputRejected
 from nearfield.space import Float32s, Int32s, SpaceName
 
 OLD = -1
 TAKEN = 8_192
+AHEAD = 12
+"""Vectors lie apart from each other: so many are on their way while one is used."""
 
 
 class Rows:
@@ -71,10 +75,21 @@ def vector_of(
 
 
 @kernel
+def fetch_ahead(old: Float32s, place: Int32s, rows: Int32s, i: int) -> None:
+    """Ask for the vector that is needed `AHEAD` turns after that of rows[i] (-1: none)."""
+    if i + AHEAD < len(rows):
+        row, d = rows[i + AHEAD], old.shape[1]
+        if row >= 0 and place[row] < 0:
+            for at in range(row * d, (row + 1) * d, CACHE_LINE):
+                prefetch(old, at)
+
+
+@kernel
 def _take(
     old: Float32s, new: Float32s, place: Int32s, rows: Int32s, unit: bool, out: Float32s
 ) -> bool:
     directed = True
     for i in range(len(rows)):
+        fetch_ahead(old, place, rows, i)
         directed &= vector_of(old, new, place, rows[i], unit, out[i])
     return directed
