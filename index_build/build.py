@@ -17,7 +17,7 @@ from benchmark.methods.base import tie_aware_recall
 from index_build.duplicates import expand
 from index_build.inputs import JoinInput, join_input
 from index_build.joining import SELFJOIN
-from index_build.joint import joined_parts
+from index_build.joint import Homes, joined_parts
 from index_build.make import Maker, Wanted
 from index_build.partition import cell_centres, cell_members, overlap_for
 from index_build.plan import ATTEMPTS, MERGE_ROWS, Plan, plan_for, share_of_loss
@@ -45,7 +45,10 @@ EXPAND_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Built:
-    """A finished set of parts. `kept` of the `parts` were there from an interrupted run."""
+    """A finished set of parts. `kept` of the `parts` were there from an interrupted run.
+
+    homes: the cells of the self-join, of the distinct vectors; None where there are none.
+    """
 
     plan: Plan
     inputs: JoinInput
@@ -54,6 +57,7 @@ class Built:
     kept: int
     recall_estimate: float
     k: int
+    homes: Homes | None = None
 
     def blocks(self) -> Iterator[tuple[int, Int32s, Float32s]]:
         """(first row, neighbours [m, k], distances [m, k]) of all recordings, without gaps.
@@ -111,12 +115,13 @@ def build_lists(run: Run, vector_set: VectorSet, client: Client) -> Built:
     # workers of a cluster may have another working directory
     run = Run(run.path.resolve(), run.config)
     maker = Maker(run, client)
+    homes = None
     if plan.method == SELFJOIN:
-        final, estimate = joined_parts(run, plan, inputs, maker)
+        final, estimate, homes = joined_parts(run, plan, inputs, maker)
     else:
         build = _Build(run, plan, inputs, maker)
         final, estimate = build.exact() if plan.exact else build.sharded()
-    return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config.k)
+    return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config.k, homes)
 
 
 def remove_intermediate(run: Run) -> None:

@@ -7,6 +7,7 @@ stage was made from isn't needed any more. Holds no numerics.
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from benchmark.methods.base import tie_aware_recall
 from index_build.inputs import JoinInput
 from index_build.make import Maker, Wanted
 from index_build.plan import ATTEMPTS, Plan, recall_to_ask, sizes_for
-from index_build.segments import segments_finished
+from index_build.segments import open_segments, segments_finished, write_segments
 from index_build.stages import (
     Work,
     block_task,
@@ -29,14 +30,25 @@ from nearfield.cluster import Task
 from nearfield.manifest import fingerprint
 from nearfield.neighbours import part_is_finished, read_part_rows
 from nearfield.run import Run
+from nearfield.space import Float32s, Int32s
 
 Function = Callable[..., None]
 
 
+@dataclass(frozen=True)
+class Homes:
+    """The cells of a join, for whoever extends its lists: centres float32 [c, d], home int32 [n]
+    of the distinct vectors."""
+
+    centres: Float32s
+    home: Int32s
+
+
 def joined_parts(
     run: Run, plan: Plan, inputs: JoinInput, maker: Maker
-) -> tuple[tuple[Path, ...], float]:
-    """The final parts, by ascending rows, and the recall on the plan's sample."""
+) -> tuple[tuple[Path, ...], float, Homes | None]:
+    """The final parts, by ascending rows, the recall on the plan's sample, and the cells, None
+    where everything was compared."""
     for attempt in range(ATTEMPTS):
         work = _work(run, plan, inputs, attempt)
         parts = _Attempt(work, maker).parts()
@@ -44,7 +56,7 @@ def joined_parts(
             recall = facts["recall"] = _recall(work, parts)
         if recall >= run.config.recall:
             break
-    return tuple(parts), recall
+    return tuple(parts), recall, _homes(work)
 
 
 def _work(run: Run, plan: Plan, inputs: JoinInput, attempt: int) -> Work:
@@ -93,6 +105,7 @@ class _Attempt:
             if work.sizes.shards > 1:
                 self._make("join residents", "limits", limits_task, work.sizes.shards)
         self.maker.make("join", lists)
+        _keep_homes(work)
         self._remove("block", "limits")
 
     def _make(self, stage: str, kind: str, function: Function, count: int) -> None:
@@ -115,6 +128,27 @@ class _Attempt:
         for kind in kinds:
             for path in Path(self.work.directory).glob(f"{kind}-*"):
                 path.unlink(missing_ok=True)
+
+
+def _keep_homes(work: Work) -> None:
+    """Write the home of every point, which the blocks know, before they are removed."""
+    mark, blocks = work.mark("homes"), range(len(work.blocks()))
+    if segments_finished(work.path("homes"), fingerprint=mark) or not all(
+        work.path("block", it).exists() for it in blocks
+    ):
+        return
+    home = np.empty(work.n, np.int32)
+    for block in (open_segments(work.path("block", it)) for it in blocks):
+        for shard in range(work.sizes.shards):
+            home[block.read(2 * shard, "points")] = block.read(2 * shard, "home")
+    write_segments(work.path("homes"), [(0, {"home": home})], fingerprint=mark)
+
+
+def _homes(work: Work) -> Homes | None:
+    path = work.path("homes")
+    if not segments_finished(path, fingerprint=work.mark("homes")):
+        return None
+    return Homes(work.plan().read(0, "centres"), open_segments(path).read(0, "home"))
 
 
 def _all_finished(wanted: Sequence[Wanted]) -> bool:

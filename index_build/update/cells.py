@@ -174,6 +174,15 @@ def pairs_per_row(home: Int32s, cells: int) -> float:
     return float((sizes * sizes).sum() / max(1.0, sizes.sum()))
 
 
+def at_training(home: Int32s, cells: int) -> dict[str, Any]:
+    """The facts of cells that were just trained."""
+    return {
+        "trained_rows": len(home),
+        "trained_live": int((home != REMOVED).sum()),
+        "trained_pairs": pairs_per_row(home, cells),
+    }
+
+
 def drift(cells: UpdateCells) -> Drift:
     """What has become of the cells since they were trained; pure.
 

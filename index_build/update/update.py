@@ -19,8 +19,8 @@ from index_build.update.cells import (
     REMOVED,
     Ends,
     UpdateCells,
+    at_training,
     homes,
-    pairs_per_row,
     ratio_for,
     single,
     trained,
@@ -82,12 +82,7 @@ def prepared_cells(base: Base) -> UpdateCells:
     blocks = ((it.start, base.neighbours[it], base.distances[it]) for it in _blocks(base.n))
     for _ in ends.of(blocks):
         pass
-    facts = {
-        "trained_rows": base.n,
-        "trained_live": int(live.sum()),
-        "trained_pairs": pairs_per_row(home, len(centres)),
-    }
-    return ends.cells(centres, facts)
+    return ends.cells(centres, at_training(home, len(centres)))
 
 
 def check_size(base: Base, change: Change) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 
 from dumps.matrix import write_matrix
 from dumps.verify import Verification, verify_run
-from index_build.build import build_lists, check_config, remove_intermediate
+from index_build.build import Built, build_lists, check_config, remove_intermediate
 from index_build.estimate import BuildEstimate, estimate_build
+from index_build.update.cells import Ends, at_training, write_cells
 from nearfield.api.changes import run_drift
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
@@ -90,10 +91,24 @@ def build(
             "parts": built.parts,
             "kept": built.kept,
         }
-        with run.step("write matrix"):
-            write_matrix(run, built.blocks(), vector_set.ids, attributes=attributes)
+        _write(run, built, vector_set, attributes)
         remove_intermediate(run)
         return _report(run, attributes, made=True)
+
+
+def _write(run: Run, built: Built, vector_set: VectorSet, attributes: Mapping[str, Any]) -> None:
+    """The matrix; and what the first update would otherwise have to find out again."""
+    blocks, ends = built.blocks(), None
+    if built.homes is not None:
+        home = built.homes.home[built.inputs.collapsed.group_of]
+        ends = Ends(home, run.config.columns, seed=run.config.seed)
+        blocks = ends.of(blocks)
+    with run.step("write matrix"):
+        manifest = write_matrix(run, blocks, vector_set.ids, attributes=attributes)
+    if ends is not None and built.homes is not None:
+        cells = ends.cells(built.homes.centres, at_training(ends.home, len(built.homes.centres)))
+        sha256 = manifest.files[run.matrix.name].sha256
+        write_cells(run.path / "cells", cells, fingerprint=sha256)
 
 
 def estimate(

@@ -7,11 +7,14 @@ import time
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmark.datasets.manifold import manifold
 from nearfield import api
 from nearfield.errors import InputRejected, MissingFile, UsageError
+from nearfield.vectorset import Geometry, write_vector_set
 from tests.cli.conftest import clustered
 from tests.index_build.brute import all_distances
 
@@ -112,6 +115,28 @@ class TestUpdate:
         fresh = api.compact(job.folder / "run2/vectors", job.folder / "fresh")
         assert fresh.n == 399
         assert "song-7" not in fresh.ids.to_pylist()
+
+
+class TestCells:
+    def test_a_build_leaves_its_cells_for_the_first_update(self, tmp_path):
+        vectors = manifold(4_100, 16)
+        vectors[50:60] = vectors[50]
+        for name, first, stop in (("old", 0, 4_000), ("new", 4_000, 4_100)):
+            ids = pa.table({"recording_id": np.arange(first, stop)})
+            write_vector_set(tmp_path / name, vectors[first:stop], ids, Geometry())
+        api.build(tmp_path / "old", tmp_path / "run", k=10, method="selfjoin")
+        drift = api.run_drift(tmp_path / "run")
+        assert (drift.live, drift.added, drift.due) == (4_000, 0, ())
+        home = np.load(tmp_path / "run/cells/home.npy")
+        centres = np.load(tmp_path / "run/cells/centres.npy")
+        far = ((vectors[:4_000, None] - centres[None]) ** 2).sum(axis=2)
+        own = far[np.arange(4_000), home]
+        assert (own <= far.min(axis=1) * 1.0001).all()
+
+        api.update(tmp_path / "run", tmp_path / "run2", add=tmp_path / "new")
+        steps = [json.loads(it) for it in (tmp_path / "run2/steps.jsonl").read_text().splitlines()]
+        assert next(it for it in steps if it["step"] == "cells")["kept"]
+        assert api.verify(tmp_path / "run2").recall > 0.94
 
 
 def options(folder):
