@@ -84,6 +84,8 @@ def measured(old: Run, new: Run, folder: Path, ways: list[str]) -> tuple[list[Co
                 version, level = cursor.fetchone()
             if base is None or base.run_id != first:
                 raise SystemExit(f"expected {new.path} to be an update of {old.path}")
+            if len(after.removed):
+                raise SystemExit(f"expected an update that only adds; {new.path} removes")
             change = _Change(first, before, after, base.changed)
             costs = [WAYS[way](dsn, new, change) for way in ways]
         changed = len(base.changed)
