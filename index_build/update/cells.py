@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index_build.selfjoin import points_of
 from index_build.selfjoin.nearest import NearCells, near_cells, panel_of
@@ -27,6 +28,8 @@ from nearfield.space import Float32s, Int32s
 KIND = "update cells"
 FORMAT_VERSION = 2
 ARRAYS = ("centres", "home", "limits", "largest", "sample", "listed")
+KEPT_LOSS = 0.25
+"""Share of the run's own loss of recall that the cells of an update may add for what they find."""
 SAMPLE = 200
 PLACES = 32
 """Of each sampled list so many places, spread over it, are kept."""
@@ -88,6 +91,16 @@ class Ends:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """Recordings visit cells within `ratio` of their nearest, lists that are filled up again within
+    `refill`. coverage: share of known pairs that the first of them meets."""
+
+    ratio: float = 1.0
+    coverage: float = 1.0
+    refill: float = 1.0
+
+
+@dataclass(frozen=True)
 class Drift:
     """How far a run is from a fresh build. `due`: sentences that say why to rebuild, else empty."""
 
@@ -128,26 +141,37 @@ def visits(vectors: Float32s, centres: Float32s, ratio: float, *, threads: int) 
     return _near(vectors, centres, ratio, MOST_CELLS, threads).cells
 
 
-def ratio_for(
-    coverage: float, centres: Float32s, sample: Float32s, listed: Float32s, *, threads: int
-) -> tuple[float, float]:
-    """The smallest ratio at which `coverage` of known pairs meet, in the worse direction; and that.
+def most_visits(centres: Float32s) -> int:
+    """How many places `visits` has per vector."""
+    return min(MOST_CELLS, len(centres))
 
-    sample: float32 [m, d]; listed: float32 [m, k, d], their known neighbours.
+
+def reach_for(
+    loss: float, centres: Float32s, sample: Float32s, listed: Float32s, *, threads: int
+) -> Reach:
+    """How far to visit in a run that misses `loss` of the true neighbours.
+
+    sample: float32 [m, d]; listed: float32 [m, k, d], their known neighbours. New recordings visit
+    so far that of known pairs a share `KEPT_LOSS` of the loss doesn't meet, in the worse direction;
+    lists that lost a member search so far that they miss no more than the run does.
     """
     if len(centres) == 1:
-        return 1.0, 1.0
+        return Reach()
     m, k, d = listed.shape
     own = _near(sample, centres, 1e9, MOST_CELLS, threads)
     theirs = _near(listed.reshape(m * k, d), centres, 1e9, MOST_CELLS, threads)
     # the ratio at which a visitor reaches the other's home
-    reach = _reach(own, theirs.home.reshape(m, k))
+    there = _reach(own, theirs.home.reshape(m, k))
     back = _reach(theirs, np.repeat(own.home, k)[:, None])
-    for ratio in RATIOS:
-        kept = float(min((reach <= ratio).mean(), (back <= ratio).mean()))
-        if kept >= coverage:
-            return float(ratio), kept
-    return float(RATIOS[-1]), kept
+    met = np.array([(there <= ratio).mean() for ratio in RATIOS])
+    both = np.minimum(met, [(back <= ratio).mean() for ratio in RATIOS])
+    enter, refill = _first(both, 1 - KEPT_LOSS * loss), _first(met, 1 - loss)
+    return Reach(float(RATIOS[enter]), float(both[enter]), float(RATIOS[refill]))
+
+
+def _first(shares: NDArray[np.float64], enough: float) -> int:
+    """The first place with enough, else the last."""
+    return int(np.argmax(shares >= enough)) if shares[-1] >= enough else len(shares) - 1
 
 
 def _reach(visitors: NearCells, wanted: Int32s) -> Float32s:

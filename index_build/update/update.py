@@ -4,7 +4,6 @@ Owns the order of the steps and what is searched how. The numerics are in visit.
 and matrices are opened by the caller.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,21 +12,23 @@ from numpy.typing import NDArray
 
 from benchmark.methods.base import tie_aware_recall
 from index_build.selfjoin.cells import lists_by
-from index_build.selfjoin.jit import kernel, run_parallel
 from index_build.update.apply import lists_at
 from index_build.update.cells import (
     REMOVED,
     Ends,
+    Reach,
     UpdateCells,
     at_training,
     homes,
-    ratio_for,
+    most_visits,
+    reach_for,
     single,
     trained,
     visits,
 )
 from index_build.update.change import Change
 from index_build.update.delta import Delta
+from index_build.update.refill import keep_members, lists_that_lost, scanned
 from index_build.update.rows import Rows
 from index_build.update.visit import Entries, Queries, Residents, visited
 from nearfield.distances import sort_lists
@@ -38,12 +39,9 @@ from nearfield.run import RunConfig
 from nearfield.space import Float32s, Int32s, prepared
 from nearfield.vectorset import ID_COLUMN, VectorSet
 
-SCAN_ROWS = 65_536
 SAMPLE = 200
 QUERIES = 100_000
 """Rows searched at once: 2 x 4 bytes x (k + 16) each."""
-KEPT_LOSS = 0.25
-"""Share of the run's own loss of recall that the cells of an update may add for what they find."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def prepared_cells(base: Base) -> UpdateCells:
         centres, home = trained(ready, base.config.k, seed=base.config.seed, threads=base.threads)
     home[~live] = REMOVED
     ends = Ends(home, base.config.columns, seed=base.config.seed)
-    blocks = ((it.start, base.neighbours[it], base.distances[it]) for it in _blocks(base.n))
+    blocks = ((it.start, base.neighbours[it], base.distances[it]) for it in scanned(base.n))
     for _ in ends.of(blocks):
         pass
     return ends.cells(centres, at_training(home, len(centres)))
@@ -113,7 +111,8 @@ def computed_delta(
     if add is not None:
         new = np.ascontiguousarray(add.vectors[change.source])
     rows = Rows(base.vectors.vectors, change.rows, new, base.config.space)
-    affected = _affected(base, change, columns)
+    away = _away(base, change)
+    affected = _affected(base, away, columns)
     own_homes = homes(prepared(new, base.config.space), cells.centres, threads=base.threads)
     home = np.full(change.n, REMOVED, np.int32)
     home[: base.n] = cells.home
@@ -121,8 +120,8 @@ def computed_delta(
     home[change.removed] = REMOVED
     residents = _residents(change, cells, home, affected)
     queries = np.union1d(change.rows, affected).astype(np.int32)
-    ratio, coverage = _ratio(base, cells, rows) if len(queries) else (1.0, 1.0)
-    search = _Search(base, rows, residents, change, columns, ratio)
+    reach = _reach(base, cells, rows) if len(queries) else Reach()
+    search = _Search(base, rows, residents, change, away, columns, reach)
     neighbours, distances, entries = search.all(queries, np.flatnonzero(home >= 0))
     recordings = base.vectors.recordings.slice(0, 0)
     if add is not None:
@@ -152,8 +151,9 @@ def computed_delta(
             "refilled": len(affected),
             "entered": int(np.count_nonzero(np.diff(entries.rows, prepend=-1))),
             "entries": len(entries.rows),
-            "ratio": round(ratio, 3),
-            "coverage": round(coverage, 5),
+            "ratio": round(reach.ratio, 3),
+            "coverage": round(reach.coverage, 5),
+            "refill_ratio": round(reach.refill, 3),
         },
     )
 
@@ -205,8 +205,9 @@ class _Search:
     rows: Rows
     residents: Residents
     change: Change
+    away: NDArray[np.bool_]
     columns: int
-    ratio: float
+    reach: Reach
 
     def all(self, queries: Int32s, live: NDArray[np.integer]) -> tuple[Int32s, Float32s, Entries]:
         """Lists [q, columns] of the queries and the entries of the new ones among them."""
@@ -228,45 +229,43 @@ class _Search:
         return neighbours, distances, _sorted(entries)
 
     def _some(self, queries: Int32s) -> tuple[Int32s, Float32s, Entries]:
-        places = visits(
-            self.rows.take(queries, threads=self.base.threads),
-            self.residents.centres,
-            self.ratio,
-            threads=self.base.threads,
-        )
-        offered = np.isin(queries, self.change.rows)
+        threads, offered = self.base.threads, np.isin(queries, self.change.rows)
+        vectors, centres = self.rows.take(queries, threads=threads), self.residents.centres
+        places = np.empty((len(queries), most_visits(centres)), np.int32)
+        for some, ratio in ((offered, self.reach.ratio), (~offered, self.reach.refill)):
+            places[some] = visits(vectors[some], centres, ratio, threads=threads)
         asked = Queries(queries, places, offered)
-        return visited(self.rows, self.residents, asked, self.columns, threads=self.base.threads)
+        near, far, entries = visited(
+            self.rows, self.residents, asked, self.columns, threads=threads
+        )
+        refilled = np.flatnonzero(~offered)
+        if len(refilled) and self.base.config.columns == self.columns:
+            found, lists = (
+                (near[refilled], far[refilled]),
+                (self.base.neighbours, self.base.distances),
+            )
+            keep_members(lists, queries[refilled], self.away, found, threads=threads)
+            near[refilled], far[refilled] = found
+        return near, far, entries
 
 
-def _affected(base: Base, change: Change, columns: int) -> Int32s:
-    """Old rows that stay and whose list lost a member, or has too few places, ascending."""
+def _away(base: Base, change: Change) -> NDArray[np.bool_]:
+    """Which rows leave the lists that name them: removed now, or with another vector."""
     away = np.zeros(change.n, bool)
     away[change.gone] = True
     away[change.rows[change.rows < base.n]] = True
+    return away
+
+
+def _affected(base: Base, away: NDArray[np.bool_], columns: int) -> Int32s:
+    """Old rows that stay and whose list lost a member, or has too few places, ascending."""
     stays = ~away[: base.n]
     stays[base.vectors.removed] = False
-    if base.config.columns < columns:
-        return np.flatnonzero(stays).astype(np.int32)
-    if not away.any():
-        return np.empty(0, np.int32)
-    blocks = list(_blocks(base.n))
-    lost = np.zeros(base.n, bool)
-
-    def look(number: int) -> None:
-        rows = blocks[number]
-        _name(base.neighbours[rows], away, lost[rows])
-
-    run_parallel(look, range(len(blocks)), base.threads)
-    return np.flatnonzero(lost & stays).astype(np.int32)
-
-
-@kernel
-def _name(lists: Int32s, away: NDArray[np.bool_], out: NDArray[np.bool_]) -> None:
-    """Whether each list has a member that is away. Empty places have none."""
-    for i in range(len(lists)):
-        for j in range(lists.shape[1]):
-            out[i] |= lists[i, j] >= 0 and away[lists[i, j]]
+    if base.config.columns == columns:
+        if not away.any():
+            return np.empty(0, np.int32)
+        stays &= lists_that_lost(base.neighbours, away, threads=base.threads)
+    return np.flatnonzero(stays).astype(np.int32)
 
 
 def _residents(change: Change, cells: UpdateCells, home: Int32s, affected: Int32s) -> Residents:
@@ -280,15 +279,12 @@ def _residents(change: Change, cells: UpdateCells, home: Int32s, affected: Int32
     return Residents(cells.centres, lists_by(home[live], live, len(cells.centres)), limits, largest)
 
 
-def _ratio(base: Base, cells: UpdateCells, rows: Rows) -> tuple[float, float]:
+def _reach(base: Base, cells: UpdateCells, rows: Rows) -> Reach:
     """How far to visit: known pairs of the run must meet nearly always."""
-    if len(cells.centres) == 1:
-        return 1.0, 1.0
     old = Rows(base.vectors.vectors, np.empty(0, np.int32), rows.new[:0], base.config.space)
     listed = old.take(cells.listed.ravel(), threads=base.threads)
-    loss = 1 - min(max(base.config.recall, base.estimate), 0.9999)
-    return ratio_for(
-        1 - KEPT_LOSS * loss,
+    return reach_for(
+        1 - min(max(base.config.recall, base.estimate), 0.9999),
         cells.centres,
         old.take(cells.sample),
         listed.reshape(*cells.listed.shape, -1),
@@ -331,7 +327,3 @@ def _sorted(parts: list[Entries]) -> Entries:
     )
     order = np.lexsort((neighbours, distances, rows))
     return Entries(rows[order], neighbours[order], distances[order])
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(first, min(n, first + SCAN_ROWS)) for first in range(0, n, SCAN_ROWS))

@@ -9,6 +9,7 @@ import pytest
 from index_build.update.apply import lists_at, merged_blocks
 from index_build.update.cells import Ends, drift, read_cells, write_cells
 from index_build.update.change import changes
+from index_build.update.refill import keep_members
 from index_build.update.update import (
     Base,
     computed_delta,
@@ -184,6 +185,20 @@ def test_any_number_of_threads_finds_the_same_and_nothing_that_is_not_so(tmp_pat
     away = np.isin(np.arange(2_000), deltas[0].listed) | (np.arange(2_000) < 20)
     due = (far[:2_000, 2_000:] < base.distances[:, -1:] * (1 - 1e-5)) & ~away[:, None]
     assert 0.95 * due.sum() < len(entries.rows) <= 1.001 * due.sum() + 5
+
+
+def test_what_a_list_still_has_stays_and_is_not_there_twice():
+    away = np.zeros(20, bool)
+    away[[3, 7]] = True
+    old = np.array([[3, 4, 7, 9], [4, 5, 7, -1]], np.int32)
+    old_far = np.array([[1, 2, 3, 4], [1, 2, 3, np.inf]], np.float32)
+    # 7 comes back with another vector; 4 is found at a distance that rounds otherwise
+    near = np.array([[4, 11, 7, 12], [9, -1, -1, -1]], np.int32)
+    far = np.array([[2.5, 3, 3.5, 5], [1.5, np.inf, np.inf, np.inf]], np.float32)
+    rows = np.arange(2, dtype=np.int32)
+    keep_members((old, old_far), rows, away, (near, far), threads=2)
+    assert near.tolist() == [[4, 11, 7, 9], [4, 9, 5, -1]]
+    assert far.tolist() == [[2, 3, 3.5, 4], [1, 1.5, 2, np.inf]]
 
 
 @pytest.mark.long
