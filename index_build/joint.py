@@ -141,14 +141,16 @@ def _keep_homes(work: Work) -> None:
     for block in (open_segments(work.path("block", it)) for it in blocks):
         for shard in range(work.sizes.shards):
             home[block.read(2 * shard, "points")] = block.read(2 * shard, "home")
-    write_segments(work.path("homes"), [(0, {"home": home})], fingerprint=mark)
+    arrays = {"centres": work.plan().read(0, "centres"), "home": home}
+    write_segments(work.path("homes"), [(0, arrays)], fingerprint=mark)
 
 
 def _homes(work: Work) -> Homes | None:
     path = work.path("homes")
     if not segments_finished(path, fingerprint=work.mark("homes")):
         return None
-    return Homes(work.plan().read(0, "centres"), open_segments(path).read(0, "home"))
+    found = open_segments(path)
+    return Homes(found.read(0, "centres"), found.read(0, "home"))
 
 
 def _all_finished(wanted: Sequence[Wanted]) -> bool:
