@@ -26,6 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmark.datasets.manifold import manifold
+from index_build.selfjoin import knn_matrix
 from nearfield import api
 from nearfield.machine import machine_facts
 from nearfield.manifest import library_versions
@@ -71,7 +72,7 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
     if asked.join:
         vectors = np.load(asked.work / "vectors" / "vectors.npy")
         started, used = time.perf_counter(), _processor_s()
-        api.knn_matrix(vectors, K)
+        knn_matrix(vectors, K)
         _say("knn_matrix", started, used)
     # compiles, and makes the cells where the build left none
     _update(asked, run, "add", more[: max(1, rows // 10_000)], shown=False)
