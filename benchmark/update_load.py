@@ -11,6 +11,7 @@ times a second. Prints Markdown. Owns this measurement; the embedded server lies
 """
 
 import argparse
+import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -283,7 +284,7 @@ def main() -> None:
     asked = parser.parse_args()
     new = open_run(asked.updated)
     costs, changed, server = measured(open_run(asked.run), new, asked.work, asked.ways)
-    print(f"Machine: {machine_facts().to_json()}; {server}\n")
+    print(f"Machine: {json.dumps(machine_facts().to_json())}; {server}\n")
     print(markdown(costs, new, changed))
 
 
