@@ -136,8 +136,8 @@ def homes(vectors: Float32s, centres: Float32s, *, threads: int) -> Int32s:
 
 def visits(vectors: Float32s, centres: Float32s, ratio: float, *, threads: int) -> Int32s:
     """The cells within `ratio` of each vector's nearest, int32 [m, most], -1 in unused places."""
-    if len(centres) == 1:
-        return np.zeros((len(vectors), 1), np.int32)
+    if len(centres) == 1 or not len(vectors):
+        return np.zeros((len(vectors), most_visits(centres)), np.int32)
     return _near(vectors, centres, ratio, MOST_CELLS, threads).cells
 
 

@@ -5,6 +5,8 @@ passes a limit widened by the tile's rounding is looked at; an entry into a resi
 decided by its distance in float64. Owns the kernels; refuses the order in which they are called.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -153,7 +155,7 @@ def meet(  # noqa: PLR0912, PLR0913, PLR0915, PLR0917
 
 
 @kernel
-def _longer(values: NDArray[np.generic], length: int) -> NDArray[np.generic]:
+def _longer(values: Any, length: int) -> Any:
     out = np.empty(length, values.dtype)
     out[: len(values)] = values
     return out

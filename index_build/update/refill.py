@@ -94,5 +94,5 @@ def _keep(
 
 
 @kernel
-def _before(left_far: np.float32, left: int, right_far: np.float32, right: int) -> bool:
+def _before(left_far: float, left: int, right_far: float, right: int) -> bool:
     return left_far < right_far or (left_far == right_far and left < right)

@@ -162,15 +162,15 @@ def _met(
     vectors = rows.take(np.concatenate([unit.members, own]))
     d, width = vectors.shape[1], padded(len(unit.members))
     centre = residents.centres[unit.cell] * np.float32(tiles.kind != IP and not tiles.careful)
-    found = meet(
+    entered, neighbours, distances = meet(
         tiles.careful, tiles.kind, frozen(vectors), unit.members,
         unit.visitors, own, queries.offered[unit.visitors],
         centre, tiles.scale, tiles.lift, residents.limits, residents.largest,
         aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
         buffer_places(lists.k), lists.points, lists.squared, lists.limits, lists.locks,
     )  # fmt: skip
-    order = np.lexsort((found[1], found[2]))
-    return Entries(*(values[order] for values in found))
+    order = np.lexsort((neighbours, distances))
+    return Entries(entered[order], neighbours[order], distances[order])
 
 
 def _finished(

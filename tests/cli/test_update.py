@@ -119,24 +119,24 @@ class TestUpdate:
 
 class TestCells:
     def test_a_build_leaves_its_cells_for_the_first_update(self, tmp_path):
-        vectors = manifold(4_100, 16)
+        vectors = manifold(6_100, 16)
         vectors[50:60] = vectors[50]
-        for name, first, stop in (("old", 0, 4_000), ("new", 4_000, 4_100)):
+        for name, first, stop in (("old", 0, 6_000), ("new", 6_000, 6_100)):
             ids = pa.table({"recording_id": np.arange(first, stop)})
             write_vector_set(tmp_path / name, vectors[first:stop], ids, Geometry())
-        api.build(tmp_path / "old", tmp_path / "run", k=10, method="selfjoin")
+        api.build(tmp_path / "old", tmp_path / "run", k=10, recall=0.8, method="selfjoin")
         drift = api.run_drift(tmp_path / "run")
-        assert (drift.live, drift.added, drift.due) == (4_000, 0, ())
+        assert (drift.live, drift.added, drift.due) == (6_000, 0, ())
         home = np.load(tmp_path / "run/cells/home.npy")
         centres = np.load(tmp_path / "run/cells/centres.npy")
-        far = ((vectors[:4_000, None] - centres[None]) ** 2).sum(axis=2)
-        own = far[np.arange(4_000), home]
+        far = ((vectors[:6_000, None] - centres[None]) ** 2).sum(axis=2)
+        own = far[np.arange(6_000), home]
         assert (own <= far.min(axis=1) * 1.0001).all()
 
         api.update(tmp_path / "run", tmp_path / "run2", add=tmp_path / "new")
         steps = [json.loads(it) for it in (tmp_path / "run2/steps.jsonl").read_text().splitlines()]
         assert next(it for it in steps if it["step"] == "cells")["kept"]
-        assert api.verify(tmp_path / "run2").recall > 0.94
+        assert api.verify(tmp_path / "run2").recall > 0.8
 
 
 def options(folder):
