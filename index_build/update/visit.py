@@ -16,7 +16,6 @@ from index_build.selfjoin.jit import run_parallel
 from index_build.selfjoin.join import NearLists, buffer_places, empty_lists
 from index_build.selfjoin.lanes import ROWS
 from index_build.selfjoin.pack import aligned, padded, scale_for
-from index_build.selfjoin.plan import CANCELLING
 from index_build.selfjoin.points import frozen
 from index_build.update.meet import IP, KINDS, finish_lists, meet
 from index_build.update.rows import Rows
@@ -29,6 +28,8 @@ CHUNK = 4_096
 FINISHED = 256
 """Queries whose lists are finished at once."""
 SAMPLE = 2_048
+CANCELLING = 1e-3
+"""Squared distances below this share of the squared extent lose digits in a float32 product."""
 
 
 @dataclass(frozen=True)
