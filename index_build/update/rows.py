@@ -6,8 +6,7 @@ Owns the two kernels that fetch a vector, so that nothing is copied before it is
 import numpy as np
 
 from index_build.selfjoin.jit import kernel, run_parallel
-from index_build.selfjoin.join import CACHE_LINE
-from index_build.selfjoin.lanes import prefetch
+from index_build.selfjoin.lanes import CACHE_LINE, prefetch
 from index_build.selfjoin.points import frozen
 from nearfield.errors import InputRejected
 from nearfield.space import Float32s, Int32s, SpaceName
