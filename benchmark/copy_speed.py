@@ -55,9 +55,16 @@ ROWS = 8192
 
 
 def random_run(folder: Path, n: int, k: int, *, seed: int = 0) -> Run:
-    """A finished and verified run with well-formed random lists."""
-    ids = pa.table({"recording_id": [recording_id(row) for row in range(n)]})
-    made = write_vector_set(folder / "vectors", np.zeros((n, 1), np.float32), ids, Geometry())
+    """A finished and verified run with well-formed random lists, titles and artists."""
+    recordings = pa.table(
+        {
+            "recording_id": [recording_id(row) for row in range(n)],
+            "title": [f"Title of the recording {row}" for row in range(n)],
+            "artist": [f"Artist {row % 5_000}" for row in range(n)],
+        }
+    )
+    vectors = np.zeros((n, 1), np.float32)
+    made = write_vector_set(folder / "vectors", vectors, recordings, Geometry())
     config = RunConfig(str(made.path), made.fingerprint, n, 1, "l2", k, 0.9, "random", seed)
     run = create_run(folder / "run", config)
     manifest = write_matrix(run, _random_lists(n, k, seed), made.ids, attributes={})

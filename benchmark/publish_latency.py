@@ -1,9 +1,10 @@
 """What readers notice of a publication: latency of lookups before, during and after.
 
-    python -m benchmark.publish_latency [--n 200000] [-k 100] [--readers 4] [--seconds 20]
+    python -m benchmark.publish_latency [--n 200000] [-k 100] [--readers 4] [--pause-ms 5]
 
 Two runs are loaded. Readers, each with a session of its own as `nearfield_read`, look up ten
-neighbours of random recordings without a pause, prepared; beside them stand a repeatable-read
+neighbours of random recordings, prepared, with a pause after each (0: as fast as they can, which
+measures how they wait for the processors); beside them stand a repeatable-read
 transaction and one that is idle with locks on what it has read. Meanwhile: nothing (before), then
 publications and rollbacks in turn (during), a load of a third run with its publication (load),
 nothing again (after). Every answer is compared with the lists of the runs: one that no run gives,
@@ -47,6 +48,7 @@ class Watch:
 
     dsn: str
     truth: list[Any]
+    pause_s: float = 0
     phase: str = PHASES[0]
     stopped: bool = False
     wrong: list[str] = field(default_factory=list)
@@ -66,6 +68,7 @@ class Watch:
                     found = cursor.fetchall()
                     self.taken_us[phase].append(1e6 * (time.perf_counter() - started))
                     self.run_that_says(row, found)
+                    time.sleep(self.pause_s)
         except Exception as error:  # whatever ends a reader is what the measurement is about
             self.wrong.append(repr(error))
 
@@ -80,7 +83,7 @@ class Watch:
 
 
 def measured(
-    folder: Path, n: int, k: int, *, readers: int = 4, seconds: float = 20
+    folder: Path, n: int, k: int, *, readers: int = 4, seconds: float = 20, pause_s: float = 0
 ) -> dict[str, Any]:
     """Microseconds of every lookup by phase, milliseconds of every move of the pointer.
 
@@ -89,7 +92,7 @@ def measured(
     runs = [random_run(folder / str(seed), n, k, seed=seed) for seed in range(3)]
     with embedded(folder / "postgres") as dsn:
         ids = [load_run(run, dsn, options=ANYTHING).run_id for run in runs[:2]]
-        watch = Watch(dsn, [_first_distances(run) for run in runs])
+        watch = Watch(dsn, [_first_distances(run) for run in runs], pause_s)
         moves_ms: list[float] = []
         with _reading(watch, readers), _standing_by(watch):
             time.sleep(seconds)
@@ -112,6 +115,7 @@ def measured(
         "n": n,
         "k": k,
         "readers": readers,
+        "pause_s": pause_s,
         "moves_ms": moves_ms,
         "load_s": load.seconds,
         "taken_us": watch.taken_us,
@@ -162,7 +166,8 @@ def markdown(result: dict[str, Any]) -> str:
     """The result as a section of docs/results/postgres-publish.md."""
     moves = np.array(result["moves_ms"])
     lines = [
-        f"## {result['n']:,} x top-{result['k']}, {result['readers']} readers",
+        f"## {result['n']:,} x top-{result['k']}, {result['readers']} readers, "
+        f"{1e3 * result['pause_s']:g} ms between lookups",
         "",
         "| meanwhile | lookups | p50 us | p99 us | p99.9 us | longest ms |",
         "|---|---|---|---|---|---|",
@@ -191,11 +196,17 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200_000)
     parser.add_argument("-k", type=int, default=100)
     parser.add_argument("--readers", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seconds", type=float, default=20, help="before, during and after, each")
+    parser.add_argument("--pause-ms", type=float, default=5)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         result = measured(
-            Path(name), chosen.n, chosen.k, readers=chosen.readers, seconds=chosen.seconds
+            Path(name),
+            chosen.n,
+            chosen.k,
+            readers=chosen.readers,
+            seconds=chosen.seconds,
+            pause_s=chosen.pause_ms / 1e3,
         )
     print(markdown(result))
 

@@ -7,6 +7,7 @@ or a file that doesn't read back is an error, and then no file appears. Refuses 
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from nearfield.errors import DamagedArtefact
-from nearfield.files import atomic_path
+from nearfield.files import atomic_path, fsync_path
 from nearfield.hdf5 import new_dataset, new_file, stored_bytes
-from nearfield.manifest import Manifest, library_versions, write_manifest
+from nearfield.manifest import Manifest, file_entry, library_versions, write_manifest
 from nearfield.neighbours import EMPTY
 from nearfield.run import MATRIX_KIND, Run, RunConfig
 from nearfield.space import Float32s, Int32s
@@ -59,13 +60,18 @@ def write_matrix(
             if len(gone):
                 new_dataset(file, "removed", gone.shape, "<i4", -1)[:] = gone
             file.attrs.update(_attributes(config, attributes))
-        _check_written(temporary, config, gone)
+        # the disk, the checksum and the check keep each other waiting least when they run at once
+        with ThreadPoolExecutor(2) as pool:
+            synced = pool.submit(fsync_path, temporary)
+            summed = pool.submit(file_entry, temporary)
+            _check_written(temporary, config, gone)
+            synced.result()
     return write_manifest(
         manifest_path,
         kind=MATRIX_KIND,
         fingerprint=config.fingerprint,
         format_version=FORMAT_VERSION,
-        files=[run.matrix.name],
+        files={run.matrix.name: summed.result()},
         facts={"n": config.n, "k": config.columns, "space": config.space, **attributes},
     )
 

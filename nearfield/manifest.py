@@ -57,28 +57,31 @@ def write_manifest(
     kind: str,
     fingerprint: str,
     format_version: int,
-    files: Sequence[str],
+    files: Sequence[str] | Mapping[str, FileEntry],
     facts: Mapping[str, Any],
 ) -> Manifest:
     """Checksum `files` (names relative to `path`'s folder) and write the manifest, atomically.
 
-    Returns what was written. Cost: one read of every file.
+    Returns what was written. Cost: one read of every file, unless their entries are given.
     """
     folder = path.parent
+    entries = files if isinstance(files, Mapping) else {n: file_entry(folder / n) for n in files}
     manifest = Manifest(
         kind=kind,
         fingerprint=fingerprint,
         format_version=format_version,
-        files={
-            name: FileEntry((folder / name).stat().st_size, sha256_of(folder / name))
-            for name in files
-        },
+        files=dict(entries),
         facts=dict(facts),
         versions=library_versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
     write_bytes(path, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
     return manifest
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and checksum of a file as it is now. Cost: one read."""
+    return FileEntry(path.stat().st_size, sha256_of(path))
 
 
 def read_manifest(path: Path, *, kind: str, verify: bool = True) -> Manifest:

@@ -69,8 +69,7 @@ class Matrix:
             chosen = slice(first, min(self.n, first + step))
             yield Lists(
                 np.arange(first, chosen.stop, dtype=np.int32),
-                self.source.file["neighbours"][chosen],
-                self.source.file["distances"][chosen],
+                *self.source.block(first, chosen.stop),
                 pa.array(self.source.ids(chosen), pa.string()),
             ).only(~self.removed[chosen])
 

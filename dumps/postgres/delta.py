@@ -106,8 +106,8 @@ def changed_blocks(run_id: int, source: Source, rows: Int32s, advance: Advance) 
             if low < high:
                 inside = part[low:high] - begin
                 end = min(stop, begin + size)
-                near[low:high] = source.file["neighbours"][begin:end][inside]
-                far[low:high] = source.file["distances"][begin:end][inside]
+                neighbours, distances = source.block(begin, end)
+                near[low:high], far[low:high] = neighbours[inside], distances[inside]
         check_lists(part, near, far, source.n)
         yield encoder.encode(part, near, far)
         advance(len(part))

@@ -4,7 +4,7 @@ Owns the gate before the database: every list is looked at once more on its way.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from dumps.matrix import FORMAT_VERSION
 from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError, UsageError
+from nearfield.hdf5 import RowReader
 from nearfield.manifest import check_file
 from nearfield.run import Run
 from nearfield.space import Float32s, Int32s
@@ -32,6 +33,7 @@ class Source:
     """
 
     file: Any
+    readers: tuple[RowReader, RowReader]
     n: int
     k: int
     labels: VectorSet | None
@@ -48,6 +50,14 @@ class Source:
         """The rows that have a recording, ascending."""
         return np.setdiff1d(np.arange(self.n, dtype=np.int32), self.removed, assume_unique=True)
 
+    def block(self, first: int, stop: int) -> tuple[Int32s, Float32s]:
+        """Neighbours int32 [m, k] and distances float32 [m, k] of rows first to stop - 1.
+
+        As stored; several threads may read at once.
+        """
+        neighbours, distances = self.readers
+        return neighbours.read(first, stop), distances.read(first, stop)
+
     def lists(
         self, rows: int, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[int, Int32s, Float32s]]:
@@ -57,8 +67,7 @@ class Source:
         """
         end = self.n if stop is None else stop
         for first in range(start, end, rows):
-            neighbours = self.file["neighbours"][first : min(end, first + rows)]
-            distances = self.file["distances"][first : min(end, first + rows)]
+            neighbours, distances = self.block(first, min(end, first + rows))
             for low, high in self._runs(first, first + len(neighbours)):
                 part = slice(low - first, high - first)
                 check_lists(low, neighbours[part], distances[part], self.n)
@@ -114,7 +123,11 @@ def opened_source(run: Run, *, labels: bool) -> Iterator[Source]:
         if file["recording_ids"].shape != (n,):
             raise DamagedArtefact(f"expected {n:,} recording ids in {run.matrix}: build it again")
         removed = file["removed"][:] if "removed" in file else np.empty(0, np.int32)
-        yield Source(file, n, k, labelled, removed)
+        with (
+            closing(RowReader(file["neighbours"])) as neighbours,
+            closing(RowReader(file["distances"])) as distances,
+        ):
+            yield Source(file, (neighbours, distances), n, k, labelled, removed)
 
 
 def check_lists(first: int | Int32s, neighbours: Int32s, distances: Float32s, n: int) -> None:
