@@ -8,7 +8,7 @@ OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-more test-all lint types check setup clean
+.PHONY: demo test test-more test-interop test-all lint types check setup clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nearfield demo --out $(OUT)
@@ -20,6 +20,11 @@ test: $(VENV)/.installed-dev
 test-more: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile -m long tests/cli tests/index_build/test_build.py \
 	  tests/index_build/test_update_lists.py tests/dumps/test_postgres_speed.py
+
+# Spark (needs Java), pandas, frictionless and mlcroissant read a dump; installs them, 700 MB
+test-interop: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[interop]'
+	$(BIN)/python -m pytest -m long tests/dumps/test_dump_interop.py
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile -m ""

@@ -6,7 +6,7 @@ or a file that doesn't read back is an error, and then no file appears. Refuses 
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from nearfield.errors import DamagedArtefact
-from nearfield.files import atomic_path, fsync_path
+from nearfield.files import atomic_path, fsync_path, synced_along
 from nearfield.hdf5 import new_dataset, new_file, stored_bytes
 from nearfield.manifest import Manifest, file_entry, library_versions, write_manifest
 from nearfield.neighbours import EMPTY
@@ -55,7 +55,8 @@ def write_matrix(
     gone = np.empty(0, np.int32) if removed is None else removed
     with atomic_path(run.matrix) as temporary:
         with new_file(temporary, _room(config, ids) + stored_bytes(gone.shape, 4)) as file:
-            _write_lists(file, _checked(blocks, config, gone), config)
+            with synced_along(temporary) as sync:
+                _write_lists(file, _checked(blocks, config, gone), config, sync)
             _write_ids(file, ids, config)
             if len(gone):
                 new_dataset(file, "removed", gone.shape, "<i4", -1)[:] = gone
@@ -121,7 +122,9 @@ def _check_filled(first: int, neighbours: Int32s, n: int, removed: Int32s) -> No
         )
 
 
-def _write_lists(file: h5py.File, blocks: Iterator[Block], config: RunConfig) -> None:
+def _write_lists(
+    file: h5py.File, blocks: Iterator[Block], config: RunConfig, sync: Callable[[], None]
+) -> None:
     shape = (config.n, config.columns)
     neighbours = new_dataset(file, "neighbours", shape, "<i4", -1)
     distances = new_dataset(file, "distances", shape, "<f4", np.inf)
@@ -129,6 +132,7 @@ def _write_lists(file: h5py.File, blocks: Iterator[Block], config: RunConfig) ->
         last = first + len(block_neighbours)
         neighbours[first:last] = block_neighbours
         distances[first:last] = block_distances
+        sync()
 
 
 def _write_ids(file: h5py.File, ids: pa.ChunkedArray, config: RunConfig) -> None:

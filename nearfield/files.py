@@ -7,7 +7,8 @@ folder. Refuses to know what is inside a file.
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +48,32 @@ def fsync_path(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def synced_along(path: Path) -> Iterator[Callable[[], None]]:
+    """Yield a function to call now and then while `path`, which exists, is being written.
+
+    What is there by then goes to the disk in the background, so that the fsync at the end finds
+    little to do: otherwise the disk idles while the processor works, and the other way round.
+    Raises what the disk said, at the end or before.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    due: list[Future[None]] = []
+
+    def sync() -> None:
+        if due and due[0].done():
+            due.pop().result()
+        if not due:
+            due.append(pool.submit(os.fdatasync, descriptor))
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            yield sync
+        if due:
+            due.pop().result()
     finally:
         os.close(descriptor)
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from dumps.dump.source import Lists, Matrix
 from nearfield.cluster import available_cores
+from nearfield.files import synced_along
 from nearfield.progress import Advance
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import ID_COLUMN
@@ -56,16 +57,20 @@ FLAT = [
 
 def write_parquet(path: Path, matrix: Matrix, advance: Advance) -> None:
     """One row per recording: row, recording_id, neighbours list<int32>, distances list<float>."""
-    with _parquet(path, pa.schema([*IDENTITY, *LISTS])) as writer:
+    with _parquet(path, pa.schema([*IDENTITY, *LISTS])) as writer, synced_along(path) as sync:
         for block in _read_ahead(matrix.blocks()):
             columns = [*_identity(block), *_lists(block)]
             writer.write_table(pa.table(columns, schema=writer.schema))
+            sync()
             advance(len(block.neighbours))
 
 
 def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Advance) -> None:
     """One row per pair: recording_id, rank from 1, neighbour_id, distance."""
-    with _parquet(path, pa.schema(FLAT), dictionary=[ID_COLUMN, "rank"]) as writer:
+    with (
+        _parquet(path, pa.schema(FLAT), dictionary=[ID_COLUMN, "rank"]) as writer,
+        synced_along(path) as sync,
+    ):
         for block in _read_ahead(matrix.blocks(FLAT_PLACES)):
             m, k = block.neighbours.shape
             columns = [
@@ -75,6 +80,7 @@ def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Ad
                 pa.array(block.distances.ravel()),
             ]
             writer.write_table(pa.table(columns, schema=writer.schema))
+            sync()
             advance(m)
 
 

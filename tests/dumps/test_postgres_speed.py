@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark import publish_latency
+from benchmark import publish_latency, sql_speed
 from benchmark.copy_speed import markdown, measured, random_run
 
 pytestmark = [pytest.mark.postgres, pytest.mark.long]
@@ -28,3 +28,17 @@ def test_readers_see_whole_runs_and_nobody_fails_while_runs_are_published(tmp_pa
     assert len(result["moves_ms"]) >= 2
     text = publish_latency.markdown(result)
     assert all(f"| {phase} | " in text for phase in publish_latency.PHASES)
+
+
+def test_questions_are_timed_after_the_load_cold_and_warm(tmp_path):
+    run = random_run(tmp_path, 600, 20)
+    result = sql_speed.measured(run, 30)
+    counts = {
+        state: [len(taken) for taken in questions.values()]
+        for state, questions in result["taken_us"].items()
+    }
+    assert counts == {"load": [30] * 3, "cold": [3] * 3, "warm": [30] * 3}
+    assert 0 < result["server_bytes"] < result["own_bytes"]
+    text = sql_speed.markdown(run, result)
+    assert "600 x top-20 loaded" in text
+    assert "| cold | all k as rows | 3 | " in text
