@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import zstandard
 from numpy.typing import NDArray
 
+from dumps.dump.row_groups import joined_file
 from dumps.dump.source import Lists, Matrix
 from nearfield.cluster import available_cores
 from nearfield.files import synced_along
@@ -29,6 +30,7 @@ from nearfield.progress import Advance
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import ID_COLUMN
 
+Made = TypeVar("Made")
 SAMPLE_ROWS = 10_000
 FLAT_PLACES = 1 << 18
 """Lines of the flat form that are held at once: each names a recording by its text."""
@@ -57,31 +59,48 @@ FLAT = [
 
 def write_parquet(path: Path, matrix: Matrix, advance: Advance) -> None:
     """One row per recording: row, recording_id, neighbours list<int32>, distances list<float>."""
-    with _parquet(path, pa.schema([*IDENTITY, *LISTS])) as writer, synced_along(path) as sync:
-        for block in _read_ahead(matrix.blocks()):
-            columns = [*_identity(block), *_lists(block)]
-            writer.write_table(pa.table(columns, schema=writer.schema))
-            sync()
-            advance(len(block.neighbours))
+    schema = pa.schema([*IDENTITY, *LISTS])
+
+    def encoded(block: Lists) -> tuple[int, pa.Buffer]:
+        table = pa.table([*_identity(block), *_lists(block)], schema=schema)
+        return len(block.rows), _row_group(table)
+
+    _write_row_groups(path, _ahead(encoded, matrix.blocks()), advance)
 
 
 def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Advance) -> None:
     """One row per pair: recording_id, rank from 1, neighbour_id, distance."""
-    with (
-        _parquet(path, pa.schema(FLAT), dictionary=[ID_COLUMN, "rank"]) as writer,
-        synced_along(path) as sync,
-    ):
-        for block in _read_ahead(matrix.blocks(FLAT_PLACES)):
-            m, k = block.neighbours.shape
-            columns = [
-                block.ids.take(pa.array(np.repeat(np.arange(m), k))),
-                pa.array(np.tile(np.arange(1, k + 1, dtype=np.int32), m)),
-                ids.take(pa.array(block.neighbours.ravel())).cast(pa.string()),
-                pa.array(block.distances.ravel()),
-            ]
-            writer.write_table(pa.table(columns, schema=writer.schema))
+
+    def encoded(block: Lists) -> tuple[int, pa.Buffer]:
+        m, k = block.neighbours.shape
+        columns = [
+            block.ids.take(pa.array(np.repeat(np.arange(m), k))),
+            pa.array(np.tile(np.arange(1, k + 1, dtype=np.int32), m)),
+            ids.take(pa.array(block.neighbours.ravel())).cast(pa.string()),
+            pa.array(block.distances.ravel()),
+        ]
+        table = pa.table(columns, schema=pa.schema(FLAT))
+        return m, _row_group(table, dictionary=[ID_COLUMN, "rank"])
+
+    _write_row_groups(path, _ahead(encoded, matrix.blocks(FLAT_PLACES)), advance)
+
+
+def _write_row_groups(
+    path: Path, groups: Iterable[tuple[int, pa.Buffer]], advance: Advance
+) -> None:
+    with joined_file(path) as append, synced_along(path) as sync:
+        for rows, group in groups:
+            append(memoryview(group).cast("B"))
             sync()
-            advance(m)
+            advance(rows)
+
+
+def _row_group(table: pa.Table, dictionary: Any = False) -> pa.Buffer:
+    """A Parquet file of one row group."""
+    sink = pa.BufferOutputStream()
+    with _parquet(sink, table.schema, dictionary) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
 
 
 def write_sample(path: Path, matrix: Matrix, ids: pa.LargeStringArray) -> None:
@@ -198,15 +217,18 @@ def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 @contextmanager
-def _parquet(path: Path, schema: Any, dictionary: Any = False) -> Iterator[Any]:
-    """A writer of zstd row groups, one per table, or a function from a schema to one."""
+def _parquet(target: Any, schema: Any, dictionary: Any = False) -> Iterator[Any]:
+    """A writer to a path or an Arrow stream, or a function from a schema to one.
+
+    Row groups are compressed with zstd, and as large as the tables that are written.
+    """
     opened: list[pq.ParquetWriter] = []
 
     def open_with(chosen: pa.Schema) -> pq.ParquetWriter:
         kinds = {name: field.type for name, field in _leaves(chosen)}
         opened.append(
             pq.ParquetWriter(
-                path,
+                target,
                 chosen,
                 compression="zstd",
                 compression_level=ZSTD_LEVEL,
@@ -242,20 +264,10 @@ def _compressed(path: Path) -> Iterator[Callable[[bytes], Any]]:
         yield sink.write
 
 
-def _read_ahead(blocks: Iterable[Lists]) -> Iterator[Lists]:
-    """The same blocks; one is read by a thread while the last is being written."""
-    remaining = iter(blocks)
-    with ThreadPoolExecutor(1) as pool:
-        due = pool.submit(next, remaining, None)
-        while (block := due.result()) is not None:
-            due = pool.submit(next, remaining, None)
-            yield block
-
-
-def _ahead(function: Callable[[Lists], bytes], blocks: Iterable[Lists]) -> Iterator[bytes]:
+def _ahead(function: Callable[[Lists], Made], blocks: Iterable[Lists]) -> Iterator[Made]:
     """function(block) of each block in order, on all cores, with few blocks in memory."""
     cores = available_cores()
-    due: deque[Future[bytes]] = deque()
+    due: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         try:
             for block in blocks:
