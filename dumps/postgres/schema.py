@@ -10,7 +10,7 @@ from typing import Any
 
 from nearfield.errors import DatabaseError, UsageError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDEST_SERVER = 140000
 SCHEMA_LOCK = 0x6E656173
 READ_ROLE = "nearfield_read"

@@ -114,7 +114,7 @@ def test_plans_inside_the_functions_use_the_keys_too(loaded):
             cursor.connection.notices.clear()
             answer(cursor, number)
             plan = [line for text in cursor.connection.notices for line in text.splitlines()]
-            assert any("Query Text: SELECT flat.rank" in line for line in plan) == (number == 1)
+            assert any("Query Text: SELECT near.rank" in line for line in plan) == (number == 1)
             assert_keys_only(number, plan)
 
 

@@ -16,6 +16,7 @@ from dumps.postgres.load import load_run
 from dumps.postgres.publish import current
 from dumps.postgres.rights import rights
 from dumps.postgres.runs import runs
+from dumps.postgres.schema import SCHEMA_VERSION
 from dumps.postgres.server import embedded
 from dumps.postgres.source import Source
 from nearfield.errors import (
@@ -345,7 +346,7 @@ def test_a_loader_set_up_by_roles_sql_needs_no_more(tmp_path, dsn):
     loader = dsn.replace("user=nearfield", "user=nearfield_load")
     assert load_run(loadable_run(tmp_path), loader).notes == ()
     assert ask(loader, "SET ROLE NONE; SELECT count(*) FROM nearfield.neighbours") == [(300,)]
-    assert (rights(loader).may_load, rights(loader).schema_version) == (True, 2)
+    assert (rights(loader).may_load, rights(loader).schema_version) == (True, SCHEMA_VERSION)
     # a foreigner who may create schemas still isn't the owner of this one
     ask(dsn, "DROP ROLE IF EXISTS other; CREATE ROLE other LOGIN")
     with pytest.raises(DatabaseError, match="owns the schema nearfield"):
