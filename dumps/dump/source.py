@@ -70,7 +70,7 @@ class Matrix:
             yield Lists(
                 np.arange(first, chosen.stop, dtype=np.int32),
                 *self.source.block(first, chosen.stop),
-                pa.array(self.source.ids(chosen), pa.string()),
+                self.source.texts(chosen),
             ).only(~self.removed[chosen])
 
     def recordings(self) -> Iterator[tuple[Int32s, pa.RecordBatch]]:

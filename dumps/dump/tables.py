@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 import zstandard
 from numpy.typing import NDArray
 
-from dumps.dump.row_groups import joined_file
+from dumps.dump.list_pages import list_column
+from dumps.dump.row_groups import Chunk, joined_file
 from dumps.dump.source import Lists, Matrix
 from nearfield.cluster import available_cores
 from nearfield.files import synced_along
@@ -57,21 +58,34 @@ FLAT = [
 ]
 
 
+class RowGroup(NamedTuple):
+    """Encoded lists of some recordings: a Parquet file, and further columns (row_groups.py)."""
+
+    recordings: int
+    encoded: memoryview
+    chunks: Sequence[Chunk] = ()
+
+
 def write_parquet(path: Path, matrix: Matrix, advance: Advance) -> None:
     """One row per recording: row, recording_id, neighbours list<int32>, distances list<float>."""
+    names = [field.name for field in LISTS]
+
+    def encoded(block: Lists) -> RowGroup:
+        table = pa.table(_identity(block), schema=pa.schema(IDENTITY))
+        chunks = [
+            list_column(name, values, ZSTD_LEVEL)
+            for name, values in zip(names, (block.neighbours, block.distances), strict=True)
+        ]
+        return RowGroup(len(block.rows), _row_group(table), chunks)
+
     schema = pa.schema([*IDENTITY, *LISTS])
-
-    def encoded(block: Lists) -> tuple[int, pa.Buffer]:
-        table = pa.table([*_identity(block), *_lists(block)], schema=schema)
-        return len(block.rows), _row_group(table)
-
-    _write_row_groups(path, _ahead(encoded, matrix.blocks()), advance)
+    _write_row_groups(path, schema, _ahead(encoded, matrix.blocks()), advance)
 
 
 def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Advance) -> None:
     """One row per pair: recording_id, rank from 1, neighbour_id, distance."""
 
-    def encoded(block: Lists) -> tuple[int, pa.Buffer]:
+    def encoded(block: Lists) -> RowGroup:
         m, k = block.neighbours.shape
         columns = [
             block.ids.take(pa.array(np.repeat(np.arange(m), k))),
@@ -80,27 +94,28 @@ def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Ad
             pa.array(block.distances.ravel()),
         ]
         table = pa.table(columns, schema=pa.schema(FLAT))
-        return m, _row_group(table, dictionary=[ID_COLUMN, "rank"])
+        return RowGroup(m, _row_group(table, dictionary=[ID_COLUMN, "rank"]))
 
-    _write_row_groups(path, _ahead(encoded, matrix.blocks(FLAT_PLACES)), advance)
+    groups = _ahead(encoded, matrix.blocks(FLAT_PLACES))
+    _write_row_groups(path, pa.schema(FLAT), groups, advance)
 
 
 def _write_row_groups(
-    path: Path, groups: Iterable[tuple[int, pa.Buffer]], advance: Advance
+    path: Path, schema: pa.Schema, groups: Iterable[RowGroup], advance: Advance
 ) -> None:
-    with joined_file(path) as append, synced_along(path) as sync:
-        for rows, group in groups:
-            append(memoryview(group).cast("B"))
+    with joined_file(path, schema) as append, synced_along(path) as sync:
+        for group in groups:
+            append(group.encoded, group.chunks)
             sync()
-            advance(rows)
+            advance(group.recordings)
 
 
-def _row_group(table: pa.Table, dictionary: Any = False) -> pa.Buffer:
+def _row_group(table: pa.Table, dictionary: Any = False) -> memoryview:
     """A Parquet file of one row group."""
     sink = pa.BufferOutputStream()
     with _parquet(sink, table.schema, dictionary) as writer:
         writer.write_table(table)
-    return sink.getvalue()
+    return memoryview(sink.getvalue()).cast("B")
 
 
 def write_sample(path: Path, matrix: Matrix, ids: pa.LargeStringArray) -> None:

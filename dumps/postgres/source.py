@@ -90,13 +90,17 @@ class Source:
             yield from file.iter_batches(RECORDING_ROWS)
             return
         for first in range(0, self.n, RECORDING_ROWS):
-            ids = pa.array(self.ids(slice(first, first + RECORDING_ROWS)), pa.string())
-            yield pa.record_batch({ID_COLUMN: ids})
+            yield pa.record_batch({ID_COLUMN: self.texts(slice(first, first + RECORDING_ROWS))})
 
     def ids(self, rows: Any) -> list[str]:
         """Recording ids of the matrix file at `rows` (ascending, or a slice), as text."""
         values = self.file["recording_ids"][rows]
         return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+
+    def texts(self, rows: slice) -> pa.StringArray:
+        """Recording ids of the matrix file at `rows`, as an Arrow array of text."""
+        values = self.file["recording_ids"][rows]
+        return pa.array(values, pa.binary() if values.dtype == object else None).cast(pa.string())
 
 
 @contextmanager

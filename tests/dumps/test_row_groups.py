@@ -40,7 +40,7 @@ def tables(count, rows=50):
 )
 def test_the_parts_are_one_table_for_every_reader(tmp_path, count, options):
     path = tmp_path / "joined.parquet"
-    with joined_file(path) as append:
+    with joined_file(path, next(tables(1)).schema) as append:
         for table in tables(count):
             append(part_of(table, **options))
     whole = pa.concat_tables(tables(count))
@@ -61,7 +61,7 @@ def test_it_is_the_file_that_arrow_writes_in_one_go(tmp_path):
         for table in tables(3):
             writer.write_table(table)
     joined = tmp_path / "joined.parquet"
-    with joined_file(joined) as append:
+    with joined_file(joined, next(tables(1)).schema) as append:
         for table in tables(3):
             append(part_of(table))
     assert joined.read_bytes() == together.read_bytes()
@@ -69,7 +69,7 @@ def test_it_is_the_file_that_arrow_writes_in_one_go(tmp_path):
 
 def test_a_file_that_was_given_up_has_no_footer(tmp_path):
     path = tmp_path / "joined.parquet"
-    with pytest.raises(OSError, match="lost"), joined_file(path) as append:
+    with pytest.raises(OSError, match="lost"), joined_file(path, next(tables(1)).schema) as append:
         append(part_of(next(tables(1))))
         raise OSError("lost")
     with pytest.raises(pa.ArrowInvalid):
