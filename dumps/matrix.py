@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from nearfield.errors import DamagedArtefact
 from nearfield.files import atomic_path, fsync_path, synced_along
-from nearfield.hdf5 import new_dataset, new_file, stored_bytes
+from nearfield.hdf5 import CHUNK_ROWS, new_dataset, new_file, stored_bytes
 from nearfield.manifest import Manifest, file_entry, library_versions, write_manifest
 from nearfield.neighbours import EMPTY
 from nearfield.run import MATRIX_KIND, Run, RunConfig
@@ -27,6 +27,7 @@ FORMAT_VERSION = 1
 ID_OVERHEAD_BYTES = 64
 """Per recording: the reference to a string and its place in HDF5's heap, generously."""
 ID_ROWS = 65_536
+CHECKED_ROWS = 8 * CHUNK_ROWS
 
 Block = tuple[int, Int32s, Float32s]
 
@@ -179,14 +180,19 @@ def _check_written(path: Path, config: RunConfig, removed: Int32s) -> None:
             expected = -(-config.n // dataset.chunks[0])
             if dataset.shape != shape or dataset.id.get_num_chunks() != expected:
                 raise DamagedArtefact(f"{name} in {path} isn't whole: check the disk, run again")
-        for chunk in file["neighbours"].iter_chunks():
-            _check_filled(chunk[0].start, file["neighbours"][chunk], config.n, removed)
-        for chunk in file["distances"].iter_chunks():
-            found = np.isfinite(file["distances"][chunk])
-            if found.all():
-                continue
-            finite = np.asarray(found.all(axis=1))
-            low, high = np.searchsorted(removed, (chunk[0].start, chunk[0].stop))
-            finite[removed[low:high] - chunk[0].start] = True
-            if not finite.all():
-                raise DamagedArtefact(f"{path} has distances that aren't numbers ({chunk[0]})")
+        for first in range(0, config.n, CHECKED_ROWS):
+            rows = slice(first, min(config.n, first + CHECKED_ROWS))
+            _check_filled(first, file["neighbours"][rows], config.n, removed)
+            _check_finite(path, first, file["distances"][rows], removed)
+
+
+def _check_finite(path: Path, first: int, distances: Float32s, removed: Int32s) -> None:
+    found = np.isfinite(distances)
+    if found.all():
+        return
+    finite = np.asarray(found.all(axis=1))
+    low, high = np.searchsorted(removed, (first, first + len(distances)))
+    finite[removed[low:high] - first] = True
+    if not finite.all():
+        row = first + int(np.argmin(finite))
+        raise DamagedArtefact(f"{path} has distances that aren't numbers (row {row:,})")

@@ -7,7 +7,7 @@ page (https://parquet.apache.org/docs/file-format/data-pages/), one for a column
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import zstandard
 
 from dumps.dump.row_groups import Chunk
 from dumps.dump.thrift import BINARY, INT32, INT64, LIST, STRUCT, Struct, Value, written
@@ -26,7 +26,7 @@ def list_column(name: str, values: Int32s | Float32s, level: int) -> Chunk:
     """
     encoding = BYTE_STREAM_SPLIT if values.dtype == np.float32 else PLAIN
     body = b"".join([_levels(*values.shape), _numbers(values, encoding)])
-    packed = pa.Codec("zstd", compression_level=level).compress(body, asbytes=True)
+    packed = zstandard.ZstdCompressor(level).compress(body)
     header = written(_page_header(values.size, encoding, len(body), len(packed)))
     facts = {
         1: _number(TYPES[values.dtype.name]),
@@ -46,7 +46,9 @@ def _numbers(values: Int32s | Float32s, encoding: int) -> Any:
     if encoding == PLAIN:
         return flat.data.cast("B")
     # the first byte of all, the second of all, ...: alike bytes side by side compress better
-    return flat.view(np.uint8).reshape(-1, flat.itemsize).T.tobytes()
+    split = np.empty((flat.itemsize, flat.size), np.uint8)
+    np.copyto(split, flat.view(np.uint8).reshape(-1, flat.itemsize).T)
+    return split.data.cast("B")
 
 
 def _levels(m: int, k: int) -> bytes:

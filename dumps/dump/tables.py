@@ -68,14 +68,13 @@ class RowGroup(NamedTuple):
 
 def write_parquet(path: Path, matrix: Matrix, advance: Advance) -> None:
     """One row per recording: row, recording_id, neighbours list<int32>, distances list<float>."""
-    names = [field.name for field in LISTS]
 
     def encoded(block: Lists) -> RowGroup:
         table = pa.table(_identity(block), schema=pa.schema(IDENTITY))
-        chunks = [
-            list_column(name, values, ZSTD_LEVEL)
-            for name, values in zip(names, (block.neighbours, block.distances), strict=True)
-        ]
+        chunks = (
+            list_column("neighbours", block.neighbours, ZSTD_LEVEL),
+            list_column("distances", block.distances, ZSTD_LEVEL),
+        )
         return RowGroup(len(block.rows), _row_group(table), chunks)
 
     schema = pa.schema([*IDENTITY, *LISTS])
