@@ -56,8 +56,8 @@ def write_matrix(
     gone = np.empty(0, np.int32) if removed is None else removed
     with atomic_path(run.matrix) as temporary:
         with new_file(temporary, _room(config, ids) + stored_bytes(gone.shape, 4)) as file:
-            with synced_along(temporary) as sync:
-                _write_lists(file, _checked(blocks, config, gone), config, sync)
+            with synced_along(temporary) as wrote:
+                _write_lists(file, _checked(blocks, config, gone), config, wrote)
             _write_ids(file, ids, config)
             if len(gone):
                 new_dataset(file, "removed", gone.shape, "<i4", -1)[:] = gone
@@ -127,7 +127,7 @@ def _check_filled(first: int, neighbours: Int32s, n: int, removed: Int32s) -> No
 
 
 def _write_lists(
-    file: h5py.File, blocks: Iterator[Block], config: RunConfig, sync: Callable[[], None]
+    file: h5py.File, blocks: Iterator[Block], config: RunConfig, wrote: Callable[[int], None]
 ) -> None:
     shape = (config.n, config.columns)
     neighbours = new_dataset(file, "neighbours", shape, "<i4", -1)
@@ -136,7 +136,7 @@ def _write_lists(
         last = first + len(block_neighbours)
         neighbours[first:last] = block_neighbours
         distances[first:last] = block_distances
-        sync()
+        wrote(block_neighbours.nbytes + block_distances.nbytes)
 
 
 def _write_ids(file: h5py.File, ids: pa.ChunkedArray, config: RunConfig) -> None:

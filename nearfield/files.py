@@ -16,6 +16,7 @@ from nearfield.errors import disk_errors
 
 TEMPORARY_MARK = ".partial-"
 SUM_BYTES = 4 << 20
+SYNC_BYTES = 64 << 20
 
 
 @contextmanager
@@ -54,25 +55,29 @@ def fsync_path(path: Path) -> None:
 
 
 @contextmanager
-def synced_along(path: Path) -> Iterator[Callable[[], None]]:
-    """Yield a function to call now and then while `path`, which exists, is being written.
+def synced_along(path: Path) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the bytes that were just written to `path`, which exists.
 
-    What is there by then goes to the disk in the background, so that the fsync at the end finds
-    little to do: otherwise the disk idles while the processor works, and the other way round.
-    Raises what the disk said, at the end or before.
+    A large file goes to the disk in the background while it grows, so that the fsync at the end
+    finds little to do: otherwise the disk idles while the processor works, and then the other way
+    round. Raises what the disk said, at the end or before.
     """
     descriptor = os.open(path, os.O_RDONLY)
     due: list[Future[None]] = []
+    waiting = 0
 
-    def sync() -> None:
+    def wrote(amount: int) -> None:
+        nonlocal waiting
+        waiting += amount
         if due and due[0].done():
             due.pop().result()
-        if not due:
+        if waiting >= SYNC_BYTES and not due:
             due.append(pool.submit(os.fdatasync, descriptor))
+            waiting = 0
 
     try:
         with ThreadPoolExecutor(1) as pool:
-            yield sync
+            yield wrote
         if due:
             due.pop().result()
     finally:

@@ -39,22 +39,22 @@ class Chunk(NamedTuple):
     facts: Struct
 
 
-Append = Callable[[memoryview, Sequence[Chunk]], None]
+Append = Callable[[memoryview, Sequence[Chunk]], int]
 
 
 @contextmanager
 def joined_file(path: Path, schema: pa.Schema) -> Iterator[Append]:
     """Yield a function that appends row groups: a Parquet file of them, and further columns of it.
 
-    The file has the first columns of `schema`; the chunks, where there are some (then it has one
-    row group), are the others, a chunk for each. The file at `path` has a footer, and so can be
-    read, once the block has succeeded.
+    It returns the bytes that it wrote. The file has the first columns of `schema`; the chunks,
+    where there are some (then it has one row group), are the others, a chunk for each. The file at
+    `path` has a footer, and so can be read, once the block has succeeded.
     """
     groups: list[Struct] = []
     with path.open("wb") as stream:
         stream.write(MAGIC)
 
-        def append(part: memoryview, chunks: Sequence[Chunk] = ()) -> None:
+        def append(part: memoryview, chunks: Sequence[Chunk] = ()) -> int:
             end, footer = _footer(part)
             start = stream.tell()
             stream.write(part[len(MAGIC) : end])
@@ -64,6 +64,7 @@ def joined_file(path: Path, schema: pa.Schema) -> Iterator[Append]:
             for chunk in chunks:
                 _add(groups[-1], chunk.facts, stream.tell())
                 stream.writelines(chunk.pages)
+            return stream.tell() - start
 
         yield append
         rows = sum(group[GROUP_ROWS].value for group in groups)

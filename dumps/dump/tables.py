@@ -102,10 +102,9 @@ def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Ad
 def _write_row_groups(
     path: Path, schema: pa.Schema, groups: Iterable[RowGroup], advance: Advance
 ) -> None:
-    with joined_file(path, schema) as append, synced_along(path) as sync:
+    with joined_file(path, schema) as append, synced_along(path) as wrote:
         for group in groups:
-            append(group.encoded, group.chunks)
-            sync()
+            wrote(append(group.encoded, group.chunks))
             advance(group.recordings)
 
 
