@@ -1,4 +1,4 @@
-"""How fast a load is, against a plain COPY of the same bytes, and how fast a lookup is.
+"""How fast a load is, against a plain COPY of the same bytes.
 
     python -m benchmark.copy_speed [--n 200000] [-k 100] [--pairs 5]
 
@@ -6,9 +6,8 @@ The ways to fill a table take turns, so that a busy machine slows all: the load'
 chunks (read HDF5, gate, encode, COPY, key) by two connections and by one; the same bytes, encoded
 beforehand into a file, sent by one COPY into one table with the same checks; and into a table
 without checks. Each time covers the commits, which force the tables to disk. Every repetition is
-kept. The lists are random: no search is measured. Before them one whole `load_run`, after them
-5,000 lookups through `similar_recordings`, prepared, in one session. Prints Markdown. Owns this
-measurement; needs about 5 kB of disk per recording at k = 100.
+kept. The lists are random: no search is measured. Before them one whole `load_run`. Prints
+Markdown. Owns this measurement; needs about 5 kB of disk per recording at k = 100.
 """
 
 import argparse
@@ -50,7 +49,6 @@ from nearfield.vectorset import Geometry, write_vector_set
 
 TRIAL = 1_000_000_000
 """Number of the trial's partition, which is never attached."""
-LOOKUPS = 5_000
 ROWS = 8192
 
 
@@ -74,7 +72,7 @@ def random_run(folder: Path, n: int, k: int, *, seed: int = 0) -> Run:
 
 
 def measured(run: Run, folder: Path, pairs: int) -> dict[str, Any]:
-    """Seconds of each way, of one whole load, and of lookups; bytes sent and stored."""
+    """Seconds of each way and of one whole load; bytes sent and stored."""
     encoded = folder / "lists.copy"
     with embedded(run.postgres) as dsn:
         report = load_run(run, dsn)
@@ -100,7 +98,6 @@ def measured(run: Run, folder: Path, pairs: int) -> dict[str, Any]:
             "load_s": report.seconds,
             "stored": next(each.bytes for each in runs(dsn) if each.run_id == report.run_id),
             "server": _asked(dsn, "SHOW server_version"),
-            "lookups_us": lookups(dsn, run.config.n),
         }
 
 
@@ -148,25 +145,6 @@ def _plain(dsn: str, *, encoded: Path, source: Source | None) -> float:
         cursor.execute(sql.SQL("DROP TABLE {}").format(table))
         connection.commit()
     return elapsed
-
-
-def lookups(dsn: str, n: int) -> list[float]:
-    """Microseconds of each of so many lookups of ten neighbours with labels, in one session."""
-    rows = np.random.default_rng(0).integers(0, n, LOOKUPS)
-    connection = psycopg2.connect(dsn)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            taken = []
-            cursor.execute("PREPARE look AS SELECT * FROM nearfield.similar_recordings($1, 10)")
-            for row in rows:
-                started = time.perf_counter()
-                cursor.execute("EXECUTE look(%s)", (recording_id(row),))
-                cursor.fetchall()
-                taken.append(1e6 * (time.perf_counter() - started))
-    finally:
-        connection.close()
-    return taken
 
 
 def _asked(dsn: str, statement: str, *values: Any) -> Any:
@@ -219,13 +197,11 @@ def markdown(result: dict[str, Any]) -> str:
         ratios = sorted(a / b for a, b in zip(own, seconds, strict=True))
         lines += ["", f"load / {name}, by turn: median {statistics.median(ratios):.2f}"]
         lines[-1] += f" ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    median, p99 = np.percentile(result["lookups_us"], [50, 99])
     lines += [
         "",
         f"Whole load (recordings, lists, keys, checks, publication): {result['load_s']:.1f} s; "
         f"{result['stored'] / 2**20:,.0f} MiB stored with keys, "
         f"{result['stored'] / n:,.0f} bytes per recording.",
-        f"Lookup of 10 with labels: p50 {median:.0f} us, p99 {p99:.0f} us.",
     ]
     return "\n".join(lines)
 
