@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmark.methods import METHODS, method_class
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Status
 from benchmark.runner.budget import NOTHING, Allowance
@@ -53,6 +54,19 @@ def test_a_method_gives_a_row_for_each_workload_and_batch(plain):
     every = plain.outcomes[1]
     assert every.total_s == pytest.approx(every.build_s + every.search_s)
     assert (every.asked, every.checked, plain.outcomes[0].asked) == (198, 198, 22)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", [*METHODS, "index_build.selfjoin_method:SelfJoin"])
+def test_every_method_is_measured_with_several_threads(tmp_path, method):
+    """Its processes are forks, which a library's threads in their parent would end."""
+    if reason := method_class(method).unavailable():
+        pytest.skip(reason)
+    place = place_in(tmp_path, surface(1_200), threads=2)
+    report = run(place, method)
+    assert statuses(report) == {Status.OK}
+    best = {row.workload: row.recall for row in report.outcomes}
+    assert min(best.values()) > 0.9
 
 
 def test_again_keeps_everything_and_starts_nothing(place, plain):
