@@ -129,7 +129,8 @@ class Warm:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", WARM, self.method, str(os.getpid())],
+                # -P: nothing of the folder that we happen to be in is imported
+                [sys.executable, "-P", "-m", WARM, self.method, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,

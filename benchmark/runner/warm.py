@@ -24,19 +24,27 @@ from nearfield.errors import NearfieldError
 
 def serve(method: str) -> None:
     """Fork for every line until stdin ends."""
+    answers = _own_stdout()
     with suppress(NearfieldError):  # whatever is amiss the measured process meets again, and says
         method_named(method).require()
     for line in sys.stdin:
         request, log = json.loads(line)
         ours = os.getpid()
-        sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
+            os.close(answers)
             _measure(Path(request), Path(log), ours)
         with suppress(PermissionError, ProcessLookupError):  # it did so itself already
             os.setpgid(pid, pid)
-        _say([pid])
-        _say([pid, os.waitpid(pid, 0)[1]])
+        _say(answers, [pid])
+        _say(answers, [pid, os.waitpid(pid, 0)[1]])
+
+
+def _own_stdout() -> int:
+    """A descriptor for our answers alone: what libraries print goes where errors go."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    return answers
 
 
 def _measure(request: Path, log: Path, parent: int) -> None:
@@ -66,8 +74,8 @@ def _redirect(log: Path) -> None:
         os.dup2(descriptor, target)
 
 
-def _say(words: list[int]) -> None:
-    print(json.dumps(words), flush=True)
+def _say(answers: int, words: list[int]) -> None:
+    os.write(answers, json.dumps(words).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -92,3 +92,13 @@ def test_a_library_that_kills_its_process_when_imported_is_a_result(folder):
     with Warm("tests.benchmark.kills_when_imported:Any", 1, folder / "log") as warm:
         ended, _ = run(warm, folder, "first", "Graphs")
         assert (ended.status, ended.reason) == (Status.CRASHED, "killed by SIGABRT")
+
+
+def test_what_a_library_prints_is_no_answer_and_files_of_the_folder_are_not_imported(
+    folder, monkeypatch
+):
+    (folder / "json.py").write_text("raise SystemExit('imported from the folder')")
+    monkeypatch.chdir(folder)
+    with Warm("tests.benchmark.prints_when_imported:Graphs", 1, folder / "log") as warm:
+        assert run(warm, folder, "first", "Graphs")[0].status is Status.OK
+    assert "a notice about instructions" in (folder / "log").read_text()
