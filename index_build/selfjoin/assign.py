@@ -8,18 +8,26 @@ to centres; refuses the rule of visits (`nearest`).
 import numpy as np
 
 from index_build.selfjoin.jit import kernel, run_parallel
-from index_build.selfjoin.lanes import COLUMNS, MASK_LANES, NOWHERE, ROWS, lowest_bit, passing_whole
+from index_build.selfjoin.lanes import (
+    COLUMNS,
+    MASK_LANES,
+    NOWHERE,
+    ROWS,
+    apart_squared,
+    lowest_bit,
+    passing_whole,
+)
 from index_build.selfjoin.nearest import CHUNK, TILES, NearCells, Panel
 from index_build.selfjoin.points import Points, frozen
 from index_build.selfjoin.rounded import (
     Rounded,
-    exact_squared,
     reaching,
     room_for_columns,
     room_for_rows,
     round_columns,
     round_rows,
     squared_reach,
+    squared_unit,
     steps_per_unit,
     whole_aligned,
     whole_tile,
@@ -130,13 +138,15 @@ def gather(  # noqa: PLR0913, PLR0917
     near_squared: Float32s, near_columns: Int32s,
 ) -> int:  # fmt: skip
     """Exact squared distances of row r to the columns that pass `bound`; returns how many do."""
-    found = 0
+    d, unit, found = columns.exact.shape[1], squared_unit(scale), 0
     for c in range(0, len(line), MASK_LANES):
         hits = passing_whole(line, c, NOWHERE, 0, bound)
         while hits:
             j = c + lowest_bit(hits)
             hits &= hits - 1
-            near_squared[found] = exact_squared(queries, r, columns, j, scale)
+            near_squared[found] = np.float32(
+                unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
+            )
             near_columns[found] = j
             found += 1
     return found

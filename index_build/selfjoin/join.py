@@ -19,6 +19,7 @@ from index_build.selfjoin.lanes import (
     MASK_LANES,
     NOWHERE,
     ROWS,
+    apart_squared,
     exchange,
     lowest_bit,
     passing_whole,
@@ -28,13 +29,13 @@ from index_build.selfjoin.points import Points
 from index_build.selfjoin.rounded import (
     OUTSIDE,
     Rounded,
-    exact_squared,
     reaching,
     room_for_columns,
     room_for_rows,
     round_columns,
     round_rows,
     squared_reach,
+    squared_unit,
     steps_per_unit,
     whole_aligned,
     whole_tile,
@@ -135,7 +136,7 @@ def _residents(  # noqa: PLR0913, PLR0917
     out_points: Int32s, out_squared: Float32s, limits: Float32s,
 ) -> None:  # fmt: skip
     size, k, width = len(members), out_points.shape[1], len(columns.norms)
-    kept = min(k, size - 1)
+    kept, d, unit = min(k, size - 1), vectors.shape[1], squared_unit(scale)
     for member in members:
         out_points[member, kept:], out_squared[member, kept:] = EMPTY, np.inf
     near_squared = np.empty(size + MASK_LANES, np.float32)
@@ -161,7 +162,9 @@ def _residents(  # noqa: PLR0913, PLR0917
                 while hits:
                     j = c + lowest_bit(hits)
                     hits &= hits - 1
-                    near_squared[found] = exact_squared(queries, r, columns, j, scale)
+                    near_squared[found] = np.float32(
+                        unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
+                    )
                     near_points[found] = members[j]
                     found += 1
             largest = keep_smallest(near_squared, near_points, found, kept)
@@ -272,6 +275,7 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
     out_points: Int32s, out_squared: Float32s, limits: Float32s, locks: Int32s,
 ) -> None:  # fmt: skip
     size, width, k = len(members), len(columns.norms), out_points.shape[1]
+    d, unit = vectors.shape[1], squared_unit(scale)
     column_bounds = np.full(width, -1, np.int32)
     column_limits, counts = np.empty(size, np.float32), np.zeros(size, np.int32)
     column_squared = np.empty((size, places), np.float32)
@@ -284,7 +288,7 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
         squared_reach(vectors, rows, centre, scale),
         squared_reach(vectors, visitor_rows, centre, scale),
     )
-    steps, worst = steps_per_unit(reach), worst_error(vectors.shape[1])
+    steps, worst = steps_per_unit(reach), worst_error(d)
     slack = round_columns(vectors, rows, 0, size, centre, scale, steps, columns)
     for j in range(size):
         column_limits[j] = limits[members[j]]
@@ -306,7 +310,9 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
                     hits &= hits - 1
                     if their_home < cell and meet_elsewhere(their_home, j, begins, values):
                         continue
-                    squared = exact_squared(queries, r, columns, j, scale)
+                    squared = np.float32(
+                        unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
+                    )
                     if squared <= limit:
                         row_squared[found] = squared
                         row_points[found] = members[j]

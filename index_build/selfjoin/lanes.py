@@ -259,15 +259,17 @@ a: rows, each `pairs` int32 long, from a_at, scaled by -2. b: panel [pairs, COLU
 
 @intrinsic
 def apart_squared(_typing, a, a_at, b, b_at, d):  # type: ignore[no-untyped-def]
-    """Sum of squared differences of d float32 from a[a_at] and from b[b_at], in float64.
+    """Sum of squared differences of d numbers from a[a_at] and from b[b_at], in float64.
 
-    In 16 lanes, added in a fixed order: the same bits wherever it is compiled.
+    b float32; a float32 or, converted once for many calls, float64. In 16 lanes, added in a fixed
+    order: the same bits wherever it is compiled.
     """
     signature = types.float64(a, _AT, b, _AT, _AT)
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         kinds = signature.args
-        left = _pointer(context, builder, kinds[0], given[0], given[1], _FLOAT)
+        item = _DOUBLE if kinds[0].dtype == types.float64 else _FLOAT
+        left = _pointer(context, builder, kinds[0], given[0], given[1], item)
         right = _pointer(context, builder, kinds[2], given[2], given[3], _FLOAT)
         d, wide = given[4], ir.VectorType(_DOUBLE, SUM_LANES)
         whole = builder.and_(d, _INT(-SUM_LANES))
@@ -276,10 +278,12 @@ def apart_squared(_typing, a, a_at, b, b_at, d):  # type: ignore[no-untyped-def]
 
         def added(at: Any, total: Any, mask: Any) -> Any:
             one, other = (
-                builder.fpext(_masked_load(builder, builder.gep(side, [at]), mask), wide)
-                for side in (left, right)
+                _masked_load(builder, builder.gep(side, [at]), kind, mask)
+                for side, kind in ((left, item), (right, _FLOAT))
             )
-            difference = builder.fsub(one, other)
+            if item != _DOUBLE:
+                one = builder.fpext(one, wide)
+            difference = builder.fsub(one, builder.fpext(other, wide))
             return builder.call(fused, [difference, difference, total])
 
         before = builder.block
@@ -309,13 +313,13 @@ def apart_squared(_typing, a, a_at, b, b_at, d):  # type: ignore[no-untyped-def]
     return signature, generate
 
 
-def _masked_load(builder: Any, pointer: Any, mask: Any) -> Any:
-    vector = ir.VectorType(_FLOAT, SUM_LANES)
+def _masked_load(builder: Any, pointer: Any, item: Any, mask: Any) -> Any:
+    vector = ir.VectorType(item, SUM_LANES)
     if mask is None:
         return _load(builder, pointer, vector)
     wide = builder.bitcast(pointer, vector.as_pointer())
     kind = ir.FunctionType(vector, [wide.type, _INT32, mask.type, vector])
-    name = f"llvm.masked.load.v{SUM_LANES}f32.p0"
+    name = f"llvm.masked.load.v{SUM_LANES}f{64 if item == _DOUBLE else 32}.p0"
     load = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
     return builder.call(load, [wide, _INT32(4), mask, ir.Constant(vector, [0.0] * SUM_LANES)])
 

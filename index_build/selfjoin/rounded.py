@@ -10,6 +10,7 @@ Owns rounding and thresholds; refuses to keep or order anything.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel, summing_kernel
 from index_build.selfjoin.lanes import (
@@ -17,7 +18,6 @@ from index_build.selfjoin.lanes import (
     COLUMNS,
     PAIRS_PER_STEP,
     ROWS,
-    apart_squared,
     prefetch,
     tile_whole,
 )
@@ -40,14 +40,14 @@ AHEAD = 8
 class Rounded(NamedTuple):
     """Vectors as whole numbers, in rows or panels for the tile, and as they are.
 
-    values: int32, a pair of int16 each; norms: int32; errors: float32, in steps; exact: float32
-    [m, d].
+    values: int32, a pair of int16 each; norms: int32; errors: float32, in steps; exact: [m, d],
+    float64 in rows, which are used often, and float32 in panels.
     """
 
     values: Int32s
     norms: Int32s
     errors: Float32s
-    exact: Float32s
+    exact: Float32s | NDArray[np.float64]
 
 
 def pairs_of(d: int) -> int:
@@ -65,7 +65,7 @@ def room_for_columns(count: int, d: int) -> Rounded:
     width = padded(count)
     return Rounded(
         whole_aligned(width * pairs_of(d)), whole_aligned(width), aligned(width),
-        np.empty((count, d), np.float32),
+        aligned(count * d).reshape(count, d),
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def room_for_rows(count: int, d: int) -> Rounded:
     """Rows for `count` vectors, a multiple of ROWS."""
     return Rounded(
         whole_aligned(count * pairs_of(d)), whole_aligned(count), aligned(count),
-        np.empty((count, d), np.float32),
+        aligned(2 * count * d).view(np.float64).reshape(count, d),
     )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def steps_per_unit(squared_reach: np.float32) -> np.float32:
 @kernel
 def _round_one(  # noqa: PLR0913, PLR0917
     vectors: Float32s, row: int, centre: Float32s, scale: np.float32, steps: np.float32,
-    line: Int32s, rest: Float32s, exact: Float32s,
+    line: Int32s, rest: Float32s, exact: Float32s | NDArray[np.float64],
 ) -> np.float32:  # fmt: skip
     """Round into `line`, copy into `exact`; returns the error in steps."""
     d = vectors.shape[1]
@@ -224,8 +224,6 @@ def widened(squared: np.int32, slack: np.float32) -> np.int32:
 
 
 @kernel
-def exact_squared(rows: Rounded, r: int, columns: Rounded, c: int, scale: np.float32) -> np.float32:
-    """Scaled squared distance of row r and column c, rounded once."""
-    d = rows.exact.shape[1]
-    total = apart_squared(rows.exact, r * d, columns.exact, c * d, d)
-    return np.float32(total * np.float64(scale) * np.float64(scale))
+def squared_unit(scale: np.float32) -> float:
+    """What `apart_squared` is to be multiplied with for a scaled squared distance."""
+    return np.float64(scale) * np.float64(scale)

@@ -14,17 +14,25 @@ from index_build.selfjoin.join import (
     empty_lists,
     merge_into,
 )
-from index_build.selfjoin.lanes import COLUMNS, MASK_LANES, NOWHERE, ROWS, lowest_bit, passing_whole
+from index_build.selfjoin.lanes import (
+    COLUMNS,
+    MASK_LANES,
+    NOWHERE,
+    ROWS,
+    apart_squared,
+    lowest_bit,
+    passing_whole,
+)
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.rounded import (
     Rounded,
-    exact_squared,
     reaching,
     room_for_columns,
     room_for_rows,
     round_columns,
     round_rows,
     squared_reach,
+    squared_unit,
     steps_per_unit,
     whole_aligned,
     whole_tile,
@@ -73,6 +81,7 @@ def _sweep(  # noqa: PLR0913, PLR0917
     out_points: Int32s, out_squared: Float32s, limits: Float32s,
 ) -> None:  # fmt: skip
     k, width = out_points.shape[1], len(columns.norms)
+    d, unit = vectors.shape[1], squared_unit(scale)
     new_squared = np.empty(places, np.float32)
     new_points = np.empty(places, np.int32)
     spare_squared = np.empty(k + places + MASK_LANES, np.float32)
@@ -99,7 +108,9 @@ def _sweep(  # noqa: PLR0913, PLR0917
                     while hits:
                         j = c + lowest_bit(hits)
                         hits &= hits - 1
-                        squared = exact_squared(tile, r, columns, j, scale)
+                        squared = np.float32(
+                            unit * apart_squared(tile.exact, r * d, columns.exact, j * d, d)
+                        )
                         if squared > limits[query] or begin + j == queries[query]:
                             continue
                         new_squared[found] = squared

@@ -12,7 +12,6 @@ from index_build.selfjoin.lanes import COLUMNS, ROWS, apart_squared, whole_tile_
 from index_build.selfjoin.points import frozen, points_of
 from index_build.selfjoin.rounded import (
     OUTSIDE,
-    exact_squared,
     pairs_of,
     reaching,
     room_for_columns,
@@ -20,6 +19,7 @@ from index_build.selfjoin.rounded import (
     round_columns,
     round_rows,
     squared_reach,
+    squared_unit,
     steps_per_unit,
     whole_aligned,
     whole_tile,
@@ -64,6 +64,14 @@ def test_squared_distance_of_any_length_is_that_of_float64(d: int) -> None:
     assert math.isclose(run(left.ravel(), right.ravel(), d), math.fsum(apart**2), rel_tol=1e-15 * d)
 
 
+@numba.njit
+def exact_of(rows, r, columns, d, unit):
+    out = np.empty(len(columns.exact), np.float32)
+    for c in range(len(out)):
+        out[c] = unit * apart_squared(rows.exact, r * d, columns.exact, c * d, d)
+    return out
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     d=st.sampled_from([1, 3, 16, 40]),
@@ -96,7 +104,7 @@ def test_no_pair_is_lost_by_rounding(
     assert lines[:, :m].max() < OUTSIDE
     assert max(slack, rows.errors.max()) <= worst_error(d)
     for r in range(ROWS):
-        exact = np.array([exact_squared(rows, r, columns, c, points.scale) for c in range(m)])
+        exact = exact_of(rows, r, columns, d, squared_unit(points.scale))
         assert exact[r] == 0
         for c in range(m):
             assert lines[r, c] <= reaching(exact[c], steps, rows.errors[r] + columns.errors[c])
