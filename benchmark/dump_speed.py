@@ -70,7 +70,7 @@ def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
 def _raw(run: Run, target: Path) -> None:
     with target.open("wb") as stream:
         for name in ("neighbours", "distances"):
-            values = np.load(run.path.parent / f"{name}.npy", mmap_mode="r")
+            values = np.load(run.folder.parent / f"{name}.npy", mmap_mode="r")
             for first in range(0, len(values), ROWS):
                 stream.write(values[first : first + ROWS].data)
 
@@ -78,7 +78,7 @@ def _raw(run: Run, target: Path) -> None:
 def _matrix(run: Run, folder: Path) -> None:
     vectors = open_vector_set(Path(run.config.vectors), verify=False)
     lists = [
-        np.load(run.path.parent / f"{name}.npy", mmap_mode="r")
+        np.load(run.folder.parent / f"{name}.npy", mmap_mode="r")
         for name in ("neighbours", "distances")
     ]
     blocks = (

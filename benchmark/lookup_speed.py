@@ -69,7 +69,7 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 def prepare(run: Run) -> dict[str, Any]:
     """Write or load every way; seconds and bytes of each, kept in lookup.json beside the run."""
-    folder = run.path.parent
+    folder = run.folder.parent
     loads: dict[str, dict[str, float]] = {}
 
     def timed(name: str, load: Callable[[], object], size: Callable[[], float]) -> None:
@@ -112,7 +112,7 @@ def _stored(dsn: str) -> float:
 
 def measured(run: Run, lookups: int) -> dict[str, Any]:
     """Microseconds of each lookup of each way, their equal answers checked; and of opening."""
-    folder = run.path.parent
+    folder = run.folder.parent
     with h5py.File(run.matrix) as file:
         ids = file["recording_ids"].asstr()[...].tolist()
     rng = np.random.default_rng(0)
@@ -269,7 +269,7 @@ def main() -> None:
     if chosen.command == "prepare":
         json.dump(prepare(run), sys.stdout, indent=2)
         return
-    loads = json.loads((run.path.parent / "lookup.json").read_text())
+    loads = json.loads((run.folder.parent / "lookup.json").read_text())
     result = measured(run, chosen.lookups)
     print(markdown(run, loads, result))
     if chosen.out:

@@ -51,10 +51,11 @@ def write_matrix(
     Cost: one write and two reads of 8 n k bytes.
     """
     config = run.config
-    manifest_path = run.matrix.with_suffix(".json")
+    target = run.matrix_at
+    manifest_path = target.with_suffix(".json")
     manifest_path.unlink(missing_ok=True)
     gone = np.empty(0, np.int32) if removed is None else removed
-    with atomic_path(run.matrix) as temporary:
+    with atomic_path(target) as temporary:
         with new_file(temporary, _room(config, ids) + stored_bytes(gone.shape, 4)) as file:
             with synced_along(temporary) as wrote:
                 _write_lists(file, _checked(blocks, config, gone), config, wrote)
@@ -73,7 +74,7 @@ def write_matrix(
         kind=MATRIX_KIND,
         fingerprint=config.fingerprint,
         format_version=FORMAT_VERSION,
-        files={run.matrix.name: summed.result()},
+        files={target.name: summed.result()},
         facts={"n": config.n, "k": config.columns, "space": config.space, **attributes},
     )
 

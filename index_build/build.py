@@ -5,10 +5,8 @@ the stages of the first and the last. Holds no numerics; the final file is writt
 `Built.blocks`.
 """
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from distributed import Client
@@ -28,11 +26,14 @@ from index_build.shards import (
     shard_part,
     write_shard,
 )
+from index_build.vector_file import forget_copy
 from nearfield.cluster import Task
-from nearfield.errors import InputRejected, NearfieldError, UsageError
+from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.exact import exact_search
+from nearfield.files import remove_tree
+from nearfield.locations import Location, location
 from nearfield.manifest import fingerprint, read_manifest, write_manifest
-from nearfield.neighbours import NeighbourTable, part_is_finished, read_part_rows
+from nearfield.neighbours import NeighbourTable, part_is_finished, read_part
 from nearfield.run import Run, RunConfig
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import VectorSet
@@ -52,7 +53,7 @@ class Built:
 
     plan: Plan
     inputs: JoinInput
-    final: tuple[Path, ...]
+    final: tuple[Location, ...]
     parts: int
     kept: int
     recall_estimate: float
@@ -87,7 +88,7 @@ class Built:
 
     def _tables(self) -> Iterator[NeighbourTable]:
         # the file's own checksums cover what is read: no second pass for the manifest's
-        return (read_part_rows(part, 0, self.plan.n) for part in self.final)
+        return (read_part(part, verify=False) for part in self.final)
 
 
 def check_config(config: RunConfig) -> None:
@@ -103,8 +104,14 @@ def check_config(config: RunConfig) -> None:
     plan_for(config, config.n)
 
 
-def build_lists(run: Run, vector_set: VectorSet, client: Client) -> Built:
-    """Compute (or resume) the parts of a run; call under the run's lock.
+def build_lists(
+    run: Run,
+    vector_set: VectorSet,
+    client: Client,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Built:
+    """Compute (or resume) the parts of a run; call under the run's lock, whose `check` it is given.
 
     Raises `ShardFailed` when tasks fail after their retries; finished parts are kept.
     """
@@ -114,20 +121,21 @@ def build_lists(run: Run, vector_set: VectorSet, client: Client) -> Built:
         facts |= {"recordings": vector_set.n, "distinct": plan.n, "method": plan.method}
     # workers of a cluster may have another working directory
     run = Run(run.path.resolve(), run.config)
-    maker = Maker(run, client)
+    maker = Maker(run, client, check)
     homes = None
     if plan.method == SELFJOIN:
         final, estimate, homes = joined_parts(run, plan, inputs, maker)
     else:
         build = _Build(run, plan, inputs, maker)
         final, estimate = build.exact() if plan.exact else build.sharded()
+    client.run(forget_copy, str(inputs.path))
     return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config.k, homes)
 
 
 def remove_intermediate(run: Run) -> None:
     """Remove shards and parts; call once the matrix' manifest is written."""
     for name in ("shards", "parts"):
-        shutil.rmtree(run.path / name, ignore_errors=True)
+        remove_tree(run.path / name)
 
 
 class _Build:
@@ -137,7 +145,7 @@ class _Build:
         self.run, self.plan, self.inputs, self.maker = run, plan, inputs, maker
         self.k = min(run.config.k, plan.n - 1)
 
-    def exact(self) -> tuple[tuple[Path, ...], float]:
+    def exact(self) -> tuple[tuple[Location, ...], float]:
         vectors = str(self.inputs.path.resolve())
         tasks = [
             Task(
@@ -149,7 +157,7 @@ class _Build:
         ]
         return tuple(self._make("join", tasks)), 1.0
 
-    def sharded(self) -> tuple[tuple[Path, ...], float]:
+    def sharded(self) -> tuple[tuple[Location, ...], float]:
         rows, truth, near = self._truth()
         for attempt in range(ATTEMPTS):
             final = self._attempt(attempt, rows, near)
@@ -170,7 +178,7 @@ class _Build:
             facts["rows"] = len(rows)
         return rows, truth, near
 
-    def _attempt(self, attempt: int, sample: Int32s, near: Int32s) -> list[Path]:
+    def _attempt(self, attempt: int, sample: Int32s, near: Int32s) -> list[Location]:
         asked = share_of_loss(self.run.config.recall, attempt)
         shards = self._partition(attempt, asked, sample, near)
         tasks = [
@@ -199,7 +207,9 @@ class _Build:
         ]
         return self._make("merge", merges)
 
-    def _partition(self, attempt: int, coverage: float, sample: Int32s, near: Int32s) -> list[Path]:
+    def _partition(
+        self, attempt: int, coverage: float, sample: Int32s, near: Int32s
+    ) -> list[Location]:
         """Directories of the shards of one attempt, made anew unless all are there already."""
         directory = self.run.path / "shards" / f"{attempt}"
         mark = fingerprint(run=self.run.config.fingerprint, attempt=attempt, coverage=coverage)
@@ -237,14 +247,14 @@ class _Build:
         target = str(self.run.path / "parts" / part)
         return PartTask(target, mark, self.k, config.space, recall, config.seed)
 
-    def _make(self, stage: str, tasks: list[Task]) -> list[Path]:
+    def _make(self, stage: str, tasks: list[Task]) -> list[Location]:
         """Run the tasks whose part isn't there yet; the paths of all parts, in task order."""
         return self.maker.make(stage, [_wanted_part(task) for task in tasks])
 
-    def _distances_of(self, final: list[Path], rows: Int32s) -> Float32s:
+    def _distances_of(self, final: list[Location], rows: Int32s) -> Float32s:
         found = np.empty((len(rows), self.k), np.float32)
         for part in final:
-            table = read_part_rows(part, 0, self.plan.n)
+            table = read_part(part, verify=False)
             inside = np.flatnonzero((rows >= table.rows[0]) & (rows <= table.rows[-1]))
             found[inside] = _of_rows(table, rows[inside])
         return found
@@ -252,7 +262,7 @@ class _Build:
 
 def _wanted_part(task: Task) -> Wanted:
     part: PartTask = task.arguments[-1]
-    path = Path(part.part)
+    path = location(part.part)
     return Wanted(path, task, lambda: part_is_finished(path, fingerprint=part.fingerprint))
 
 
@@ -260,9 +270,9 @@ def _of_rows(table: NeighbourTable, rows: Int32s) -> Float32s:
     return table.distances[np.searchsorted(table.rows, rows)]
 
 
-def _finished_shards(directory: Path, mark: str) -> int | None:
+def _finished_shards(directory: Location, mark: str) -> int | None:
     try:
         manifest = read_manifest(directory / "manifest.json", kind=PARTITION_KIND)
-    except NearfieldError:
+    except (MissingFile, DamagedArtefact):
         return None
     return int(manifest.facts["shards"]) if manifest.fingerprint == mark else None

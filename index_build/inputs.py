@@ -1,6 +1,7 @@
-"""What the join works on: the distinct, prepared vectors, in a file that workers can map.
+"""What the join works on: the distinct, prepared vectors, in a file that workers can reach.
 
-Owns `RUN/shards/distinct.npy`, written only when it differs from the vector set's own file.
+Owns `RUN/shards/distinct.npy`, written only when it differs from the vector set's own file, and
+`RUN/shards/vectors` of a run in an object store.
 """
 
 from collections.abc import Iterable
@@ -10,26 +11,51 @@ from pathlib import Path
 import numpy as np
 
 from index_build.duplicates import Collapsed, apart, collapse
+from index_build.vector_file import send_vectors
 from nearfield.files import atomic_path
+from nearfield.locations import Location, scratch_folder
+from nearfield.manifest import fingerprint
+from nearfield.objects import ObjectPath
 from nearfield.space import Float32s, prepared
 from nearfield.vectorset import VectorSet, row_blocks
 
 
 @dataclass(frozen=True)
 class JoinInput:
-    """`vectors` float32 [u, d] is the mapped content of the file `path`; `collapsed` leads back."""
+    """`vectors` float32 [u, d], mapped by the driver; tasks find them at `path`.
 
-    path: Path
+    `collapsed` leads back from them to all recordings.
+    """
+
+    path: Location
     vectors: Float32s
     collapsed: Collapsed
 
 
-def join_input(vector_set: VectorSet, directory: Path) -> JoinInput:
-    """Collapse equal vectors, prepare them for their space, and leave them in a mappable file.
+def join_input(vector_set: VectorSet, directory: Location) -> JoinInput:
+    """Collapse equal vectors, prepare them for their space, and leave them where workers can read.
 
     Equality is judged on the prepared vectors. Cost O(n d + n log n); memory O(n) and one block,
     the file is paged in and out.
     """
+    if isinstance(directory, ObjectPath):
+        with scratch_folder() as folder:
+            # what is mapped stays readable when its folder is gone
+            found = _join_input(vector_set, folder)
+        path = directory / "vectors"
+        mark = fingerprint(vectors=vector_set.fingerprint, space=vector_set.geometry.space)
+        send_vectors(path, found.vectors, fingerprint=mark)
+        return JoinInput(path, found.vectors, found.collapsed)
+    found = _join_input(vector_set, directory)
+    if vector_set.fetched and found.path == vector_set.path / "vectors.npy":
+        # this machine's copy, which other machines can't see
+        shared = directory / "vectors.npy"
+        _write_rows(shared, found.vectors.shape, row_blocks(found.vectors))
+        return JoinInput(shared, found.vectors, found.collapsed)
+    return found
+
+
+def _join_input(vector_set: VectorSet, directory: Path) -> JoinInput:
     space = vector_set.geometry.space
     path = vector_set.path / "vectors.npy"
     vectors = vector_set.vectors

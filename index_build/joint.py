@@ -27,8 +27,9 @@ from index_build.stages import (
     sweep_task,
 )
 from nearfield.cluster import Task
+from nearfield.locations import Location, location
 from nearfield.manifest import fingerprint
-from nearfield.neighbours import part_is_finished, read_part_rows
+from nearfield.neighbours import part_is_finished, read_part
 from nearfield.run import Run
 from nearfield.space import Float32s, Int32s
 
@@ -46,7 +47,7 @@ class Homes:
 
 def joined_parts(
     run: Run, plan: Plan, inputs: JoinInput, maker: Maker
-) -> tuple[tuple[Path, ...], float, Homes | None]:
+) -> tuple[tuple[Location, ...], float, Homes | None]:
     """The final parts, by ascending rows, the recall on the plan's sample, and the cells, None
     where everything was compared."""
     for attempt in range(ATTEMPTS):
@@ -82,7 +83,7 @@ class _Attempt:
     def __init__(self, work: Work, maker: Maker) -> None:
         self.work, self.maker = work, maker
 
-    def parts(self) -> list[Path]:
+    def parts(self) -> list[Location]:
         """Finished parts as they are; else whatever is missing on the way to them, made."""
         work = self.work
         self._make("plan", "plan", plan_task, 1)
@@ -105,7 +106,9 @@ class _Attempt:
             if work.sizes.shards > 1:
                 self._make("join residents", "limits", limits_task, work.sizes.shards)
         self.maker.make("join", lists)
-        _keep_homes(work)
+        # what an update reads: it works on local paths only
+        if isinstance(location(work.directory), Path):
+            _keep_homes(work)
         self._remove("block", "limits")
 
     def _make(self, stage: str, kind: str, function: Function, count: int) -> None:
@@ -126,7 +129,7 @@ class _Attempt:
 
     def _remove(self, *kinds: str) -> None:
         for kind in kinds:
-            for path in Path(self.work.directory).glob(f"{kind}-*"):
+            for path in location(self.work.directory).glob(f"{kind}-*"):
                 path.unlink(missing_ok=True)
 
 
@@ -157,7 +160,7 @@ def _all_finished(wanted: Sequence[Wanted]) -> bool:
     return all(one.finished() for one in wanted)
 
 
-def _recall(work: Work, parts: Sequence[Path]) -> float:
+def _recall(work: Work, parts: Sequence[Location]) -> float:
     """Tie-aware recall of the parts on the plan's sample."""
     plan = work.plan()
     sample, kth = plan.read(0, "sample"), plan.read(0, "kth")
@@ -166,6 +169,6 @@ def _recall(work: Work, parts: Sequence[Path]) -> float:
         stop = first + work.sizes.part_rows
         inside = np.flatnonzero((sample >= first) & (sample < stop))
         if len(inside):
-            table = read_part_rows(part, first, stop)
+            table = read_part(part, verify=False)
             found[inside] = table.distances[sample[inside] - first]
     return tie_aware_recall(found, kth[:, None])

@@ -6,11 +6,11 @@ what is in a file.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from distributed import Client
 
 from nearfield.cluster import Task, run_tasks
+from nearfield.locations import Location
 from nearfield.run import Run
 
 
@@ -18,23 +18,27 @@ from nearfield.run import Run
 class Wanted:
     """A file, the task that makes it, and whether it is finished already."""
 
-    path: Path
+    path: Location
     task: Task
     finished: Callable[[], bool]
 
 
 class Maker:
-    """Makes files under one run; counts them in `parts`, and in `kept` those that were there."""
+    """Makes files under one run; counts them in `parts`, and in `kept` those that were there.
 
-    def __init__(self, run: Run, client: Client) -> None:
-        self.run, self.client = run, client
+    check: raises when the run isn't ours any more; called before each stage.
+    """
+
+    def __init__(self, run: Run, client: Client, check: Callable[[], None]) -> None:
+        self.run, self.client, self.check = run, client, check
         self.parts = self.kept = 0
 
-    def make(self, stage: str, wanted: Sequence[Wanted]) -> list[Path]:
+    def make(self, stage: str, wanted: Sequence[Wanted]) -> list[Location]:
         """Run the tasks whose file isn't finished; the paths of all files, in their order.
 
         Raises `ShardFailed` when tasks fail after their retries.
         """
+        self.check()
         with self.run.step(stage) as facts:
             todo = [one for one in wanted if not one.finished()]
             self.parts += len(wanted)

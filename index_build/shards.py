@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import faiss
 import numba
@@ -21,10 +20,12 @@ import numpy as np
 from benchmark.methods import Asked
 from index_build.joining import joined
 from index_build.merge import merge_parts
+from index_build.vector_file import mapped_vectors
 from nearfield.errors import ShardFailed
 from nearfield.exact import exact_search
 from nearfield.files import atomic_path
-from nearfield.manifest import read_manifest, write_manifest
+from nearfield.locations import Location, local_file, location
+from nearfield.manifest import check_file, file_entry, read_manifest, write_manifest
 from nearfield.neighbours import EMPTY, NeighbourTable, read_part_rows, write_part
 from nearfield.space import Float32s, Int32s, SpaceName
 from nearfield.traffic import note_read, note_written
@@ -47,36 +48,41 @@ class PartTask:
     seed: int
 
 
-def write_shard(directory: Path, rows: Int32s, vectors: Float32s, *, fingerprint: str) -> None:
+def write_shard(directory: Location, rows: Int32s, vectors: Float32s, *, fingerprint: str) -> None:
     """Write a shard's rows int32 [m] and vectors float32 [m, d]; the manifest comes last."""
-    directory.mkdir(parents=True, exist_ok=True)
+    files = {}
     for name, values in (("rows.npy", rows), ("vectors.npy", vectors)):
-        with atomic_path(directory / name) as temporary, temporary.open("wb") as stream:
-            np.save(stream, values)
+        with atomic_path(directory / name) as temporary:
+            with temporary.open("wb") as stream:
+                np.save(stream, values)
+            files[name] = file_entry(temporary)
     write_manifest(
         directory / "manifest.json",
         kind=SHARD_KIND,
         fingerprint=fingerprint,
         format_version=SHARD_FORMAT_VERSION,
-        files=["rows.npy", "vectors.npy"],
+        files=files,
         facts={"rows": len(rows)},
     )
 
 
-def read_shard(directory: Path) -> tuple[Int32s, Float32s]:
+def read_shard(directory: Location) -> tuple[Int32s, Float32s]:
     """Rows and mapped vectors of a shard, checked against its manifest."""
-    read_manifest(directory / "manifest.json", kind=SHARD_KIND)
-    rows, vectors = (
-        np.load(directory / name, mmap_mode="r", allow_pickle=False)
-        for name in ("rows.npy", "vectors.npy")
-    )
+    manifest = read_manifest(directory / "manifest.json", kind=SHARD_KIND, verify=False)
+    arrays = []
+    for name in ("rows.npy", "vectors.npy"):
+        # what is mapped stays readable when the copy of an object is gone
+        with local_file(directory / name) as file:
+            check_file(file, manifest.files[name])
+            arrays.append(np.load(file, mmap_mode="r", allow_pickle=False))
+    rows, vectors = arrays
     return np.asarray(rows), vectors
 
 
 def exact_part(vectors: str, block: tuple[int, int], task: PartTask, *, threads: int) -> str:
     """Task: exact lists of the rows `block` against all of the file `vectors`."""
     use_threads(threads)
-    everything = np.load(vectors, mmap_mode="r", allow_pickle=False)
+    everything = mapped_vectors(vectors)
     note_read(everything.nbytes)
     rows = np.arange(*block, dtype=np.int32)
     neighbours, distances = exact_search(
@@ -105,8 +111,8 @@ def shard_part(directory: str, method: str, task: PartTask, *, threads: int) -> 
             cause = [f"killed by {signal.Signals(-done.returncode).name}"]
         raise ShardFailed(f"{method} on {directory}: {cause[0]}")
     # the child counts nothing for us: it reads the whole shard and writes the part
-    note_read(sum(file.stat().st_size for file in Path(directory).glob("*.npy")))
-    note_written(Path(task.part).stat().st_size)
+    note_read(sum(file.stat().st_size for file in location(directory).glob("*.npy")))
+    note_written(location(task.part).stat().st_size)
     return task.part
 
 
@@ -118,10 +124,10 @@ def merged_part(
     A row whose shards were too small to give k neighbours is searched in all of `vectors`.
     """
     use_threads(threads)
-    everything = np.load(vectors, mmap_mode="r", allow_pickle=False)
-    table = merge_parts((read_part_rows(Path(part), *block) for part in parts), *block, task.k)
+    table = merge_parts((read_part_rows(location(part), *block) for part in parts), *block, task.k)
     short = np.flatnonzero((table.neighbours == EMPTY).any(axis=1))
     if len(short):
+        everything = mapped_vectors(vectors)
         note_read(everything.nbytes)
         table.neighbours[short], table.distances[short] = exact_search(
             everything[table.rows[short]],
@@ -141,12 +147,12 @@ def use_threads(threads: int) -> None:
 
 
 def _write(table: NeighbourTable, task: PartTask) -> None:
-    write_part(Path(task.part), table, fingerprint=task.fingerprint)
+    write_part(location(task.part), table, fingerprint=task.fingerprint)
 
 
 def _join(directory: str, method: str, threads: int, task: PartTask) -> None:
     use_threads(threads)
-    rows, vectors = read_shard(Path(directory))
+    rows, vectors = read_shard(location(directory))
     asked = Asked(task.k, task.space, task.recall, threads, task.seed)
     local, distances = joined(method, np.ascontiguousarray(vectors), asked)
     neighbours = np.where(local == EMPTY, np.int32(EMPTY), rows[local])

@@ -12,7 +12,6 @@ changes nothing. Owns the files' arrays (docs/formats.md); refuses to schedule.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,8 @@ from index_build.selfjoin import (
     settle,
     starts_of,
 )
+from index_build.vector_file import mapped_vectors, vectors_of
+from nearfield.locations import Location, location
 from nearfield.manifest import fingerprint
 from nearfield.neighbours import EMPTY, NeighbourTable, write_part
 from nearfield.space import Float32s, Int32s, SpaceName, pair_distances
@@ -55,7 +56,10 @@ GROUPING_SAMPLE = 32_768
 
 @dataclass(frozen=True)
 class Work:
-    """All that the tasks of one attempt share. `vectors`: the file of the n distinct vectors."""
+    """All that the tasks of one attempt share. `vectors`: the file of the n distinct vectors.
+
+    directory, parts, vectors: paths, or URLs of an object store.
+    """
 
     directory: str
     parts: str
@@ -68,11 +72,12 @@ class Work:
     seed: int
     sizes: Sizes
 
-    def path(self, kind: str, number: int = 0) -> Path:
+    def path(self, kind: str, number: int = 0) -> Location:
         """The file of one task."""
+        directory = location(self.directory)
         if kind == "part":
-            return Path(self.parts) / f"{Path(self.directory).name}-{number:05d}.h5"
-        return Path(self.directory) / f"{kind}-{number:05d}"
+            return location(self.parts) / f"{directory.name}-{number:05d}.h5"
+        return directory / f"{kind}-{number:05d}"
 
     def mark(self, kind: str, number: int = 0) -> str:
         """The fingerprint of one task's file."""
@@ -88,7 +93,7 @@ class Work:
 
     def mapped(self) -> Float32s:
         """The vectors, mapped."""
-        return np.load(self.vectors, mmap_mode="r", allow_pickle=False)
+        return mapped_vectors(self.vectors)
 
     def plan(self) -> Segments:
         """The finished plan."""
@@ -135,8 +140,7 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
 def block_task(work: Work, number: int, *, threads: int) -> None:
     """Task: a block of rows, cut by shard: 2 s are shard s' residents, 2 s + 1 its guests."""
     plan, first = work.plan(), number * work.sizes.block_rows
-    vectors = np.array(work.mapped()[first : first + work.sizes.block_rows])
-    note_read(vectors.nbytes)
+    vectors = vectors_of(work.vectors, first, first + work.sizes.block_rows)
     rows = np.arange(len(vectors), dtype=np.int32)
     points = _points(plan, vectors, rows)
     cells = partition(

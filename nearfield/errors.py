@@ -9,7 +9,8 @@
     ├── Infrastructure      5   disk, cluster, database; resumable    (RuntimeError)
     │   ├── DiskFull
     │   ├── ShardFailed
-    │   └── DatabaseError
+    │   ├── DatabaseError
+    │   └── StoreError
     └── RunLocked          75   another process holds the lock
 
 A message answers four questions: what was expected, what arrived, where, what to do next.
@@ -69,6 +70,10 @@ class ShardFailed(Infrastructure):
 
 class DatabaseError(Infrastructure):
     """The database can't be reached, refuses a right, or broke off."""
+
+
+class StoreError(Infrastructure):
+    """An object store can't be reached, or broke off."""
 
 
 class RunLocked(NearfieldError):

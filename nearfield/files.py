@@ -1,11 +1,13 @@
 """Files that are either whole or absent.
 
 Owns the way in which anything is written: a temporary neighbour, fsync, rename, fsync of the
-folder. Refuses to know what is inside a file.
+folder; or, to an object store, a local file that becomes the object by one PUT. Refuses to know
+what is inside a file.
 """
 
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nearfield.errors import disk_errors
+from nearfield.locations import Location, scratch_file
+from nearfield.objects import ObjectPath
 
 TEMPORARY_MARK = ".partial-"
 SUM_BYTES = 4 << 20
@@ -20,27 +24,38 @@ SYNC_BYTES = 64 << 20
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Location, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it becomes `target`, else it is removed.
 
     The block writes the whole file and closes it. After the block the file is fsynced and renamed
-    over `target`, and the folder is fsynced. Raises `DiskFull` when there is no room.
+    over `target`, and the folder is fsynced; `durable` False: only renamed. An object's temporary
+    file lies in the cache and is sent. Raises `DiskFull` when there is no room.
     """
+    if isinstance(target, ObjectPath):
+        with scratch_file(target.name) as temporary, disk_errors(temporary):
+            yield temporary
+            target.put(temporary)
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:12]}")
     try:
         with disk_errors(target):
             yield temporary
-            fsync_path(temporary)
+            if durable:
+                fsync_path(temporary)
             temporary.replace(target)
-            fsync_path(target.parent)
+            if durable:
+                fsync_path(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_bytes(target: Path, content: bytes) -> None:
+def write_bytes(target: Location, content: bytes) -> None:
     """Write `content` to `target` atomically."""
+    if isinstance(target, ObjectPath):
+        target.write_bytes(content)
+        return
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
 
@@ -92,6 +107,19 @@ def sha256_of(path: Path) -> str:
         while size := stream.readinto(block):
             digest.update(memoryview(block)[:size])
     return digest.hexdigest()
+
+
+def modified(path: Location) -> float:
+    """When a file or object was written last, in seconds since 1970 by the clock of its store."""
+    return path.modified() if isinstance(path, ObjectPath) else path.stat().st_mtime
+
+
+def remove_tree(folder: Location) -> None:
+    """Remove everything in `folder`, which needn't be there."""
+    if isinstance(folder, ObjectPath):
+        folder.remove_tree()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -3,12 +3,12 @@
 Owns the order of the stages, the folder of a job, and what is skipped because it is done:
 
     FOLDER/vectors/        the vector set
-    FOLDER/runs/NAME/      a run per configuration and content; NAME is its fingerprint
+    FOLDER/runs/NAME/      a run per configuration and content; NAME is its fingerprint;
+                           elsewhere, such as in an object store, where [build] runs says so
     FOLDER/postgres/       the embedded database, shared by the runs, unless a server is named
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +19,11 @@ from typing import Any
 from nearfield import api
 from nearfield.cluster import ClusterOptions, available_cores
 from nearfield.errors import NearfieldError, QualityGate, UsageError
-from nearfield.files import write_bytes
+from nearfield.files import modified, remove_tree, write_bytes
 from nearfield.ingest import ingest
 from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
-from nearfield.lock import locked
+from nearfield.locations import Location, location
+from nearfield.lock import held, locked
 from nearfield.manifest import fingerprint
 from nearfield.settings import IngestSettings, Settings, read_settings
 from nearfield.vectorset import VectorSet, open_vector_set
@@ -34,8 +35,8 @@ class JobReport:
 
     folder: Path
     vectors: Path
-    run: Path
-    matrix: Path
+    run: Location
+    matrix: Location
     database: str
     run_id: int | None
     recall: float
@@ -90,11 +91,12 @@ def _run(settings: Settings, base: Path, folder: Path, *, load: bool) -> JobRepo
     name = fingerprint(
         vectors=vector_set.fingerprint, k=build.k, recall=build.recall, method=build.method
     )
-    run = folder / "runs" / name
+    runs = _runs(settings, folder)
+    run = runs / name
     with steps.step("build") as facts:
         built = api.build(
             vector_set.path,
-            run,
+            str(run),
             k=build.k,
             recall=build.recall,
             method=build.method,
@@ -102,7 +104,7 @@ def _run(settings: Settings, base: Path, folder: Path, *, load: bool) -> JobRepo
         )
         facts |= {"method": built.method, "parts": built.parts, "kept": built.kept}
     with steps.step("verify") as facts:
-        checked = api.verify(run, sample=settings.verify.sample)
+        checked = api.verify(str(run), sample=settings.verify.sample)
         facts |= {"recall": round(checked.recall, 4), "passed": checked.passed}
     if not checked.passed:
         raise QualityGate(
@@ -110,7 +112,7 @@ def _run(settings: Settings, base: Path, folder: Path, *, load: bool) -> JobRepo
             "the published run stays. Raise recall in the job file or use method exact"
         )
     run_id, database = _load(settings, folder, run, steps) if load else (None, "not loaded")
-    _keep_newest(folder / "runs", run, settings.keep_runs)
+    _keep_newest(runs, run, settings.keep_runs)
     return JobReport(
         folder=folder,
         vectors=vector_set.path,
@@ -123,10 +125,15 @@ def _run(settings: Settings, base: Path, folder: Path, *, load: bool) -> JobRepo
     )
 
 
-def _load(settings: Settings, folder: Path, run: Path, steps: _Steps) -> tuple[int, str]:
+def _runs(settings: Settings, folder: Path) -> Location:
+    named = location(settings.build.runs)
+    return folder / named if isinstance(named, Path) else named
+
+
+def _load(settings: Settings, folder: Path, run: Location, steps: _Steps) -> tuple[int, str]:
     server, database = _place(settings, folder)
     with steps.step("load") as facts:
-        loaded = api.load(run, dsn=server, database=database)
+        loaded = api.load(str(run), dsn=server, database=database)
         facts |= {"rows": loaded.rows, "published": loaded.run_id}
     return loaded.run_id, str(database or "the server that is named")
 
@@ -152,7 +159,7 @@ def _ingest(settings: IngestSettings, base: Path, folder: Path, steps: _Steps) -
             facts |= {"kept": "sources unchanged", "recordings": kept.n}
             return kept
         report = ingest(sources, folder / "vectors", _options(settings, base))
-        vector_set = open_vector_set(report.path)
+        vector_set = open_vector_set(folder / "vectors")
         content = {"sources": mark, "vector_set": vector_set.fingerprint}
         write_bytes(folder / "ingested.json", json.dumps(content).encode())
         facts |= {"recordings": report.n, "rejected": sum(report.rejected.values())}
@@ -215,10 +222,10 @@ def _options(settings: IngestSettings, base: Path) -> IngestOptions:
     )
 
 
-def _keep_newest(runs: Path, current: Path, keep: int) -> None:
+def _keep_newest(runs: Location, current: Location, keep: int) -> None:
     """Remove old run directories: the current one and the newest others stay, `keep` in all."""
-    others = [path for path in runs.iterdir() if path != current and (path / "run.json").is_file()]
-    others.sort(key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)
+    others = [path for path in runs.glob("*") if path != current and (path / "run.json").is_file()]
+    others.sort(key=lambda path: modified(path / "run.json"), reverse=True)
     for path in others[max(0, keep - 1) :]:
-        with locked(path):
-            shutil.rmtree(path)
+        with held(path):
+            remove_tree(path)

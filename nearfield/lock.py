@@ -1,24 +1,28 @@
 """One process at a time on one directory.
 
-Owns the advisory lock (flock: the kernel drops it when the holder dies, so none goes stale).
+Owns the advisory lock (flock: the kernel drops it when the holder dies, so none goes stale). What a
+store of objects can offer in its place is in nearfield/lease.py.
 """
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from nearfield.errors import RunLocked, UsageError, disk_errors
+from nearfield.lease import leased
+from nearfield.locations import Location, local_path
+from nearfield.objects import ObjectPath
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of `directory` (created if absent) for the block.
+def locked(directory: Location) -> Iterator[None]:
+    """Hold the lock of `directory` (created if absent), a path of this machine, for the block.
 
     Raises `RunLocked` at once, naming the holder's process id, if another process has it, and
-    `UsageError` when there is a file of that name.
+    `UsageError` when there is a file of that name, or for a URL.
     """
+    directory = local_path(directory)
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"expected a directory, {directory} is a file: choose another path")
     directory.mkdir(parents=True, exist_ok=True)
@@ -38,3 +42,18 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def held(directory: Location) -> Iterator[Callable[[], None]]:
+    """Hold the lock of a path, or the lease of a URL, for the block.
+
+    Yields a check that raises `RunLocked` or `StoreError` when it was lost, which only a lease can
+    be: to be called before what others read is replaced.
+    """
+    if isinstance(directory, ObjectPath):
+        with leased(directory) as hold:
+            yield hold.check
+        return
+    with locked(directory):
+        yield lambda: None

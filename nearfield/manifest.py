@@ -14,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nearfield.errors import DamagedArtefact, MissingFile
+from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError
 from nearfield.files import sha256_of, write_bytes
+from nearfield.locations import Location, local_file, local_path
 
 LIBRARIES = ("nearfield", "numpy", "faiss-cpu", "h5py", "dask", "pyarrow")
 
@@ -52,7 +53,7 @@ def fingerprint(**configuration: Any) -> str:
 
 
 def write_manifest(
-    path: Path,
+    path: Location,
     *,
     kind: str,
     fingerprint: str,
@@ -60,17 +61,17 @@ def write_manifest(
     files: Sequence[str] | Mapping[str, FileEntry],
     facts: Mapping[str, Any],
 ) -> Manifest:
-    """Checksum `files` (names relative to `path`'s folder) and write the manifest, atomically.
+    """Write the manifest of `files` (names relative to `path`'s folder), atomically.
 
     Returns what was written. Cost: one read of every file, unless their entries are given.
     """
-    folder = path.parent
-    entries = files if isinstance(files, Mapping) else {n: file_entry(folder / n) for n in files}
+    if not isinstance(files, Mapping):
+        files = {name: file_entry(local_path(path.parent / name)) for name in files}
     manifest = Manifest(
         kind=kind,
         fingerprint=fingerprint,
         format_version=format_version,
-        files=dict(entries),
+        files=dict(files),
         facts=dict(facts),
         versions=library_versions(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -84,7 +85,7 @@ def file_entry(path: Path) -> FileEntry:
     return FileEntry(path.stat().st_size, sha256_of(path))
 
 
-def read_manifest(path: Path, *, kind: str, verify: bool = True) -> Manifest:
+def read_manifest(path: Location, *, kind: str, verify: bool = True) -> Manifest:
     """Read a manifest and check its files: existence and size always, SHA-256 if `verify`.
 
     Raises `MissingFile` when there is no manifest (the artefact was never finished) and
@@ -94,6 +95,8 @@ def read_manifest(path: Path, *, kind: str, verify: bool = True) -> Manifest:
         raw = json.loads(path.read_bytes())
         files = {name: FileEntry(**entry) for name, entry in raw.pop("files").items()}
         manifest = Manifest(files=files, **raw)
+    except NearfieldError:
+        raise
     except FileNotFoundError as error:
         raise MissingFile(
             f"expected a finished {kind} with a manifest at {path}, but there is none. "
@@ -110,18 +113,26 @@ def read_manifest(path: Path, *, kind: str, verify: bool = True) -> Manifest:
     return manifest
 
 
-def check_file(path: Path, entry: FileEntry, *, verify: bool = True) -> None:
+def check_file(path: Location, entry: FileEntry, *, verify: bool = True) -> None:
     """Raise `DamagedArtefact` unless the file has the recorded size (and checksum)."""
-    if not path.is_file():
-        raise DamagedArtefact(f"{path} is named by its manifest but missing; make it anew")
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise DamagedArtefact(
+            f"{path} is named by its manifest but missing; make it anew"
+        ) from None
     if size != entry.bytes:
         raise DamagedArtefact(
             f"{path} has {size:,} bytes where its manifest says {entry.bytes:,}: "
             "it was truncated or changed; make it anew"
         )
-    if verify and sha256_of(path) != entry.sha256:
+    if verify and _sha256_at(path) != entry.sha256:
         raise DamagedArtefact(f"{path} doesn't match its checksum: it was changed; make it anew")
+
+
+def _sha256_at(path: Location) -> str:
+    with local_file(path) as file:
+        return sha256_of(file)
 
 
 def library_versions() -> dict[str, str]:

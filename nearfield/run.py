@@ -9,7 +9,8 @@
     RUN/cells/             what an update of this run needs, kept for the next one
     RUN/update.json  delta/  vectors/   of a run that an update made: from what, and its vector set
 
-Refuses to know how any of it is made.
+The directory is a path, or a URL of an object store that all workers reach. Refuses to know how
+any of it is made.
 """
 
 import json
@@ -20,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nearfield.errors import DamagedArtefact, MissingFile, UsageError
+from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError, UsageError
 from nearfield.files import write_bytes
+from nearfield.locations import Location, local_path
 from nearfield.manifest import Manifest, fingerprint, read_manifest
 from nearfield.space import SpaceName
 
@@ -60,23 +62,33 @@ class RunConfig:
 class Run:
     """An opened run directory."""
 
-    path: Path
+    path: Location
     config: RunConfig
 
     @property
+    def folder(self) -> Path:
+        """The directory, of a run that lies on this machine. Raises `UsageError` for another."""
+        return local_path(self.path)
+
+    @property
     def matrix(self) -> Path:
-        """The HDF5 file with the matrix."""
+        """The HDF5 file with the matrix, of a run that lies on this machine."""
+        return self.folder / "matrix.h5"
+
+    @property
+    def matrix_at(self) -> Location:
+        """The same, wherever the run lies."""
         return self.path / "matrix.h5"
 
     @property
-    def verification(self) -> Path:
+    def verification(self) -> Location:
         """The report of the last verification."""
         return self.path / "verification.json"
 
     @property
     def postgres(self) -> Path:
         """Data directory of the embedded Postgres."""
-        return self.path / "postgres"
+        return self.folder / "postgres"
 
     def finished_matrix(self, *, verify: bool = True) -> Manifest:
         """The matrix' manifest; `MissingFile` if unfinished, `DamagedArtefact` if changed."""
@@ -89,9 +101,11 @@ class Run:
         """
         path = self.path / "steps.jsonl"
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
+            return [json.loads(line) for line in path.read_bytes().decode().splitlines()]
         except FileNotFoundError:
             return []
+        except NearfieldError:
+            raise
         except ValueError as error:
             raise DamagedArtefact(
                 f"{path} can't be read ({error}): remove it, only the timings of the run are lost"
@@ -110,7 +124,7 @@ class Run:
         write_bytes(path, before + json.dumps(entry).encode() + b"\n")
 
 
-def create_run(path: Path, config: RunConfig) -> Run:
+def create_run(path: Location, config: RunConfig) -> Run:
     """Make the run directory, or open it if it was made with the same configuration.
 
     When the vector set has been moved since, the run remembers the new place. Raises `UsageError`
@@ -126,18 +140,21 @@ def create_run(path: Path, config: RunConfig) -> Run:
         if run.config != config:
             _write_config(path, config)
         return Run(path, config)
-    there = path.glob("[!.]*") if path.exists() else ()
-    others = [entry.name for entry in there if entry.name not in UPDATE_FILES]
+    others = [entry.name for entry in path.glob("[!.]*") if entry.name not in UPDATE_FILES]
     if others:
         raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
     _write_config(path, config)
     return Run(path, config)
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Location) -> Run:
     """Open a run directory. Raises `MissingFile` when it isn't one."""
+    if isinstance(path, Path):
+        local_path(path)
     try:
         return Run(path, RunConfig(**json.loads((path / "run.json").read_bytes())))
+    except NearfieldError:
+        raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFile(
             f"expected a run directory at {path}, found no run.json there. "
@@ -147,7 +164,7 @@ def open_run(path: Path) -> Run:
         raise DamagedArtefact(f"{path}/run.json can't be read ({error})") from error
 
 
-def _write_config(path: Path, config: RunConfig) -> None:
+def _write_config(path: Location, config: RunConfig) -> None:
     write_bytes(path / "run.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
 
 

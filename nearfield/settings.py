@@ -40,13 +40,17 @@ class IngestSettings(_Section, frozen=True):
 
 
 class BuildSettings(_Section, frozen=True):
-    """[build]: see `nearfield build --help`."""
+    """[build]: see `nearfield build --help`.
+
+    runs: where the runs lie, a folder counted from the job's, or the URL of an object store.
+    """
 
     k: int = 100
     recall: float = 0.95
     method: str = "auto"
     workers: int | None = None
     scheduler: str | None = None
+    runs: str = "runs"
 
 
 class VerifySettings(_Section, frozen=True):

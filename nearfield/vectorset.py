@@ -7,7 +7,7 @@ Owns the directory's format (docs/formats.md): `vectors.npy`, `recordings.parque
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile
 from nearfield.files import atomic_path, sha256_of, write_bytes
+from nearfield.locations import Location, local_path
 from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
+from nearfield.objects import ObjectPath
 from nearfield.space import Block, Float32s, Int32s, SpaceName, space_named
 
 KIND = "vector set"
@@ -47,12 +49,26 @@ class Geometry:
 
 @dataclass(frozen=True)
 class VectorSet:
-    """An opened vector set. `vectors` is a read-only memory map: workers share its pages."""
+    """An opened vector set. `vectors` is a read-only memory map: workers share its pages.
+
+    path: its directory; of a set in an object store this machine's copy, and `url` says of what.
+    """
 
     path: Path
     vectors: Float32s
     geometry: Geometry
     manifest: Manifest
+    url: ObjectPath | None = None
+
+    @property
+    def fetched(self) -> bool:
+        """Whether `path` is a copy that only this machine sees."""
+        return self.url is not None
+
+    @property
+    def home(self) -> Location:
+        """Where it lies for everybody: the directory's whole path, or the URL."""
+        return self.url or self.path.resolve()
 
     @property
     def n(self) -> int:
@@ -157,8 +173,10 @@ def write_vector_set(
 def open_vector_set(path: Path, *, verify: bool = True) -> VectorSet:
     """Open the vector set at `path`; `verify` compares every checksum (one read of the files).
 
-    Raises `MissingFile` when there is none and `DamagedArtefact` when it doesn't match.
+    One in an object store is opened by `nearfield.copies`. Raises `MissingFile` when there is none
+    and `DamagedArtefact` when it doesn't match.
     """
+    path = local_path(path)
     if not path.is_dir():
         raise MissingFile(
             f"expected a vector set directory at {path}; "
@@ -166,6 +184,11 @@ def open_vector_set(path: Path, *, verify: bool = True) -> VectorSet:
             "Make one with: nearfield ingest SOURCE... --out VECTORS"
         )
     return _opened(path, read_manifest(path / "manifest.json", kind=KIND, verify=verify))
+
+
+def opened_copy(path: Path, manifest: Manifest, url: ObjectPath) -> VectorSet:
+    """The vector set `url` from a copy of it whose files were compared with the manifest."""
+    return replace(_opened(path, manifest), url=url)
 
 
 def check_finite(vectors: Float32s) -> None:

@@ -25,7 +25,7 @@ from nearfield.errors import (
 )
 from nearfield.files import write_bytes
 from nearfield.run import create_run, open_run
-from nearfield.settings import Settings, read_settings
+from nearfield.settings import BuildSettings, Settings, read_settings
 from nearfield.vectorset import open_vector_set
 from vm_scripts import remote
 from vm_scripts.settings import MachineSettings
@@ -57,8 +57,14 @@ class Job:
 
 
 def read_job(path: Path) -> Job:
-    """Read a job file; raises what `read_settings` raises."""
-    return Job(path, read_settings(path))
+    """Read a job file; raises what `read_settings` raises, and `UsageError` for runs elsewhere."""
+    settings = read_settings(path)
+    if settings.build.runs != BuildSettings().runs:
+        raise UsageError(
+            f"{path} keeps its runs in {settings.build.runs}; rented machines keep them in the "
+            "job's folder, from where they are fetched: leave `runs` out"
+        )
+    return Job(path, settings)
 
 
 def push(job: Job, machines: MachineSettings, shell: Shell, state: Path) -> None:
@@ -150,7 +156,7 @@ def fetched_run(job: Job, report: dict[str, Any]) -> Path:
         raise Infrastructure(
             f"{run.path} was made of other vectors than those in {vectors.path}: fetch again"
         )
-    return create_run(run.path, _with_vectors(run.config, vectors.path)).path
+    return create_run(run.path, _with_vectors(run.config, vectors.path)).folder
 
 
 def _with_vectors(config: Any, vectors: Path) -> Any:

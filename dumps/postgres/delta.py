@@ -37,8 +37,8 @@ class LoadedBase:
 def loaded_base(cursor: Any, run: Run, source: Source) -> LoadedBase | None:
     """The loaded run that `run` was updated from, or None: then all lists are sent."""
     try:
-        frozen = json.loads((run.path / "update.json").read_bytes())
-        manifest = read_manifest(run.path / "delta" / "manifest.json", kind=DELTA_KIND)
+        frozen = json.loads((run.folder / "update.json").read_bytes())
+        manifest = read_manifest(run.folder / "delta" / "manifest.json", kind=DELTA_KIND)
     except (NearfieldError, OSError, ValueError):
         return None
     if manifest.fingerprint != frozen["fingerprint"]:
@@ -51,7 +51,7 @@ def loaded_base(cursor: Any, run: Run, source: Source) -> LoadedBase | None:
     found = cursor.fetchone()
     if found is None:
         return None
-    folder = run.path / "delta"
+    folder = run.folder / "delta"
     parts = (np.load(folder / name, allow_pickle=False) for name in (LISTED, ENTERED))
     changed = np.unique(np.concatenate([*parts, source.removed]))
     return LoadedBase(int(found[0]), changed.astype(np.int32))

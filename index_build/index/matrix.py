@@ -35,7 +35,7 @@ def index_parts(index: ShardedIndex, run: Run, shards: int, client: Client) -> l
     Raises `ShardFailed`; what was finished stays.
     """
     mark = fingerprint(run=run.config.fingerprint, index=index.config.fingerprint, shards=shards)
-    parts = [run.path.resolve() / "parts" / f"{number:05d}.h5" for number in range(index.shards)]
+    parts = [run.folder.resolve() / "parts" / f"{number:05d}.h5" for number in range(index.shards)]
     tasks = [
         Task(
             f"rows of shard {number:05d}",

@@ -6,8 +6,9 @@ from pathlib import Path
 from benchmark.choice import CHOICE, Candidate, Wanted, choose, grown, read_choice, said
 from benchmark.runner.bench import BenchOptions, BenchPlan, BenchReport, plan_bench, run_bench
 from nearfield.cluster import ClusterOptions
+from nearfield.copies import open_vector_set
 from nearfield.errors import NearfieldError, UsageError
-from nearfield.vectorset import VectorSet, open_vector_set
+from nearfield.vectorset import VectorSet
 
 __all__ = [
     "BenchOptions",
@@ -66,7 +67,7 @@ def chosen_method(
     without a choice or a file about other vectors, `QualityGate` naming what comes nearest when
     nothing fits.
     """
-    vector_set = open_vector_set(Path(vectors))
+    vector_set = open_vector_set(vectors)
     file = Path(choice) if choice is not None else _beside(vector_set)
     if file is None:
         if wanted.memory_bytes is not None or wanted.time_s is not None:
@@ -87,7 +88,10 @@ def chosen_method(
 
 
 def _beside(vector_set: VectorSet) -> Path | None:
-    file = vector_set.path.resolve().parent / BESIDE / CHOICE
+    home = vector_set.home
+    if not isinstance(home, Path):
+        return None
+    file = home.parent / BESIDE / CHOICE
     try:
         about = read_choice(file).vectors_fingerprint
     except NearfieldError:

@@ -7,6 +7,7 @@ import numpy as np
 from dumps.changes import ChangeReport, Thresholds, compare_runs
 from index_build.update.cells import Drift, drift, read_cells
 from nearfield.errors import MissingFile
+from nearfield.locations import location
 from nearfield.lock import locked
 from nearfield.run import open_run
 from nearfield.vectorset import VectorSet, open_vector_set, write_vector_set
@@ -14,7 +15,9 @@ from nearfield.vectorset import VectorSet, open_vector_set, write_vector_set
 
 def run_drift(run: Path | str) -> Drift | None:
     """How far a run is from a fresh build, and why one is due; None before the first update."""
-    opened = open_run(Path(run))
+    opened = open_run(location(run))
+    if not isinstance(opened.path, Path):
+        return None  # updates make runs on local paths only
     try:
         manifest = opened.finished_matrix(verify=False)
     except MissingFile:

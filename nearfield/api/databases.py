@@ -19,9 +19,10 @@ from dumps.postgres.runs import runs as list_runs
 from dumps.postgres.server import database as open_database
 from dumps.postgres.server import embedded as open_embedded
 from nearfield.api.matrix import status
+from nearfield.copies import run_at_hand
 from nearfield.doctor import Diagnosis, examine
 from nearfield.errors import UsageError
-from nearfield.lock import locked
+from nearfield.locations import location
 from nearfield.run import open_run
 
 DEFAULT_OPTIONS = LoadOptions()
@@ -58,9 +59,11 @@ def load(
     `QualityGate` for an unverified run, or one that misses a gate, unless `force`. `labels` False
     leaves titles and the like out, for when the vector set is gone.
     """
-    opened = open_run(Path(run))
-    server, directory = place_of(dsn, database, default=opened.postgres)
-    with locked(opened.path), open_database(server, directory) as address:
+    server, directory = _target(run, dsn, database)
+    with (
+        run_at_hand(run, vectors=labels) as opened,
+        open_database(server, directory) as address,
+    ):
         with opened.step("load") as facts:
             report = load_run(opened, address, force=force, labels=labels, options=options)
             facts |= {"rows": report.rows, "run_id": report.run_id}
@@ -83,13 +86,27 @@ def place_of(
     return (server, None) if server else (None, default)
 
 
+def _target(
+    run: Path | str, dsn: str | None, database: Path | str | None
+) -> tuple[str | None, Path | None]:
+    """Where to load a run: as `place_of`, by default into its own folder."""
+    place = location(run)
+    own = place / "postgres" if isinstance(place, Path) else None
+    server, directory = place_of(dsn, database, default=own)
+    if server is None and directory is None:
+        raise UsageError(
+            f"{place} is in an object store, which can't hold an embedded database: name a folder "
+            f"for one with --database DIR, or a server with --dsn or {DSN_VARIABLE}"
+        )
+    return server, directory
+
+
 def plan_load(
     run: Path | str, *, dsn: str | None = None, database: Path | str | None = None
 ) -> LoadPlan:
     """What `load` with the same arguments would do; touches no database."""
-    opened = open_run(Path(run))
-    server, directory = place_of(dsn, database, default=opened.postgres)
-    config = opened.config
+    server, directory = _target(run, dsn, database)
+    config = open_run(location(run)).config
     return LoadPlan(
         rows=config.n,
         k=config.columns,

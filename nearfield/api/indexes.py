@@ -208,7 +208,7 @@ def _write_matrix(
     with run.step("write matrix"):
         blocks = index_blocks(opened, parts, run.config.columns)
         write_matrix(run, blocks, vector_set.ids, attributes=attributes)
-    shutil.rmtree(run.path / "parts", ignore_errors=True)
+    shutil.rmtree(run.folder / "parts", ignore_errors=True)
 
 
 def _whole(vectors: Path | str) -> VectorSet:

@@ -14,10 +14,12 @@ from index_build.estimate import BuildEstimate, estimate_build
 from index_build.update.cells import Ends, at_training, write_cells
 from nearfield.api.changes import run_drift
 from nearfield.cluster import ClusterOptions, connected
+from nearfield.copies import open_vector_set, run_at_hand
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
-from nearfield.lock import locked
+from nearfield.locations import Location, location
+from nearfield.lock import held
 from nearfield.run import Run, RunConfig, create_run, open_run
-from nearfield.vectorset import VectorSet, open_vector_set
+from nearfield.vectorset import VectorSet
 
 SEED = 0
 
@@ -30,8 +32,8 @@ class BuildReport:
     runs included.
     """
 
-    run: Path
-    matrix: Path
+    run: Location
+    matrix: Location
     n: int
     k: int
     method: str
@@ -51,7 +53,7 @@ class RunStatus:
     rebuild: why a run that was updated should be built anew, in sentences; empty: it needn't.
     """
 
-    run: Path
+    run: Location
     stage: str
     config: Mapping[str, Any]
     steps: tuple[Mapping[str, Any], ...]
@@ -71,19 +73,21 @@ def build(
 ) -> BuildReport:
     """Build the matrix of the vector set `vectors` in the run directory `out`, or resume it.
 
-    Writes `out/matrix.h5` with min(k, n - 1) neighbours per recording. Raises `UsageError`,
-    `InputRejected`, `ShardFailed` (resumable), `DiskFull`, `RunLocked`.
+    Both may be URLs of an object store (fsspec), which workers then reach by themselves. Writes
+    `out/matrix.h5` with min(k, n - 1) neighbours per recording. Raises `UsageError`,
+    `InputRejected`, `ShardFailed`, `StoreError` (both resumable), `DiskFull`, `RunLocked`.
     """
-    vector_set = open_vector_set(Path(vectors))
+    vector_set, place = open_vector_set(vectors), location(out)
     config = _config(vector_set, k=k, recall=recall, method=method)
     check_config(config)
-    with locked(Path(out)):
-        run = create_run(Path(out), config)
+    with held(place) as check:
+        run = create_run(place, config)
         finished = _finished(run)
         if finished is not None:
+            remove_intermediate(run)
             return finished
         with connected(cluster or ClusterOptions()) as client:
-            built = build_lists(run, vector_set, client)
+            built = build_lists(run, vector_set, client, check=check)
         attributes = {
             "method": built.plan.method,
             "method_reason": built.plan.reason,
@@ -91,7 +95,9 @@ def build(
             "parts": built.parts,
             "kept": built.kept,
         }
+        check()
         _write(run, built, vector_set, attributes)
+        check()
         remove_intermediate(run)
         return _report(run, attributes, made=True)
 
@@ -108,7 +114,7 @@ def _write(run: Run, built: Built, vector_set: VectorSet, attributes: Mapping[st
     if ends is not None and built.homes is not None:
         cells = ends.cells(built.homes.centres, at_training(ends.home, len(built.homes.centres)))
         sha256 = manifest.files[run.matrix.name].sha256
-        write_cells(run.path / "cells", cells, fingerprint=sha256)
+        write_cells(run.folder / "cells", cells, fingerprint=sha256)
 
 
 def estimate(
@@ -122,7 +128,7 @@ def estimate(
     """What `build` would do and cost on this machine with so many local workers (default: one per
     core): method, parts, seconds, memory and disk in bytes.
     """
-    vector_set = open_vector_set(Path(vectors))
+    vector_set = open_vector_set(vectors)
     config = _config(vector_set, k=k, recall=recall, method=method)
     check_config(config)
     return estimate_build(config, vector_set, workers=workers)
@@ -133,8 +139,7 @@ def verify(run: Path | str, *, sample: int = 1000, recall: float | None = None) 
 
     Returns the report whether it passed or not; `Verification.passed` tells.
     """
-    opened = open_run(Path(run))
-    with locked(opened.path):
+    with run_at_hand(run) as opened:
         with opened.step("verify") as facts:
             report = verify_run(opened, sample=sample, seed=SEED, recall=recall)
             facts |= {"passed": report.passed, "recall": report.recall}
@@ -146,7 +151,7 @@ def status(run: Path | str) -> RunStatus:
 
     Raises `MissingFile` when it isn't a run and `DamagedArtefact` when a file of it isn't whole.
     """
-    opened = open_run(Path(run))
+    opened = open_run(location(run))
     try:
         opened.finished_matrix(verify=False)
         verification = _verification(opened)
@@ -175,11 +180,11 @@ def status(run: Path | str) -> RunStatus:
 def _config(vector_set: VectorSet, *, k: int, recall: float, method: str) -> RunConfig:
     if len(vector_set.removed):
         raise UsageError(
-            f"{vector_set.path} has {len(vector_set.removed):,} removed recordings, which a build"
+            f"{vector_set.home} has {len(vector_set.removed):,} removed recordings, which a build"
             " would bring back. First: nearfield compact VECTORS --out FRESH"
         )
     return RunConfig(
-        vectors=str(vector_set.path.resolve()),
+        vectors=str(vector_set.home),
         vectors_fingerprint=vector_set.fingerprint,
         n=vector_set.n,
         d=vector_set.d,
@@ -202,7 +207,7 @@ def _finished(run: Run) -> BuildReport | None:
 def _report(run: Run, facts: Mapping[str, Any], *, made: bool) -> BuildReport:
     return BuildReport(
         run=run.path,
-        matrix=run.matrix,
+        matrix=run.matrix_at,
         n=run.config.n,
         k=run.config.columns,
         method=facts["method"],
@@ -220,7 +225,9 @@ def _verification(run: Run) -> Mapping[str, Any] | None:
     """The last verification, if it can be read and was of the matrix as it is now."""
     try:
         report = json.loads(run.verification.read_bytes())
+    except UsageError:
+        raise
     except (FileNotFoundError, ValueError):
         return None
-    current = run.finished_matrix(verify=False).files[run.matrix.name].sha256
+    current = run.finished_matrix(verify=False).files[run.matrix_at.name].sha256
     return report if report["matrix_sha256"] == current else None

@@ -20,7 +20,9 @@ from dumps.dump.write import (
 from dumps.redis import RedisReport
 from nearfield.api.databases import LoadPlan
 from nearfield.api.matrix import status
+from nearfield.copies import run_at_hand
 from nearfield.errors import UsageError
+from nearfield.locations import Location, local_path, location
 from nearfield.lock import locked
 from nearfield.run import open_run
 
@@ -63,13 +65,14 @@ def dump(
     Nothing is written if the newest dump there holds the same. Raises `QualityGate` for an
     unverified run unless forced, `UsageError`, `DamagedArtefact`, `DiskFull`, `RunLocked`.
     """
-    opened, folder = open_run(Path(run)), Path(out)
+    folder = local_path(Path(out))
     chosen = options or DumpOptions()
     check_options(chosen)
-    _check_place(opened.path, folder)
-    with locked(opened.path), locked(folder), opened.step("dump") as facts:
-        report = write_dump(opened, folder, chosen, keep=keep)
-        facts |= {"dump": report.path.name, "made": report.made}
+    with run_at_hand(run, vectors=chosen.labels) as opened:
+        _check_place(opened.folder, folder)
+        with locked(folder), opened.step("dump") as facts:
+            report = write_dump(opened, folder, chosen, keep=keep)
+            facts |= {"dump": report.path.name, "made": report.made}
     return report
 
 
@@ -81,16 +84,16 @@ def plan_dump(
     keep: Keep | None = None,
 ) -> DumpPlan:
     """What `dump` with the same arguments would do; writes nothing."""
-    opened, folder = open_run(Path(run)), Path(out)
+    opened, folder = open_run(location(run)), local_path(Path(out))
     chosen = options or DumpOptions()
     check_options(chosen)
     _check_place(opened.path, folder)
-    sha256 = opened.finished_matrix(verify=False).files[opened.matrix.name].sha256
+    sha256 = opened.finished_matrix(verify=False).files[opened.matrix_at.name].sha256
     same = find_same(folder, content_fingerprint(opened, chosen, sha256))
     existing = dumps_in(folder) if folder.is_dir() else []
     # the new one is the newest, whenever it comes
     coming = [] if same else [f"nearfield-matrix-99991231-235959-k{opened.config.columns}"]
-    config, matrix_bytes = opened.config, opened.matrix.stat().st_size
+    config, matrix_bytes = opened.config, opened.matrix_at.stat().st_size
     pairs = config.n * config.columns
     sizes = {"hdf5": matrix_bytes, "parquet": PARQUET_BYTES * pairs, "csv": CSV_BYTES * pairs}
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -123,8 +126,8 @@ def load_redis(run: Path | str, url: str = FROM_ENVIRONMENT, *, force: bool = Fa
     environment variable NEARFIELD_REDIS. Resumes when called again. Raises `QualityGate` for an
     unverified run unless `force`, `UsageError`, `DatabaseError`, `RunLocked`.
     """
-    opened, address = open_run(Path(run)), _redis_address(url)
-    with locked(opened.path), opened.step("load redis") as facts:
+    address = _redis_address(url)
+    with run_at_hand(run, vectors=False) as opened, opened.step("load redis") as facts:
         report = redis.load_redis(opened, address, force=force)
         facts |= {"rows": report.rows, "run": report.run}
     return report
@@ -132,7 +135,7 @@ def load_redis(run: Path | str, url: str = FROM_ENVIRONMENT, *, force: bool = Fa
 
 def plan_load_redis(run: Path | str, url: str = FROM_ENVIRONMENT) -> LoadPlan:
     """What `load_redis` would do, and the memory that it takes there; asks no server."""
-    config, address = open_run(Path(run)).config, _redis_address(url)
+    config, address = open_run(location(run)).config, _redis_address(url)
     return LoadPlan(
         rows=config.n,
         k=config.columns,
@@ -156,7 +159,7 @@ def _redis_address(url: str) -> str:
     return found
 
 
-def _check_place(run: Path, out: Path) -> None:
+def _check_place(run: Location, out: Path) -> None:
     resolved = out.resolve()
     if resolved == run.resolve() or parse_name(resolved.name):
         raise UsageError(

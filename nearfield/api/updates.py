@@ -142,7 +142,7 @@ def plan_update(
     with _opened(base_run, vector_set) as base:
         columns = check_size(base, change)
     return UpdatePlan(
-        base=base_run.path,
+        base=base_run.folder,
         n=change.n,
         k=columns,
         added=change.added + change.returned,
@@ -211,7 +211,7 @@ def _frozen(out: Path, base: Run, sha256: str, mark: str) -> bool:
     others = [it.name for it in out.glob("[!.]*") if it.name != "incoming"]
     if others:
         raise UsageError(f"{out} isn't empty (it holds {others[0]}): choose another directory")
-    frozen = {"base": str(base.path.resolve()), "matrix": sha256, "fingerprint": mark}
+    frozen = {"base": str(base.folder.resolve()), "matrix": sha256, "fingerprint": mark}
     write_bytes(path, (json.dumps(frozen, indent=2) + "\n").encode())
     return False
 
@@ -232,13 +232,13 @@ def _opened(run: Run, vector_set: VectorSet) -> Iterator[Base]:
 
 
 def _cells(steps: Run, base_run: Run, base: Base, sha256: str) -> UpdateCells:
-    folder = base_run.path / "cells"
+    folder = base_run.folder / "cells"
     with steps.step("cells") as facts:
         cells = read_cells(folder, fingerprint=sha256)
         facts["kept"] = cells is not None
         if cells is None:
             cells = prepared_cells(base)
-            with locked(base_run.path):
+            with locked(base_run.folder):
                 write_cells(folder, cells, fingerprint=sha256)
         facts["cells"] = len(cells.centres)
     return cells
@@ -261,12 +261,12 @@ def _make_delta(
         with steps.step("update") as facts:
             delta = computed_delta(base, change, cells, added)
             facts |= {name: delta.facts[name] for name in ("refilled", "entered", "ratio")}
-            write_delta(steps.path / "delta", delta, fingerprint=mark)
+            write_delta(steps.folder / "delta", delta, fingerprint=mark)
 
 
 def _write_run(steps: Run, base_run: Run, mark: str) -> None:
     """Vector set, matrix and cells of the run that the delta makes; kept steps aren't repeated."""
-    out = steps.path
+    out = steps.folder
     delta = read_delta(out / "delta", fingerprint=mark)
     with steps.step("check base"):
         manifest = base_run.finished_matrix()
@@ -279,7 +279,7 @@ def _write_run(steps: Run, base_run: Run, mark: str) -> None:
             facts["recall"] = round(recall, 5)
         run = create_run(out, _config(base_run.config, made))
         sha256 = manifest.files[base_run.matrix.name].sha256
-        cells = read_cells(base_run.path / "cells", fingerprint=sha256)
+        cells = read_cells(base_run.folder / "cells", fingerprint=sha256)
         blocks = merged_blocks(base.neighbours, base.distances, delta)
         if cells is not None:
             home = updated_home(cells, delta)

@@ -1,12 +1,16 @@
 """From recordings to a vector set."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nearfield import ingest as reading
 from nearfield.cluster import available_cores
+from nearfield.copies import open_vector_set, send_folder
 from nearfield.ingest import IngestReport
 from nearfield.ingest.options import IngestOptions
+from nearfield.locations import location, scratch_folder
+from nearfield.lock import held
 
 
 def ingest(
@@ -18,13 +22,18 @@ def ingest(
 ) -> IngestReport:
     """Turn recordings into the vector set `out`; see `nearfield.ingest.ingest` for what it raises.
 
-    sources: one path or several of one kind. extend: a vector set whose recordings come first, at
-    the rows that they have there.
+    sources: one path or several of one kind. out: a path, or the URL of an object store. extend: a
+    vector set, likewise, whose recordings come first, at the rows that they have there.
     """
-    paths = [sources] if isinstance(sources, Path | str) else sources
-    return reading.ingest(
-        [Path(path) for path in paths],
-        Path(out),
-        options or IngestOptions(workers=available_cores()),
-        extend=None if extend is None else Path(extend),
-    )
+    paths = [Path(path) for path in ([sources] if isinstance(sources, Path | str) else sources)]
+    chosen = options or IngestOptions(workers=available_cores())
+    base = None if extend is None else open_vector_set(extend).path
+    place = location(out)
+    if isinstance(place, Path):
+        return reading.ingest(paths, place, chosen, extend=base)
+    with held(place) as check, scratch_folder() as folder:
+        made = folder / "vectors"
+        report = reading.ingest(paths, made, chosen, extend=base)
+        check()
+        send_folder(made, place)
+    return replace(report, path=place, rejects_file=place / report.rejects_file.name)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from index_build.estimate import BuildEstimate
     from nearfield.api import Wanted
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run directory, or its s3:// address.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +35,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "nearfield build vectors --out run -k 100 --recall 0.95",
             "nearfield build vectors --out run --scheduler tcp://10.0.0.1:8786",
+            "nearfield build s3://bucket/vectors --out s3://bucket/run --scheduler cluster.toml",
             "nearfield build vectors --out run --choice bench/choice.toml --memory 8GiB --time 2h",
             "nearfield build vectors --out run --dry-run",
         )
@@ -42,9 +45,11 @@ def register(app: typer.Typer) -> None:
 
 
 def build(  # noqa: PLR0913  (a command has as many parameters as it has options)
-    vectors: Annotated[Path, typer.Argument(metavar="VECTORS", help="Vector set directory.")],
+    vectors: Annotated[
+        Path, typer.Argument(metavar="VECTORS", help="Vector set, or its s3:// address.")
+    ],
     *,
-    out: Annotated[Path, typer.Option(metavar="RUN", help="Run directory.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Run directory, or an s3:// address.")],
     k: Annotated[int, typer.Option("-k", help="Neighbours per recording.")] = 100,
     recall: Annotated[float, typer.Option(help="Share of true neighbours to find.")] = 0.95,
     method: Annotated[

@@ -30,7 +30,9 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(metavar="VECTORS", help="Directory of the vector set.")],
+    out: Annotated[
+        Path, typer.Option(metavar="VECTORS", help="Vector set: a directory, or an s3:// address.")
+    ],
     space: Annotated[
         str | None,
         typer.Option(

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nearfield.objects import ObjectPath
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and what it takes; do nothing.")
@@ -75,7 +77,7 @@ def _cell(value: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
+    if isinstance(value, Path | ObjectPath):
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)

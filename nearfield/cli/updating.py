@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nearfield.cli.building import RunArgument
 from nearfield.cli.output import AsJson, DryRun, examples, print_json, print_pairs, size
 from nearfield.errors import InputRejected, MissingFile, QualityGate
 
@@ -29,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def update(  # noqa: PLR0913  (a command has as many parameters as it has options)
-    run: RunArgument,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     *,
     out: Annotated[Path, typer.Option(metavar="RUN2", help="Directory of the new run.")],
     add: Annotated[

@@ -22,6 +22,7 @@ from nearfield.ingest.options import Gathered, IngestOptions
 from nearfield.ingest.rejects import RejectLog
 from nearfield.ingest.sources import Kind, one_kind, refuse_foreign_options
 from nearfield.ingest.tables import gather_tables
+from nearfield.locations import Location
 from nearfield.lock import locked
 from nearfield.space import SpaceName
 from nearfield.vectorset import FILES, VectorSet, open_vector_set, write_vector_set
@@ -45,13 +46,13 @@ class IngestReport:
     `facts`: what the reader and the extension count (rows or documents read, folded, added, ...).
     """
 
-    path: Path
+    path: Location
     n: int
     d: int
     space: SpaceName
     fingerprint: str
     rejected: dict[str, int]
-    rejects_file: Path
+    rejects_file: Location
     facts: dict[str, Any]
 
 

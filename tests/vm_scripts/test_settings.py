@@ -10,6 +10,7 @@ import pytest
 
 from nearfield.clusters.prices import PRICE_FILE, read_prices
 from nearfield.errors import MissingFile, UsageError
+from vm_scripts.jobs import read_job
 from vm_scripts.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +85,11 @@ def test_every_script_explains_itself(tmp_path):
     done = script("rebuild", "--help", folder=tmp_path)
     assert done.returncode == 0
     assert "no machine stays" in " ".join(done.stdout.split())
+
+
+def test_a_job_with_its_runs_elsewhere_isnt_for_rented_machines(tmp_path):
+    (tmp_path / "job.toml").write_text(
+        '[ingest]\nsources = ["v.npy"]\n[build]\nruns = "s3://bucket/runs"\n'
+    )
+    with pytest.raises(UsageError, match="leave `runs` out"):
+        read_job(tmp_path / "job.toml")
