@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.methods.base import NO_ROOM
 from benchmark.results.file import Result
 from benchmark.results.outcome import Outcome, Status
 from benchmark.runner.budget import Allowance
@@ -32,6 +33,7 @@ from benchmark.runner.request import CHECKED, AnyRequest, Build, Graph, Search, 
 from benchmark.runner.rows import Left, result_of
 from benchmark.runner.store import Place, Store, Stored
 from benchmark.runner.truth import truth_path
+from nearfield.errors import DiskFull
 from nearfield.neighbours import NeighbourTable, read_part
 from nearfield.space import Int32s
 
@@ -287,8 +289,16 @@ class _GroupRun:
         timeout_s = settings.timeout_s if left is None else min(settings.timeout_s, left)
         limits = Limits(timeout_s, memory_bytes or settings.memory_bytes, settings.threads)
         if settings.container is None:
-            return self.warm.run(path, out / "log", limits), out
-        return run_in_container(settings.container, self.place.directory, path, limits), out
+            ended = self.warm.run(path, out / "log", limits)
+        else:
+            ended = run_in_container(settings.container, self.place.directory, path, limits)
+        if ended.status is Status.FAILED and shutil.disk_usage(out).free < NO_ROOM:
+            # without room it can't even say so
+            raise DiskFull(
+                f"no room left on the file system of {self.place.directory}: free space there, then "
+                "run the same command again to resume"
+            )
+        return ended, out
 
     def _left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
