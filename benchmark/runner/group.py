@@ -295,8 +295,8 @@ class _GroupRun:
         if ended.status is Status.FAILED and shutil.disk_usage(out).free < NO_ROOM:
             # without room it can't even say so
             raise DiskFull(
-                f"no room left on the file system of {self.place.directory}: free space there, then "
-                "run the same command again to resume"
+                f"no room left on the file system of {self.place.directory}: free space there, "
+                "then run the same command again to resume"
             )
         return ended, out
 
