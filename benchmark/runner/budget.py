@@ -41,8 +41,8 @@ ROOM = 1.3
 
 @dataclass(frozen=True)
 class Allowance:
-    """Seconds that a group may take under a budget: in all, and for what follows the build, which
-    may take as long as the build did in any case.
+    """Seconds that a group may take under a budget: in all, and for what follows the build and the
+    first point, which may take as long as the build did in any case.
     """
 
     total_s: float

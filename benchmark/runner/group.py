@@ -101,7 +101,7 @@ class _GroupRun:
         self.unmeasured: list[Outcome] = []
         self.measured = self.kept = 0
         self.seconds = self.build_s = 0.0
-        self.lost = False
+        self.lost = self.asking = False
 
     def all_points(self) -> None:
         """Every point that can be measured, then the one under a memory limit."""
@@ -115,7 +115,6 @@ class _GroupRun:
             return
         self.build_s = facts.get("build_s", 0.0) + facts.get("save_s", 0.0)
         self.seconds += facts.get("seconds", 0.0)
-        self._from_now()
         suggested = {int(k): efforts for k, efforts in facts.get("efforts", {}).items()}
         points = points_of(self.group, self.place.settings, suggested, self.place.data.asked)
         limited = limited_point(points, facts.get("index_bytes", 0))
@@ -209,6 +208,7 @@ class _GroupRun:
             return
         truth = self._truth(point)
         ended, out = self._measure(self._request(point), truth.rows, self._memory(point))
+        self._from_now()
         if self._cut_off(ended):
             self._drop([point])
             return
@@ -304,8 +304,11 @@ class _GroupRun:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def _from_now(self) -> None:
-        """With the index there, what may be spent on asking it: no less than on building it."""
-        if self.allowed is not None and self.deadline is not None:
+        """After the first point, during which a library may have compiled itself, what may be spent
+        on the others: no less than on building the index.
+        """
+        if self.allowed is not None and self.deadline is not None and not self.asking:
+            self.asking = True
             asking_s = max(self.allowed.points_s, self.build_s)
             self.deadline = min(self.deadline, time.monotonic() + asking_s)
 
