@@ -7,7 +7,7 @@ processes, everything that is there already is kept.
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +212,19 @@ class _GroupRun:
         if self._cut_off(ended):
             self._drop([point])
             return
-        left = Left(point, ended, out, self.store.blank(point))
+        left = Left(point, self._understood(point, ended), out, self.store.blank(point))
         result = result_of(left, self.group, self.place.data, truth)
         self._take(self.store.keep(point, result, ended.seconds), new=True)
+
+    def _understood(self, point: Point, ended: Ended) -> Ended:
+        """A library that fails under a memory limit with an index that it read without one lacks
+        memory, whatever it says.
+        """
+        read = any(outcome.load_s is not None and outcome.measured for outcome in self.outcomes)
+        if point.limit_bytes is None or ended.status is not Status.FAILED or not read:
+            return ended
+        said = f"works without the memory limit, not under it: {ended.reason}"
+        return replace(ended, status=Status.OUT_OF_MEMORY, reason=said)
 
     def _index_is_there(self) -> bool:
         """Whether the index can be asked, built again where an earlier run was cut off."""

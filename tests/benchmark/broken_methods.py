@@ -1,6 +1,7 @@
 """Methods that fail as libraries do, named by import path as a user's own would be."""
 
 import os
+import resource
 import signal
 import time
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmark.methods.base import Index, Method
+from benchmark.methods.base import Holds, Index, Method
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,6 @@ class _Method(Method):
     effort: ClassVar[str] = "effort"
 
     def _build(self, vectors, space, *, threads, seed):
-        from benchmark.methods.base import Holds
-
         return Brute(vectors, self, Holds(space, *vectors.shape), threads)
 
     def _load(self, folder: Path, holds, *, threads, mapped):
@@ -205,3 +204,25 @@ class Slow(_Method):
 
     def _load(self, folder: Path, holds, *, threads, mapped):
         return _Slow(np.load(folder / "vectors.npy"), self, holds, threads)
+
+
+class _Heavy(Brute):
+    def _save(self, folder):
+        with (folder / "ballast").open("wb") as stream:
+            stream.truncate(33 << 20)
+        return (*super()._save(folder), "ballast")
+
+
+@dataclass(frozen=True)
+class Heavy(_Method):
+    """Has a large index, and takes lack of memory for damage, as NMSLIB does."""
+
+    name: ClassVar[str] = "heavy"
+
+    def _build(self, vectors, space, *, threads, seed):
+        return _Heavy(vectors, self, Holds(space, *vectors.shape), threads)
+
+    def _load(self, folder: Path, holds, *, threads, mapped):
+        if resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY:
+            raise RuntimeError("it's either a bug or inconsistent data!")
+        return super()._load(folder, holds, threads=threads, mapped=mapped)

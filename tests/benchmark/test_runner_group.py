@@ -132,6 +132,17 @@ def test_what_was_measured_before_a_crash_is_kept(tmp_path):
     ]  # fmt: skip
 
 
+def test_what_fails_only_under_the_memory_limit_lacks_memory(place):
+    report = run(settings(place, workloads=("queries",)), ":Heavy")
+    plain, limited = report.outcomes
+    assert (plain.status, plain.memory_limit_bytes) == (Status.OK, None)
+    assert (limited.status, limited.memory_limit_bytes) == (
+        Status.OUT_OF_MEMORY, plain.index_bytes // 2,
+    )  # fmt: skip
+    assert limited.reason.startswith("works without the memory limit, not under it: ")
+    assert "inconsistent data" in limited.reason
+
+
 def test_without_budget_left_everything_is_dropped_with_a_row(place):
     report = run_group(place, group_of(place, "faiss-flat"), NOTHING)
     assert statuses(report) == {Status.DROPPED}
