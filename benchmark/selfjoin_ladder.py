@@ -5,8 +5,9 @@
 Every measurement runs in a process of its own on generated manifold data; its recall is measured
 by brute force (faiss, no code shared with the join) on a sample of rows. The working set is the
 peak of resident memory during the join, less what was resident before it (vectors among it) and
-less the output. Writes ladder.json after each measurement, skips what is there already, and
-ladder.md from it. Refuses other methods.
+less the output; where it passes memory_bytes the report says so and the command ends with 1. Writes
+ladder.json after each measurement, skips what is there already, and ladder.md from it. Refuses
+other methods.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import numpy as np
 from benchmark.datasets.manifold import manifold
 from index_build.selfjoin import NeighbourMatrix, knn_matrix
 from nearfield.files import write_bytes
-from nearfield.space import Float32s
+from nearfield.space import Float32s, Int32s, SpaceName
 
 CHECKED_ROWS = 1_000
 TIE = 1e-6
@@ -46,6 +47,7 @@ class Case:
     recall: float
     threads: int
     seed: int = 0
+    space: SpaceName = "l2"
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,22 @@ class Measured:
     working_bytes: int = 0
     load: float = 0.0
 
+    @property
+    def within_bound(self) -> bool:
+        """Whether the join kept to `MEMORY` beside vectors and output."""
+        return self.working_bytes <= MEMORY
+
 
 def measured(case: Case) -> Measured:
     """Measure one case in this process. Compiled kernels are loaded before the clock starts."""
     vectors = manifold(case.n, case.d, seed=case.seed)
-    knn_matrix(vectors[:20_000], 10, recall=0.8, threads=case.threads)
+    knn_matrix(vectors[:20_000], 10, space=case.space, recall=0.8, threads=case.threads)
     resident, load = resident_bytes(), os.getloadavg()[0]
     started, cpu_started = time.monotonic(), time.process_time()
     found = knn_matrix(
         vectors,
         case.k,
+        space=case.space,
         recall=case.recall,
         threads=case.threads,
         seed=case.seed,
@@ -83,7 +91,7 @@ def measured(case: Case) -> Measured:
     )
     seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
     peak, output = peak_bytes(), found.neighbours.nbytes + found.distances.nbytes
-    shares = found_shares(vectors, found, seed=case.seed)
+    shares = found_shares(vectors, found, space=case.space, seed=case.seed)
     return Measured(
         case=case,
         seconds=seconds,
@@ -115,14 +123,38 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
 
-def found_shares(vectors: Float32s, found: NeighbourMatrix, *, seed: int) -> Float32s:
-    """Tie-aware recall of each sampled row, by faiss' exact search."""
+def found_shares(
+    vectors: Float32s, found: NeighbourMatrix, *, space: SpaceName = "l2", seed: int = 0
+) -> Float32s:
+    """Tie-aware recall of each sampled row, by faiss' exact search; for l2 and ip."""
+    rows = checked_rows(len(vectors), seed)
+    return shares_of(vectors, rows, found.distances[rows], space=space)
+
+
+def checked_rows(n: int, seed: int) -> Int32s:
+    """The sampled rows."""
     random = np.random.default_rng((seed, 77))
-    rows = random.choice(len(vectors), min(CHECKED_ROWS, len(vectors)), replace=False)
-    k = found.neighbours.shape[1]
-    squared, _ = faiss.knn(vectors[rows], vectors, k + 1)
-    kth = np.sqrt(np.maximum(squared[:, k], 0))
-    return (found.distances[rows] <= kth[:, None] * (1 + 10 * TIE)).mean(axis=1)
+    return random.choice(n, min(CHECKED_ROWS, n), replace=False).astype(np.int32)
+
+
+def shares_of(
+    vectors: Float32s, rows: Int32s, distances: Float32s, *, space: SpaceName
+) -> Float32s:
+    """Tie-aware recall of each of the rows, whose found `distances` [m, k] are given."""
+    k = distances.shape[1]
+    if space == "ip":
+        kth = -_other_products(vectors, rows, k)
+    else:
+        squared, _ = faiss.knn(vectors[rows], vectors, k + 1)
+        kth = np.sqrt(np.maximum(squared[:, k], 0))
+    return (distances <= (kth + 10 * TIE * np.abs(kth))[:, None]).mean(axis=1)
+
+
+def _other_products(vectors: Float32s, rows: Int32s, k: int) -> Float32s:
+    """The k-th largest product of each row with another: a row needn't be nearest to itself."""
+    products, ids = faiss.knn(vectors[rows], vectors, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+    itself = (ids[:, :k] == rows[:, None]).any(axis=1)
+    return np.where(itself, products[:, k], products[:, k - 1])
 
 
 def measured_apart(case: Case) -> Measured:
@@ -144,25 +176,27 @@ def machine() -> dict[str, Any]:
     }
 
 
-def growth(results: list[Measured]) -> dict[tuple[int, float], tuple[float, float]]:
-    """Exponents of wall and processor seconds in n for each (d, recall), by least squares on
-    logarithms.
+def growth(results: list[Measured]) -> dict[tuple[SpaceName, int, float], tuple[float, float]]:
+    """Exponents of wall and processor seconds in n for each (space, d, recall), by least
+    squares on logarithms.
     """
+    alike = {(r.case.space, r.case.d, r.case.recall) for r in results}
     exponents = {}
-    for d, recall in sorted({(result.case.d, result.case.recall) for result in results}):
-        own = [r for r in results if (r.case.d, r.case.recall) == (d, recall)]
+    for key in sorted(alike):
+        own = [r for r in results if (r.case.space, r.case.d, r.case.recall) == key]
         if len({result.case.n for result in own}) > 1:
             logs = np.log([[r.case.n, r.seconds, r.cpu_seconds] for r in own])
             wall, processor = np.polyfit(logs[:, 0], logs[:, 1:], 1)[0]
-            exponents[d, recall] = float(wall), float(processor)
+            exponents[key] = float(wall), float(processor)
     return exponents
 
 
 def table(results: list[Measured], facts: dict[str, Any]) -> str:
     """The report as Markdown."""
     phases = list(dict.fromkeys(name for result in results for name in result.phases))
-    head = ["n", "d", "k", "seed", "asked", "recall", "wall s", "CPU s", "us/row", "pairs/row",
-            "peak MiB", "of it data MiB", "working set MiB", "load", *phases]  # fmt: skip
+    head = ["space", "n", "d", "k", "seed", "asked", "recall", "wall s", "CPU s", "us/row",
+            "pairs/row", "peak MiB", "of it data MiB", "working set MiB", "load",
+            *phases]  # fmt: skip
     lines = ["# Self-join: the ladder", "", "Machine: " + json.dumps(facts), ""]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(_cells(result, phases)) + " |" for result in results]
@@ -175,9 +209,9 @@ def table(results: list[Measured], facts: dict[str, Any]) -> str:
         "",
     ]
     lines += [
-        f"Growth in n, d = {d}, recall {recall}: exponent {wall:.2f} of wall seconds, "
+        f"Growth in n, {space}, d = {d}, recall {recall}: exponent {wall:.2f} of wall seconds, "
         f"{processor:.2f} of processor seconds"
-        for (d, recall), (wall, processor) in growth(results).items()
+        for (space, d, recall), (wall, processor) in growth(results).items()
     ]
     return "\n".join(lines) + "\n"
 
@@ -185,13 +219,14 @@ def table(results: list[Measured], facts: dict[str, Any]) -> str:
 def _cells(result: Measured, phases: list[str]) -> list[str]:
     case = result.case
     return [
-        f"{case.n:,}", str(case.d), str(case.k), str(case.seed), str(case.recall),
+        case.space, f"{case.n:,}", str(case.d), str(case.k), str(case.seed), str(case.recall),
         f"{result.recall:.4f} ± {result.recall_error:.4f}",
         f"{result.seconds:.1f}", f"{result.cpu_seconds:.1f}",
         f"{1e6 * result.cpu_seconds / case.n:.1f}",
         f"{result.chosen.get('pairs per point', case.n):,.0f}",
         f"{result.peak_bytes / 2**20:,.0f}", f"{result.held_bytes / 2**20:,.0f}",
-        f"{result.working_bytes / 2**20:,.0f}", f"{result.load:.1f}",
+        f"{result.working_bytes / 2**20:,.0f}" + " (beyond)" * (not result.within_bound),
+        f"{result.load:.1f}",
         *(f"{result.phases.get(name, 0):.2f}" for name in phases),
     ]  # fmt: skip
 
@@ -202,6 +237,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000, 1_000_000])
     parser.add_argument("--dims", type=int, default=128)
     parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--space", choices=("l2", "ip"), default="l2")
     parser.add_argument("--recall", type=float, nargs="+", default=[0.80, 0.90, 0.95, 0.99])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -210,7 +246,9 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     facts, results = machine(), kept(asked.out / "ladder.json")
     for n, recall, seed in itertools.product(asked.rows, asked.recall, asked.seeds):
-        case = Case(n, asked.dims, asked.k, recall, threads=asked.threads, seed=seed)
+        case = Case(
+            n, asked.dims, asked.k, recall, threads=asked.threads, seed=seed, space=asked.space
+        )
         if any(result.case == case for result in results):
             continue
         results.append(measured_apart(case))
@@ -219,6 +257,9 @@ def main() -> None:
         write_bytes(asked.out / "ladder.md", table(results, facts).encode())
         write_bytes(asked.out / "ladder.json", json.dumps(every, indent=1).encode())
         print(case, flush=True)
+    beyond = [result.case for result in results if not result.within_bound]
+    if beyond:
+        raise SystemExit(f"expected a working set of at most {MEMORY:,} bytes; passed by {beyond}")
 
 
 def kept(path: Path) -> list[Measured]:

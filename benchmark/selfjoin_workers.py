@@ -2,9 +2,11 @@
 
     python -m benchmark.selfjoin_workers --rows 1000000 --dims 128 --out DIR --cases 1 2 process-2
     python -m benchmark.selfjoin_workers --rows 4000000 --dims 93 --out DIR --cases 2 --verify
+    python -m benchmark.selfjoin_workers --rows 300000 --dims 64 --space ip --out DIR --cases 2
 
 A case is a number of workers, each with one core of its own (the process and all its children are
-bound to so many cores), or `process-N`: `knn_matrix` with N threads on N cores. Every case runs in
+bound to so many cores), `default-N`: the build on N cores when nobody says how many workers, or
+`process-N`: `knn_matrix` with N threads on N cores. Every case runs in
 a fresh process on generated manifold data; the memory of it and all its children is sampled
 together. Prints one JSON line per case and appends it to DIR/workers.jsonl; the digest of the
 lists tells whether all cases gave the same. Refuses other methods.
@@ -30,15 +32,24 @@ import psutil
 import pyarrow as pa
 
 from benchmark.datasets.manifold import manifold
-from benchmark.selfjoin_ladder import machine
+from benchmark.selfjoin_ladder import (
+    checked_rows,
+    found_shares,
+    machine,
+    peak_bytes,
+    resident_bytes,
+    shares_of,
+)
 from index_build.selfjoin import knn_matrix
 from nearfield import api
 from nearfield.cluster import ClusterOptions
-from nearfield.space import Float32s, Int32s
+from nearfield.space import Float32s
 from nearfield.vectorset import Geometry, open_vector_set, write_vector_set
 
 SAMPLE_S = 0.5
+BLOCK_ROWS = 65_536
 PROCESS = "process-"
+DEFAULT = "default-"
 
 
 class Peak(threading.Thread):
@@ -96,35 +107,36 @@ def sampled(pid: int, folder: Path) -> Iterator[Peak]:
         peak.join()
 
 
-def digest(neighbours: Int32s, distances: Float32s) -> str:
-    """16 hex digits of the lists."""
-    content = hashlib.sha256(np.ascontiguousarray(neighbours).data)
-    content.update(np.ascontiguousarray(distances).data)
+def digest(*arrays: Any) -> str:
+    """16 hex digits of the lists, read in blocks."""
+    content = hashlib.sha256()
+    for array in arrays:
+        for first in range(0, len(array), BLOCK_ROWS):
+            content.update(np.ascontiguousarray(array[first : first + BLOCK_ROWS]).data)
     return content.hexdigest()[:16]
 
 
-def measure_here(case: str, folder: Path, k: int, recall: float) -> dict[str, Any]:
+def measure_here(case: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Measure one case in this process, which is bound to its cores before anything is started."""
-    cores = int(case.removeprefix(PROCESS))
+    cores = int(case.removeprefix(PROCESS).removeprefix(DEFAULT))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    vectors = open_vector_set(folder / "vectors")
+    vectors = open_vector_set(asked.out / "vectors")
     if case.startswith(PROCESS):
-        array = np.ascontiguousarray(vectors.vectors)
-        knn_matrix(array[:20_000], 10, threads=cores)
-        started = time.monotonic()
-        found = knn_matrix(array, k, recall=recall, threads=cores)
-        seconds = time.monotonic() - started
-        mark = digest(found.neighbours, found.distances)
-        return {"seconds": seconds, "steps": found.report.seconds, "digest": mark}
-    run = folder / f"run-{case}"
+        return _in_process(np.ascontiguousarray(vectors.vectors), cores, asked)
+    run = asked.out / f"run-{case}"
     shutil.rmtree(run, ignore_errors=True)
     started = time.monotonic()
     report = api.build(
-        vectors.path, run, k=k, recall=recall, method="selfjoin", cluster=ClusterOptions(cores)
-    )
+        vectors.path, run, k=asked.k, recall=asked.recall, method="selfjoin",
+        cluster=ClusterOptions() if case.startswith(DEFAULT) else ClusterOptions(cores),
+    )  # fmt: skip
     seconds = time.monotonic() - started
     with h5py.File(report.matrix) as file:
-        mark = digest(file["neighbours"][...], file["distances"][...])
+        mark = digest(file["neighbours"], file["distances"])
+        rows = np.sort(checked_rows(vectors.n, 0))
+        shares = shares_of(
+            np.asarray(vectors.vectors), rows, file["distances"][rows], space=asked.space
+        )
     written = {
         step["step"]: step["bytes_per_recording"]
         for step in api.status(run).steps
@@ -133,12 +145,32 @@ def measure_here(case: str, folder: Path, k: int, recall: float) -> dict[str, An
     return {
         "seconds": seconds, "steps": dict(report.seconds), "digest": mark,
         "recall estimate": report.recall_estimate, "bytes per recording": written,
+        "recall of 1,000 rows": float(shares.mean()),
     }  # fmt: skip
+
+
+def _in_process(vectors: Float32s, threads: int, asked: argparse.Namespace) -> dict[str, Any]:
+    knn_matrix(vectors[:20_000], 10, space=asked.space, threads=threads)
+    resident, started = resident_bytes(), time.monotonic()
+    found = knn_matrix(vectors, asked.k, space=asked.space, recall=asked.recall, threads=threads)
+    seconds = time.monotonic() - started
+    output = found.neighbours.nbytes + found.distances.nbytes
+    working = peak_bytes() - resident - output
+    return {
+        "seconds": seconds,
+        "steps": found.report.seconds,
+        "chosen": found.report.chosen,
+        "digest": digest(found.neighbours, found.distances),
+        "recall estimate": found.report.recall,
+        "recall of 1,000 rows": float(found_shares(vectors, found, space=asked.space).mean()),
+        "working set bytes": working,
+    }
 
 
 def measured(case: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Measure one case in a fresh process, with the memory of all that it starts."""
     options = ["--out", str(asked.out), "--k", str(asked.k), "--recall", str(asked.recall)]
+    options += ["--space", asked.space]
     command = [sys.executable, "-m", __spec__.name, "--here", case, *options]
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child,
@@ -150,16 +182,16 @@ def measured(case: str, asked: argparse.Namespace) -> dict[str, Any]:
     return {"case": case, **json.loads(output), "peak bytes": peak.highest}
 
 
-def prepared_vectors(folder: Path, rows: int, dims: int) -> None:
+def prepared_vectors(asked: argparse.Namespace) -> None:
     """Write the vector set unless it is there."""
-    target = folder / "vectors"
+    target, rows, dims = asked.out / "vectors", asked.rows, asked.dims
     if target.exists():
         found = open_vector_set(target)
-        if (found.n, found.d) == (rows, dims):
+        if (found.n, found.d, found.geometry.space) == (rows, dims, asked.space):
             return
         shutil.rmtree(target)
     recordings = pa.table({"recording_id": np.arange(rows)})
-    write_vector_set(target, manifold(rows, dims), recordings, Geometry(space="l2"))
+    write_vector_set(target, manifold(rows, dims), recordings, Geometry(space=asked.space))
 
 
 def main() -> None:
@@ -169,6 +201,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=128)
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument("--space", choices=("l2", "ip"), default="l2")
     parser.add_argument("--cases", nargs="+", default=["1", "2", "process-1", "process-2"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--verify", action="store_true", help="check the matrices afterwards")
@@ -176,15 +209,16 @@ def main() -> None:
     parser.add_argument("--here", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.here:
-        print(json.dumps(measure_here(asked.here, asked.out, asked.k, asked.recall)))
+        print(json.dumps(measure_here(asked.here, asked)))
         return
     asked.out.mkdir(parents=True, exist_ok=True)
-    prepared_vectors(asked.out, asked.rows, asked.dims)
+    prepared_vectors(asked)
     for case in asked.cases if not asked.prepare else []:
-        result = {"rows": asked.rows, "dims": asked.dims, "k": asked.k, **measured(case, asked)}
+        facts = {name: getattr(asked, name) for name in ("rows", "dims", "k", "space", "recall")}
+        result = facts | measured(case, asked)
         if asked.verify and not case.startswith(PROCESS):
             report = api.verify(asked.out / f"run-{case}")
-            result |= {"passed": report.passed, "recall": report.recall}
+            result |= {"passed": report.passed, "verified recall": report.recall}
         line = json.dumps(result | {"machine": machine()})
         print(line)
         with (asked.out / "workers.jsonl").open("a") as stream:

@@ -18,7 +18,16 @@ from index_build.joining import SELFJOIN
 from index_build.joint import Homes, joined_parts
 from index_build.make import Maker, Wanted
 from index_build.partition import cell_centres, cell_members, overlap_for
-from index_build.plan import ATTEMPTS, MERGE_ROWS, Plan, plan_for, share_of_loss
+from index_build.plan import (
+    ATTEMPTS,
+    MERGE_ROWS,
+    Plan,
+    list_places,
+    merges_equals,
+    plan_for,
+    share_of_loss,
+)
+from index_build.selfjoin import on_track
 from index_build.shards import (
     PartTask,
     exact_part,
@@ -27,6 +36,7 @@ from index_build.shards import (
     write_shard,
 )
 from index_build.vector_file import forget_copy
+from index_build.work import read_lists
 from nearfield.cluster import Task
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.exact import exact_search
@@ -57,7 +67,7 @@ class Built:
     parts: int
     kept: int
     recall_estimate: float
-    k: int
+    config: RunConfig
     homes: Homes | None = None
 
     def blocks(self) -> Iterator[tuple[int, Int32s, Float32s]]:
@@ -75,11 +85,14 @@ class Built:
         for first in range(0, n, EXPAND_ROWS):
             rows = np.arange(first, min(n, first + EXPAND_ROWS), dtype=np.int32)
             groups = collapsed.group_of[rows]
-            lists = expand(collapsed, rows, neighbours[groups], distances[groups], self.k)
+            lists = expand(
+                collapsed, rows, neighbours[groups], distances[groups], self.config.k,
+                own_first=self.config.space != "ip",
+            )  # fmt: skip
             yield first, *lists
 
     def _distinct_lists(self) -> tuple[Int32s, Float32s]:
-        columns = min(self.k, self.plan.n - 1)
+        columns = list_places(self.config, self.plan.n)
         neighbours = np.empty((self.plan.n, columns), np.int32)
         distances = np.empty((self.plan.n, columns), np.float32)
         for table in self._tables():
@@ -87,6 +100,8 @@ class Built:
         return neighbours, distances
 
     def _tables(self) -> Iterator[NeighbourTable]:
+        if self.plan.method == SELFJOIN:
+            return (read_lists(part) for part in self.final)
         # the file's own checksums cover what is read: no second pass for the manifest's
         return (read_part(part, verify=False) for part in self.final)
 
@@ -109,27 +124,32 @@ def build_lists(
     vector_set: VectorSet,
     client: Client,
     *,
+    one_task: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Built:
     """Compute (or resume) the parts of a run; call under the run's lock, whose `check` it is given.
 
+    one_task: all workers are on this machine, and the self-join may be done by one of them with
+    all threads, where memory allows it; its lists are the same.
+
     Raises `ShardFailed` when tasks fail after their retries; finished parts are kept.
     """
     with run.step("collapse") as facts:
-        inputs = join_input(vector_set, run.path / "shards")
-        plan = plan_for(run.config, len(inputs.vectors))
+        inputs = join_input(vector_set, run.path / "shards", merge=merges_equals(run.config))
+        track = on_track(inputs.vectors, run.config.space)
+        plan = plan_for(run.config, len(inputs.vectors), track=track)
         facts |= {"recordings": vector_set.n, "distinct": plan.n, "method": plan.method}
     # workers of a cluster may have another working directory
     run = Run(run.path.resolve(), run.config)
     maker = Maker(run, client, check)
     homes = None
     if plan.method == SELFJOIN:
-        final, estimate, homes = joined_parts(run, plan, inputs, maker)
+        final, estimate, homes = joined_parts(run, plan, inputs, maker, one_task=one_task)
     else:
         build = _Build(run, plan, inputs, maker)
         final, estimate = build.exact() if plan.exact else build.sharded()
     client.run(forget_copy, str(inputs.path))
-    return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config.k, homes)
+    return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config, homes)
 
 
 def remove_intermediate(run: Run) -> None:

@@ -33,6 +33,11 @@ class Collapsed:
         """Whether some group has more than one member."""
         return len(self.representatives) < len(self.group_of)
 
+    @property
+    def shared(self) -> Int32s:
+        """Groups that have more than one member, int32, ascending."""
+        return np.flatnonzero(np.diff(self.starts) > 1).astype(np.int32)
+
 
 def collapse(vectors: Float32s) -> Collapsed:
     """Find equal rows of vectors float32 [n, d] (0.0 equals -0.0).
@@ -63,25 +68,29 @@ def collapse(vectors: Float32s) -> Collapsed:
 
 
 def apart(n: int) -> Collapsed:
-    """Every row a group of its own: for inner products, where equals aren't at distance 0."""
+    """Every row a group of its own: for exact search by products, where equals aren't near."""
     rows = np.arange(n, dtype=np.int32)
     return Collapsed(rows, rows, rows, np.arange(n + 1, dtype=np.int64))
 
 
 def expand(
-    collapsed: Collapsed, rows: Int32s, neighbours: Int32s, distances: Float32s, k: int
-) -> tuple[Int32s, Float32s]:
+    collapsed: Collapsed, rows: Int32s, neighbours: Int32s, distances: Float32s, k: int,
+    *, own_first: bool = True,
+) -> tuple[Int32s, Float32s]:  # fmt: skip
     """Lists of original rows from the lists of their groups.
 
     rows: int32 [m]. neighbours, distances: [m, c], the list of each row's *group*, in group
     numbers; c >= min(k, groups - 1). Returns int32 and float32 [m, min(k, n - 1)].
+    own_first: rows of the same group are at distance 0; otherwise (inner products) a group of
+    several rows stands in its own list, and c >= min(k, groups).
     """
     columns = min(k, len(collapsed.group_of) - 1)
     if not collapsed.any_equal:
         return neighbours[:, :columns], distances[:, :columns]
     out_rows = np.empty((len(rows), columns), np.int32)
     out_distances = np.empty((len(rows), columns), np.float32)
-    expand_into(collapsed, rows, (neighbours, distances), (out_rows, out_distances))
+    lists, out = (neighbours, distances), (out_rows, out_distances)
+    expand_into(collapsed, rows, lists, out, own_first=own_first)
     return out_rows, out_distances
 
 
@@ -90,10 +99,12 @@ def expand_into(
     rows: Int32s,
     lists: tuple[Int32s, Float32s],
     out: tuple[Int32s, Float32s],
+    *,
+    own_first: bool = True,
 ) -> None:
     """As `expand`, of `lists` into the arrays `out` [m, min(k, n - 1)], which share no memory."""
     groups = collapsed.group_of[rows]
-    _expand(rows, groups, *lists, collapsed.members, collapsed.starts, *out)
+    _expand(rows, groups, *lists, collapsed.members, collapsed.starts, own_first, *out)
 
 
 def _hashes(vectors: Float32s) -> NDArray[np.uint64]:
@@ -128,6 +139,7 @@ def _expand(  # noqa: PLR0913, PLR0917  (a compiled kernel takes arrays, not obj
     distances: Float32s,
     members: Int32s,
     starts: NDArray[np.int64],
+    own_first: bool,
     out_rows: Int32s,
     out_distances: Float32s,
 ) -> None:
@@ -135,7 +147,7 @@ def _expand(  # noqa: PLR0913, PLR0917  (a compiled kernel takes arrays, not obj
     for i in numba.prange(len(rows)):
         found, near = out_rows[i], out_distances[i]
         count = 0
-        for j in range(-1, neighbours.shape[1]):
+        for j in range(-1 if own_first else 0, neighbours.shape[1]):
             group = groups[i] if j < 0 else neighbours[i, j]
             distance = np.float32(0) if j < 0 else distances[i, j]
             if group < 0 or (count == columns and distance > near[columns - 1]):

@@ -12,8 +12,21 @@ import numpy as np
 from benchmark.methods import Asked
 from index_build.duplicates import collapse
 from index_build.joining import SELFJOIN, joined
-from index_build.plan import EXPECTED_COPIES, SHARD_BYTES, SHARD_ROWS, Plan, plan_for, share_of_loss
+from index_build.plan import (
+    EXPECTED_COPIES,
+    SHARD_BYTES,
+    SHARD_ROWS,
+    Plan,
+    list_places,
+    merges_equals,
+    plan_for,
+    share_of_loss,
+    sizes_for,
+)
+from index_build.selfjoin import on_track
+from index_build.selfjoin.probing import HUBS
 from index_build.shards import use_threads
+from index_build.whole import fits_one_task, whole_bytes
 from nearfield.cluster import available_cores
 from nearfield.errors import UsageError
 from nearfield.exact import exact_search
@@ -30,6 +43,8 @@ COPIES = 1.6
 JOINED_ROWS = 50_000
 GROWTH = 1.13
 """Exponent of the self-join's time in n (docs/results/selfjoin/ladder.md)."""
+PRODUCT_COPIES = 4.0
+"""Copies per vector of a join by products (docs/results/selfjoin/inner-products.md)."""
 STAGES = 2.0
 """Time of the stages on a cluster against one process (docs/results/selfjoin/workers.md)."""
 
@@ -61,12 +76,13 @@ def estimate_build(
     Cost: a few seconds and a pass for duplicates. Raises `UsageError` for less than one worker.
     """
     cores = available_cores()
-    workers = cores if workers is None else workers
+    alone, workers = workers is None, cores if workers is None else workers
     if workers < 1:
         raise UsageError(f"expected at least one worker, got {workers}")
-    plan = plan_for(config, _distinct(config, vector_set))
+    plan = plan_for(config, _distinct(config, vector_set), track=_on_track(config, vector_set))
+    whole = alone and fits_one_task(plan.n, config.d, list_places(config, plan.n))
     use_threads(cores)
-    seconds, memory, disk, assumed = _taken(config, plan, vector_set)
+    seconds, memory, disk, assumed = _taken(config, plan, vector_set, whole=whole)
     # as tasks are given threads: what doesn't divide stays idle
     busy = min(cores, workers * max(1, cores // workers))
     return BuildEstimate(
@@ -83,7 +99,9 @@ def estimate_build(
     )
 
 
-def _taken(config: RunConfig, plan: Plan, vector_set: VectorSet) -> tuple[float, float, float, str]:
+def _taken(
+    config: RunConfig, plan: Plan, vector_set: VectorSet, *, whole: bool
+) -> tuple[float, float, float, str]:
     """Seconds on all cores, bytes of memory beside a bare worker, bytes of disk; assumptions."""
     lists, vector = 8 * config.columns, 4 * config.d
     if plan.exact:
@@ -92,15 +110,15 @@ def _taken(config: RunConfig, plan: Plan, vector_set: VectorSet) -> tuple[float,
         return seconds, plan.n * 2 * (vector + lists), 3 * config.n * lists, assumed
     if plan.method == SELFJOIN:
         rows = min(JOINED_ROWS, config.n)
-        seconds = STAGES * _method_seconds(config, plan, vector_set, (rows, GROWTH))
-        assumed = (
-            f"{rows:,} rows measured, growth with n to the power of {GROWTH}, the stages "
-            f"{STAGES} times one process, {EXPECTED_COPIES} copies per vector"
+        whole = whole or plan.sorted
+        stages = 1.0 if whole else STAGES
+        seconds = stages * _method_seconds(config, plan, vector_set, (rows, GROWTH))
+        memory, disk = _selfjoin_bytes(config, plan, whole=whole)
+        assumed = f"{rows:,} rows measured, growth with n to the power of {GROWTH}, " + (
+            "in one task" if whole else f"the stages {stages} times one process"
         )
-        # the task's own, and what it writes of it
-        memory = 2 * min(SHARD_BYTES, plan.n * EXPECTED_COPIES * (vector + 2 * lists))
-        blocks, found = EXPECTED_COPIES * (vector + 16), 2.25 * lists
-        disk = plan.n * max(blocks + found, found + lists, 2 * lists) + config.n * lists
+        if not whole:
+            assumed += f", {_copies(config)} copies per vector"
         return seconds, memory, disk, assumed
     copies = COPIES if plan.parts > 1 else 1.0
     seconds = copies * _method_seconds(config, plan, vector_set, (SAMPLE_ROWS, 1.0))
@@ -112,9 +130,42 @@ def _taken(config: RunConfig, plan: Plan, vector_set: VectorSet) -> tuple[float,
     return seconds, at_once * 2 * (vector + lists), disk, assumed
 
 
+def _copies(config: RunConfig) -> float:
+    return PRODUCT_COPIES if config.space == "ip" else EXPECTED_COPIES
+
+
+def _selfjoin_bytes(config: RunConfig, plan: Plan, *, whole: bool) -> tuple[float, float]:
+    """Bytes of memory of a task, with what it writes, and of disk at the most."""
+    k = max(1, list_places(config, plan.n))
+    lists, vector, matrix = 8 * k, 4 * config.d, 8 * config.columns * config.n
+    sizes = sizes_for(plan.n, config.d, k)
+    part = sizes.part_rows * lists
+    if plan.sorted:
+        line = plan.n * (12 + 16 * config.d)
+        return max(100 * plan.n, line + 2 * part), line + plan.n * lists + matrix
+    if whole:
+        return whole_bytes(plan.n, config.d, k), plan.n * lists + matrix
+    copies = _copies(config)
+    blocks, found = copies * (vector + 16), 2.25 * lists
+    disk = plan.n * max(blocks + found, found + lists, 2 * lists) + matrix
+    if config.space == "ip":
+        targets = min(plan.n, 2 * plan.n / sizes.shards + max(HUBS)) * vector
+        return targets + sizes.aligned.part_rows * (2 * vector + 5 * lists), disk
+    # the task's own, and what it writes of it
+    return 2 * min(SHARD_BYTES, plan.n * copies * (vector + 2 * lists)), disk
+
+
 def _distinct(config: RunConfig, vector_set: VectorSet) -> int:
     """As the build counts, but for vectors that only become equal by scaling under cosine."""
-    return config.n if config.space == "ip" else len(collapse(vector_set.vectors).representatives)
+    merged = merges_equals(config)
+    return len(collapse(vector_set.vectors).representatives) if merged else config.n
+
+
+def _on_track(config: RunConfig, vector_set: VectorSet) -> bool:
+    if config.space == "cosine":
+        # at unit length, two numbers are a circle
+        return config.d <= 2
+    return on_track(vector_set.vectors, config.space)
 
 
 def _exact_seconds(config: RunConfig, plan: Plan, vector_set: VectorSet) -> float:

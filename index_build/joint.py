@@ -1,35 +1,27 @@
 """The self-join over a cluster, stage by stage, from distinct vectors to final parts.
 
-Owns the order of the stages (index_build/stages.py), what is removed when, and the second attempt
-where the measured recall is too low. Resumes from files, the last stage first: what a finished
-stage was made from isn't needed any more. Holds no numerics.
+Owns the order of the stages (index_build/stages.py, product_stages.py, track_stages.py), what is
+removed when, and the second attempt where the measured recall is too low. Resumes from files, the
+last stage first: what a finished stage was made from isn't needed any more. Holds no numerics.
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmark.methods.base import tie_aware_recall
+from index_build import product_stages, stages, track_stages
 from index_build.inputs import JoinInput
 from index_build.make import Maker, Wanted
-from index_build.plan import ATTEMPTS, Plan, recall_to_ask, sizes_for
-from index_build.segments import open_segments, segments_finished, write_segments
-from index_build.stages import (
-    Work,
-    block_task,
-    limits_task,
-    lists_task,
-    part_task,
-    plan_task,
-    sweep_task,
-)
+from index_build.plan import ATTEMPTS, Plan, list_places, recall_to_ask, sizes_for
+from index_build.segments import open_segments, segments_finished
+from index_build.whole import fits_one_task, whole_task
+from index_build.work import Work, judged_recall, keep_homes
 from nearfield.cluster import Task
 from nearfield.locations import Location, location
 from nearfield.manifest import fingerprint
-from nearfield.neighbours import part_is_finished, read_part
 from nearfield.run import Run
 from nearfield.space import Float32s, Int32s
 
@@ -46,23 +38,30 @@ class Homes:
 
 
 def joined_parts(
-    run: Run, plan: Plan, inputs: JoinInput, maker: Maker
+    run: Run, plan: Plan, inputs: JoinInput, maker: Maker, *, one_task: bool
 ) -> tuple[tuple[Location, ...], float, Homes | None]:
     """The final parts, by ascending rows, the recall on the plan's sample, and the cells, None
-    where everything was compared."""
+    where everything was compared.
+
+    one_task: they may be made by one, where this machine can hold all.
+    """
     for attempt in range(ATTEMPTS):
         work = _work(run, plan, inputs, attempt)
-        parts = _Attempt(work, maker).parts()
+        whole = one_task and fits_one_task(work.n, run.config.d, work.k)
+        way = _way(work, maker, on_track=plan.sorted, whole=whole)
+        parts = way.parts()
         with run.step("estimate") as facts:
-            recall = facts["recall"] = _recall(work, parts)
+            recall = facts["recall"] = way.recall(parts)
         if recall >= run.config.recall:
             break
     return tuple(parts), recall, _homes(work)
 
 
 def _work(run: Run, plan: Plan, inputs: JoinInput, attempt: int) -> Work:
-    config, k = run.config, min(run.config.k, plan.n - 1)
+    config, k = run.config, list_places(run.config, plan.n)
     recall, sizes = recall_to_ask(config.recall, attempt), sizes_for(plan.n, config.d, k)
+    if config.space == "ip":
+        sizes = sizes.aligned
     return Work(
         directory=str(run.path / "shards" / f"{attempt}"),
         parts=str(run.path / "parts"),
@@ -76,55 +75,48 @@ def _work(run: Run, plan: Plan, inputs: JoinInput, attempt: int) -> Work:
         recall=recall,
         seed=config.seed,
         sizes=sizes,
+        several=str(inputs.several.resolve()) if inputs.several else "",
     )
 
 
-class _Attempt:
+def _way(work: Work, maker: Maker, *, on_track: bool, whole: bool) -> "_Way":
+    if on_track:
+        return _Sorted(work, maker)
+    if whole:
+        return _Whole(work, maker)
+    return _Products(work, maker) if work.space == "ip" else _Distances(work, maker)
+
+
+class _Way(ABC):
+    """The stages of one way of joining; each makes what isn't there yet."""
+
     def __init__(self, work: Work, maker: Maker) -> None:
         self.work, self.maker = work, maker
 
+    @abstractmethod
     def parts(self) -> list[Location]:
         """Finished parts as they are; else whatever is missing on the way to them, made."""
-        work = self.work
-        self._make("plan", "plan", plan_task, 1)
-        count = len(work.part_starts())
-        if not work.plan().facts["cells"]:
-            return self.maker.make("sweep", self._wanted("part", sweep_task, count))
-        parts = self._wanted("part", part_task, count)
-        if not _all_finished(parts):
-            self._lists()
-        made = self.maker.make("merge", parts)
-        self._remove("lists")
-        return made
 
-    def _lists(self) -> None:
-        work = self.work
-        lists = self._wanted("lists", lists_task, work.sizes.shards)
-        if not _all_finished(lists):
-            self._make("partition", "block", block_task, len(work.blocks()))
-            # a single shard has no guests
-            if work.sizes.shards > 1:
-                self._make("join residents", "limits", limits_task, work.sizes.shards)
-        self.maker.make("join", lists)
-        # what an update reads: it works on local paths only
-        if isinstance(location(work.directory), Path):
-            _keep_homes(work)
-        self._remove("block", "limits")
+    def recall(self, parts: Sequence[Location]) -> float:
+        """On the plan's sample."""
+        return judged_recall(parts)
 
     def _make(self, stage: str, kind: str, function: Function, count: int) -> None:
         self.maker.make(stage, self._wanted(kind, function, count))
+
+    def _parts(self, function: Function) -> list[Wanted]:
+        return self._wanted("part", function, len(self.work.part_starts()))
 
     def _wanted(self, kind: str, function: Function, count: int) -> list[Wanted]:
         return [self._one(kind, function, number) for number in range(count)]
 
     def _one(self, kind: str, function: Function, number: int) -> Wanted:
         path, mark = self.work.path(kind, number), self.work.mark(kind, number)
-        finished = part_is_finished if kind == "part" else segments_finished
         return Wanted(
             path,
             Task(f"{kind} {path}", function, (self.work, number)),
             # asked again when the stage is made: a file is read once
-            functools.cache(lambda: finished(path, fingerprint=mark)),
+            functools.cache(lambda: segments_finished(path, fingerprint=mark)),
         )
 
     def _remove(self, *kinds: str) -> None:
@@ -133,19 +125,93 @@ class _Attempt:
                 path.unlink(missing_ok=True)
 
 
-def _keep_homes(work: Work) -> None:
-    """Write the home of every point, which the blocks know, before they are removed."""
-    mark, blocks = work.mark("homes"), range(len(work.blocks()))
-    if segments_finished(work.path("homes"), fingerprint=mark) or not all(
-        work.path("block", it).exists() for it in blocks
-    ):
-        return
-    home = np.empty(work.n, np.int32)
-    for block in (open_segments(work.path("block", it)) for it in blocks):
-        for shard in range(work.sizes.shards):
-            home[block.read(2 * shard, "points")] = block.read(2 * shard, "home")
-    arrays = {"centres": work.plan().read(0, "centres"), "home": home}
-    write_segments(work.path("homes"), [(0, arrays)], fingerprint=mark)
+class _Whole(_Way):
+    def parts(self) -> list[Location]:
+        # all by one task: parts that are there without its own file are made again
+        parts, whole = self._parts(whole_task), self._one("whole", whole_task, 0)
+        all_there = replace(whole, finished=lambda: whole.finished() and _all_finished(parts))
+        self.maker.make("join", [all_there])
+        return [part.path for part in parts]
+
+    def recall(self, parts: Sequence[Location]) -> float:
+        del parts
+        return float(open_segments(self.work.path("whole")).facts["recall"])
+
+
+class _Distances(_Way):
+    def parts(self) -> list[Location]:
+        work = self.work
+        self._make("plan", "plan", stages.plan_task, 1)
+        if not work.plan().facts["cells"]:
+            return self.maker.make("sweep", self._parts(stages.sweep_task))
+        parts = self._parts(stages.part_task)
+        if not _all_finished(parts):
+            self._lists()
+        made = self.maker.make("merge", parts)
+        self._remove("lists")
+        return made
+
+    def _lists(self) -> None:
+        work = self.work
+        lists = self._wanted("lists", stages.lists_task, work.sizes.shards)
+        if not _all_finished(lists):
+            self._make("partition", "block", stages.block_task, len(work.blocks()))
+            # a single shard has no guests
+            if work.sizes.shards > 1:
+                self._make("join residents", "limits", stages.limits_task, work.sizes.shards)
+        self.maker.make("join", lists)
+        self._keep_homes()
+        self._remove("block", "limits")
+
+    def _keep_homes(self) -> None:
+        """Write the home of every point, which the blocks know, before they are removed."""
+        work, blocks = self.work, range(len(self.work.blocks()))
+        if not all(work.path("block", it).exists() for it in blocks):
+            return
+        home = np.empty(work.n, np.int32)
+        for block in (open_segments(work.path("block", it)) for it in blocks):
+            for shard in range(work.sizes.shards):
+                home[block.read(2 * shard, "points")] = block.read(2 * shard, "home")
+        keep_homes(work, work.plan().read(0, "centres"), home)
+
+
+class _Products(_Way):
+    def parts(self) -> list[Location]:
+        work = self.work
+        self._make("plan", "plan", product_stages.plan_task, 1)
+        if not work.plan().facts["cells"]:
+            return self.maker.make("sweep", self._parts(product_stages.sweep_task))
+        parts = self._parts(product_stages.part_task)
+        if not _all_finished(parts):
+            self._lists()
+        made = self.maker.make("merge", parts)
+        self._remove("begun", "found")
+        return made
+
+    def _lists(self) -> None:
+        shards = self.work.sizes.shards
+        begun = self._wanted("begun", product_stages.begun_task, shards)
+        # a single shard has no guests
+        found = self._wanted("found", product_stages.found_task, shards if shards > 1 else 0)
+        if not _all_finished([*begun, *found]):
+            self._make("partition", "block", product_stages.block_task, len(self.work.blocks()))
+        self.maker.make("join", begun)
+        self.maker.make("join guests", found)
+        self._remove("block")
+
+
+class _Sorted(_Way):
+    def parts(self) -> list[Location]:
+        self._make("plan", "plan", track_stages.plan_task, 1)
+        return self.maker.make("walk", self._parts(track_stages.part_task))
+
+    def recall(self, parts: Sequence[Location]) -> float:
+        del parts
+        return 1.0
+
+
+def _all_finished(wanted: Sequence[Wanted]) -> bool:
+    return all(one.finished() for one in wanted)
 
 
 def _homes(work: Work) -> Homes | None:
@@ -154,21 +220,3 @@ def _homes(work: Work) -> Homes | None:
         return None
     found = open_segments(path)
     return Homes(found.read(0, "centres"), found.read(0, "home"))
-
-
-def _all_finished(wanted: Sequence[Wanted]) -> bool:
-    return all(one.finished() for one in wanted)
-
-
-def _recall(work: Work, parts: Sequence[Location]) -> float:
-    """Tie-aware recall of the parts on the plan's sample."""
-    plan = work.plan()
-    sample, kth = plan.read(0, "sample"), plan.read(0, "kth")
-    found = np.empty((len(sample), work.k), np.float32)
-    for first, part in zip(work.part_starts(), parts, strict=True):
-        stop = first + work.sizes.part_rows
-        inside = np.flatnonzero((sample >= first) & (sample < stop))
-        if len(inside):
-            table = read_part(part, verify=False)
-            found[inside] = table.distances[sample[inside] - first]
-    return tie_aware_recall(found, kth[:, None])

@@ -5,7 +5,7 @@ number of workers, so neither does the result. The cells of the self-join are it
 decided only how its work is cut (docs/adr/0007-cluster-shards.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from index_build.joining import JOINS, SELFJOIN, is_join
 from index_build.selfjoin.matrix import SMALL
@@ -23,6 +23,8 @@ MERGE_ROWS = 100_000
 ATTEMPTS = 3
 SHARD_BYTES = 512 << 20
 """What the task of a shard of the self-join holds: vectors and lists of residents and guests."""
+WHOLE_BYTES = 12 << 30
+"""At most so much is joined by one task on one host: a crash there costs all of it."""
 BLOCK_BYTES = 64 << 20
 PART_PLACES = 6_553_600
 PART_ROWS = 65_536
@@ -32,12 +34,17 @@ EXPECTED_COPIES = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """`parts`: row blocks for the exact method, shards (home cells) for any other."""
+    """`parts`: row blocks for the exact method, shards (home cells) for any other.
+
+    n: vectors that are told apart. sorted: they lie on a circle or line, so the self-join sorts
+    them: exact, and in parts of rows.
+    """
 
     method: str
     n: int
     parts: int
     reason: str
+    sorted: bool = False
 
     @property
     def exact(self) -> bool:
@@ -58,26 +65,52 @@ class Sizes:
     block_rows: int
     part_rows: int
 
+    @property
+    def aligned(self) -> "Sizes":
+        """With blocks and parts the same ranges of rows, as inner products are cut."""
+        rows = min(self.block_rows, self.part_rows)
+        return replace(self, block_rows=rows, part_rows=rows)
 
-def plan_for(config: RunConfig, distinct: int) -> Plan:
-    """The plan for a configuration with `distinct` different vectors; raises `UsageError`."""
+
+def plan_for(config: RunConfig, distinct: int, *, track: bool = False) -> Plan:
+    """The plan for a configuration with `distinct` different vectors; raises `UsageError`.
+
+    track: they lie on a circle or line (`index_build.selfjoin.on_track`).
+    """
     method, reason = _method(config, distinct)
     if method == EXACT:
         return _exact(distinct, reason)
     if not is_join(method):
         known = ", ".join((AUTO, EXACT, *JOINS))
         raise UsageError(f"expected a method out of {known}; got {method!r}")
+    if method == SELFJOIN:
+        return _joined(config, distinct, reason, track=track)
     if config.space == "ip":
         raise UsageError(
-            f"method {method} can't build a matrix in space ip: cells group what is near, "
-            f"not what has a large product. Use --method {EXACT}"
+            f"method {method} can't build a matrix in space ip: its shards group what is near, "
+            f"not what has a large product. Use --method {SELFJOIN} or {EXACT}"
         )
-    if method == SELFJOIN:
-        if config.recall == 1 or config.n <= SMALL:
-            return _exact(distinct, "certified, as the self-join does for few rows or recall 1")
-        columns = min(config.k, distinct - 1)
-        return Plan(method, distinct, sizes_for(distinct, config.d, columns).shards, reason)
     return Plan(method, distinct, -(-distinct // SHARD_ROWS), reason)
+
+
+def _joined(config: RunConfig, distinct: int, reason: str, *, track: bool) -> Plan:
+    sizes = sizes_for(distinct, config.d, max(1, list_places(config, distinct)))
+    if track:
+        parts = -(-distinct // sizes.part_rows)
+        return Plan(SELFJOIN, distinct, parts, "on a circle or line: sorted, exact", sorted=True)
+    if config.recall == 1 or config.n <= SMALL:
+        return _exact(distinct, "certified, as the self-join does for few rows or recall 1")
+    return Plan(SELFJOIN, distinct, sizes.shards, reason)
+
+
+def merges_equals(config: RunConfig) -> bool:
+    """Whether equal vectors are joined as one: not where products of all pairs are compared."""
+    return config.space != "ip" or not plan_for(config, config.n).exact
+
+
+def list_places(config: RunConfig, distinct: int) -> int:
+    """Neighbours kept of each distinct vector. By products, one of several rows may be its own."""
+    return min(config.columns, distinct if config.space == "ip" else distinct - 1)
 
 
 def _exact(distinct: int, reason: str) -> Plan:
@@ -85,14 +118,15 @@ def _exact(distinct: int, reason: str) -> Plan:
 
 
 def _method(config: RunConfig, distinct: int) -> tuple[str, str]:
-    if distinct == 1:
+    products = config.space == "ip"
+    if distinct == 1 and not products:
         return EXACT, "all vectors are equal"
     if config.method != AUTO:
         return config.method, "as asked"
-    if config.space == "ip":
-        return EXACT, "inner products have no cells, so every pair is compared"
-    if distinct <= EXACT_UP_TO:
-        return EXACT, f"{distinct:,} distinct vectors are few enough to compare every pair"
+    # decided before equal vectors are merged, since only a join by products does that
+    few = config.n if products else distinct
+    if few <= EXACT_UP_TO:
+        return EXACT, f"{few:,} distinct vectors are few enough to compare every pair"
     return SELFJOIN, f"the cheapest measured for {distinct:,} distinct vectors"
 
 

@@ -7,23 +7,21 @@
     part      the final lists of a range of rows                              per range of rows
 
 A task is a pure function of `Work` and a number, so a lost one is run again and a repeated one
-changes nothing. Owns the files' arrays (docs/formats.md); refuses to schedule.
+changes nothing. A block holds its vectors, a shard those of its residents and guests with their
+lists, a part its lists and what was sent to them. Owns the files' arrays (docs/formats.md); refuses
+to schedule.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from index_build.plan import Sizes
-from index_build.segments import Arrays, Segments, open_segments, write_segments
+from index_build.segments import Arrays, Segments, open_segments
 from index_build.selfjoin import (
     Lists,
     Members,
     Pairs,
     Points,
-    Sample,
     Shard,
     ShardLists,
     all_members,
@@ -43,61 +41,11 @@ from index_build.selfjoin import (
     settle,
     starts_of,
 )
-from index_build.vector_file import mapped_vectors, vectors_of
-from nearfield.locations import Location, location
-from nearfield.manifest import fingerprint
-from nearfield.neighbours import EMPTY, NeighbourTable, write_part
-from nearfield.space import Float32s, Int32s, SpaceName, pair_distances
+from index_build.vector_file import vectors_of
+from index_build.work import GROUPING_SAMPLE, Work, kth_distances, write, write_judged
+from nearfield.neighbours import EMPTY
+from nearfield.space import Float32s, Int32s
 from nearfield.traffic import note_read
-
-GROUPING_SAMPLE = 32_768
-"""Points whose visits decide which cells share a shard."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """All that the tasks of one attempt share. `vectors`: the file of the n distinct vectors.
-
-    directory, parts, vectors: paths, or URLs of an object store.
-    """
-
-    directory: str
-    parts: str
-    vectors: str
-    fingerprint: str
-    n: int
-    k: int
-    space: SpaceName
-    recall: float
-    seed: int
-    sizes: Sizes
-
-    def path(self, kind: str, number: int = 0) -> Location:
-        """The file of one task."""
-        directory = location(self.directory)
-        if kind == "part":
-            return location(self.parts) / f"{directory.name}-{number:05d}.h5"
-        return directory / f"{kind}-{number:05d}"
-
-    def mark(self, kind: str, number: int = 0) -> str:
-        """The fingerprint of one task's file."""
-        return fingerprint(work=self.fingerprint, kind=kind, number=number)
-
-    def blocks(self) -> range:
-        """First rows of the blocks."""
-        return range(0, self.n, self.sizes.block_rows)
-
-    def part_starts(self) -> range:
-        """First rows of the parts."""
-        return range(0, self.n, self.sizes.part_rows)
-
-    def mapped(self) -> Float32s:
-        """The vectors, mapped."""
-        return mapped_vectors(self.vectors)
-
-    def plan(self) -> Segments:
-        """The finished plan."""
-        return open_segments(self.path("plan"))
 
 
 def plan_task(work: Work, number: int, *, threads: int) -> None:
@@ -109,7 +57,10 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
     note_read(points.vectors.nbytes)  # the sample is compared with all
     sample = drawn_sample(points, work.k, seed=work.seed, threads=threads)
     plan = choose_plan(points, sample, work.recall, seed=work.seed, threads=threads)
-    arrays = {"sample": sample.points, "kth": _kth_distances(points, sample, work.space)}
+    arrays = {
+        "sample": sample.points,
+        "kth": kth_distances(points, sample.points, sample.truth.points, work.space),
+    }
     facts: dict[str, float] = {
         "scale": float(points.scale),
         "cells": 0,
@@ -134,7 +85,7 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
             "visits": plan.visits,
             "expected": plan.expected,
         }
-    _write(work, "plan", number, [(0, arrays)], facts)
+    write(work, "plan", number, [(0, arrays)], facts)
 
 
 def block_task(work: Work, number: int, *, threads: int) -> None:
@@ -163,7 +114,7 @@ def block_task(work: Work, number: int, *, threads: int) -> None:
                     },
                 )
 
-    _write(work, "block", number, segments())
+    write(work, "block", number, segments())
 
 
 def limits_task(work: Work, number: int, *, threads: int) -> None:
@@ -171,7 +122,7 @@ def limits_task(work: Work, number: int, *, threads: int) -> None:
     shard = _shard(work, number, guests=False)
     limits = resident_limits(shard, work.k, threads=threads)
     arrays = {"points": shard.residents.points, "limits": limits}
-    _write(work, "limits", number, [(0, arrays)])
+    write(work, "limits", number, [(0, arrays)])
 
 
 def lists_task(work: Work, number: int, *, threads: int) -> None:
@@ -185,13 +136,12 @@ def lists_task(work: Work, number: int, *, threads: int) -> None:
     found = join_shard(
         shard, limits[shard.guests.points], work.k, space=work.space, threads=threads
     )
-    _write(work, "lists", number, _by_part(found, work))
+    write(work, "lists", number, _by_part(found, work))
 
 
 def part_task(work: Work, number: int, *, threads: int) -> None:
     """Task: final lists of a range of rows out of all shards' lists."""
-    first = number * work.sizes.part_rows
-    rows = np.arange(first, min(work.n, first + work.sizes.part_rows), dtype=np.int32)
+    first, rows = number * work.sizes.part_rows, work.part_of_rows(number)
     neighbours = np.full((len(rows), work.k), EMPTY, np.int32)
     squared = np.full(neighbours.shape, np.inf, np.float32)
     distances = squared.copy()
@@ -210,14 +160,13 @@ def part_task(work: Work, number: int, *, threads: int) -> None:
     short = np.flatnonzero(neighbours[:, -1] == EMPTY).astype(np.int32)
     if len(short):
         neighbours[short], distances[short] = _swept(work, rows[short], threads)
-    _write_part(work, number, NeighbourTable(rows, neighbours, distances))
+    write_judged(work, number, neighbours, distances)
 
 
 def sweep_task(work: Work, number: int, *, threads: int) -> None:
     """Task: final lists of a range of rows by comparing them with all, where no cells save work."""
-    first = number * work.sizes.part_rows
-    rows = np.arange(first, min(work.n, first + work.sizes.part_rows), dtype=np.int32)
-    _write_part(work, number, NeighbourTable(rows, *_swept(work, rows, threads)))
+    rows = work.part_of_rows(number)
+    write_judged(work, number, *_swept(work, rows, threads))
 
 
 def _swept(work: Work, rows: Int32s, threads: int) -> tuple[Int32s, Float32s]:
@@ -294,31 +243,3 @@ def _by_part(found: ShardLists, work: Work) -> Iterator[tuple[int, Arrays]]:
                 **{f"sent_{name}": values[sent] for name, values in vars(found.sent).items()},
             },
         )
-
-
-def _kth_distances(points: Points, sample: Sample, space: SpaceName) -> Float32s:
-    """The distance of each sampled point's k-th neighbour, as `nearfield.space` defines it."""
-    return np.array(
-        [
-            pair_distances(
-                points.vectors[points.rows[own]], points.vectors[points.rows[true]], space
-            ).max()
-            for own, true in zip(sample.points, sample.truth.points, strict=True)
-        ]
-    )
-
-
-def _write(
-    work: Work,
-    kind: str,
-    number: int,
-    segments: Iterable[tuple[int, Arrays]],
-    facts: Mapping[str, Any] | None = None,
-) -> None:
-    write_segments(
-        work.path(kind, number), segments, fingerprint=work.mark(kind, number), facts=facts
-    )
-
-
-def _write_part(work: Work, number: int, table: NeighbourTable) -> None:
-    write_part(work.path("part", number), table, fingerprint=work.mark("part", number))

@@ -49,6 +49,11 @@ class ClusterOptions:
     workers: int | None = None
     scheduler: str | None = None
 
+    @property
+    def this_machine(self) -> bool:
+        """Whether this machine does it, in whatever way is fastest."""
+        return self.workers is None and self.scheduler is None
+
 
 @dataclass(frozen=True)
 class Task:
@@ -92,6 +97,8 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
                 LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
+                    # a single task may have all of the machine's (index_build/whole.py)
+                    memory_limit=1.0 if options.this_machine else "auto",
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",
                     local_directory=scratch,
@@ -190,6 +197,11 @@ def _threads_per_task(client: Client, tasks: int) -> int:
     A task gets at most the cores of the smallest host: it may land there.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        raise Infrastructure(
+            "expected workers on the cluster, all are gone at the moment: see their logs, then run "
+            "the same command again to resume"
+        )
     one_per_host = {worker["host"]: address for address, worker in workers.items()}
     cores = client.run(available_cores, workers=list(one_per_host.values()))
     share = int(sum(cores.values())) // min(len(workers), tasks)

@@ -18,7 +18,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "collapse": ("collapse",),
     "plan": ("plan", "sample"),
     "partition": ("partition",),
-    "join": ("join residents", "join", "sweep"),
+    "join": ("join residents", "join", "join guests", "sweep", "walk"),
     "merge": ("merge", "estimate"),
     "write": ("write matrix",),
     "verify": ("verify",),

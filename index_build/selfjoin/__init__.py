@@ -10,15 +10,45 @@ no files, no cluster. `knn_matrix` does everything in one process. The steps, fo
 
 from index_build.selfjoin.border import partition
 from index_build.selfjoin.cells import Cells, Lists, cells_of, lists_by, starts_of
-from index_build.selfjoin.circular import circular_neighbours
+from index_build.selfjoin.circular import Sorted, circular_neighbours, on_track, track_of, walk
 from index_build.selfjoin.finish import Pairs, finish, pair_lengths, settle
 from index_build.selfjoin.group import grouped_cells
-from index_build.selfjoin.join import NearLists, empty_lists, merge_lists
-from index_build.selfjoin.matrix import NeighbourMatrix, knn_matrix
+from index_build.selfjoin.join import NearLists, empty_lists, lists_in, merge_lists
+from index_build.selfjoin.matrix import NeighbourMatrix, join_distinct, knn_matrix
+from index_build.selfjoin.memory import Memory
 from index_build.selfjoin.nearest import panel_of
-from index_build.selfjoin.plan import Plan, Sample, choose_plan, drawn_sample
+from index_build.selfjoin.plan import (
+    Plan,
+    Sample,
+    cell_size,
+    choose_plan,
+    drawn,
+    drawn_sample,
+)
 from index_build.selfjoin.points import Points, frozen, points_of
-from index_build.selfjoin.request import Report
+from index_build.selfjoin.probing import (
+    Probing,
+    asked_cells,
+    askers_by_cell,
+    chosen_probing,
+    residents_of,
+)
+from index_build.selfjoin.product_shards import (
+    Askers,
+    Begun,
+    Calls,
+    ProductShard,
+    Residents,
+    absorb,
+    begun_lists,
+    calls_by_shard,
+    found_for_guests,
+    grouped_products,
+    residents_by_shard,
+    shard_of_products,
+)
+from index_build.selfjoin.products import Products, products_of, sort_lists
+from index_build.selfjoin.request import Report, Request
 from index_build.selfjoin.shards import (
     Members,
     Shard,
@@ -31,38 +61,68 @@ from index_build.selfjoin.shards import (
 from index_build.selfjoin.sweep import nearest_points
 
 __all__ = [
+    "Askers",
+    "Begun",
+    "Calls",
     "Cells",
     "Lists",
     "Members",
+    "Memory",
     "NearLists",
     "NeighbourMatrix",
     "Pairs",
     "Plan",
     "Points",
+    "Probing",
+    "ProductShard",
+    "Products",
     "Report",
+    "Request",
+    "Residents",
     "Sample",
     "Shard",
     "ShardLists",
+    "Sorted",
+    "absorb",
     "all_members",
+    "asked_cells",
+    "askers_by_cell",
+    "begun_lists",
+    "calls_by_shard",
+    "cell_size",
     "cells_of",
     "choose_plan",
+    "chosen_probing",
     "circular_neighbours",
     "cut_by_shard",
+    "drawn",
     "drawn_sample",
     "empty_lists",
     "finish",
+    "found_for_guests",
     "frozen",
     "grouped_cells",
+    "grouped_products",
+    "join_distinct",
     "join_shard",
     "knn_matrix",
     "lists_by",
+    "lists_in",
     "merge_lists",
     "nearest_points",
+    "on_track",
     "pair_lengths",
     "panel_of",
     "partition",
     "points_of",
+    "products_of",
     "resident_limits",
+    "residents_by_shard",
+    "residents_of",
     "settle",
+    "shard_of_products",
+    "sort_lists",
     "starts_of",
+    "track_of",
+    "walk",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index_build.duplicates import Collapsed, collapse, expand_into
 from index_build.selfjoin.jit import kernel, run_parallel, summing_kernel
 from nearfield.space import Float32s, Int32s, SpaceName
+from nearfield.vectorset import row_blocks
 
 Float64s = NDArray[np.float64]
 
@@ -24,6 +25,7 @@ ANGLE_ROUNDING = 1e-14
 """Angles of float64 coordinates and their differences are off by less."""
 CHUNK = 8_192
 EXPAND_PLACES = 1 << 20
+BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,19 @@ class Track:
     """
 
     rows: Int32s
+    places: Float64s
+    turn: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A track with its coordinates float64 [u, d], which point lies where, int32 [u], and the
+    `places`, `turn` and `radius` of `Track`.
+    """
+
+    coordinates: Float64s
+    points: Int32s
     places: Float64s
     turn: float
     radius: float
@@ -53,7 +68,7 @@ def track_of(vectors: Float32s, rows: Int32s, space: SpaceName) -> Track | None:
         order = np.argsort(wide[:, 0], kind="stable")
         return Track(rows[order], wide[order, 0], np.inf, 0.0)
     lengths = np.hypot(wide[:, 0], wide[:, 1])
-    if lengths.min() < lengths.max() * (1 - ROUND):
+    if not _one_length(lengths.min(), lengths.max()):
         return None
     angles = np.arctan2(wide[:, 1], wide[:, 0])
     order = np.argsort(angles, kind="stable")
@@ -61,14 +76,24 @@ def track_of(vectors: Float32s, rows: Int32s, space: SpaceName) -> Track | None:
 
 
 def on_track(vectors: Float32s, space: SpaceName) -> bool:
-    """Whether `circular_neighbours` applies, judged from lengths alone. Cost O(n)."""
+    """Whether prepared vectors [n, d] lie on a circle or line. Cost O(n); memory: one block."""
     n, d = vectors.shape
     if space == "ip" or d > 2 or n < 2:
         return False
     if d == 1:
         return True
-    lengths = np.hypot(vectors[:, 0], vectors[:, 1])
-    return bool(lengths.min() >= lengths.max() * (1 - ROUND))
+    least, most = np.inf, 0.0
+    for block in row_blocks(vectors, BLOCK_BYTES):
+        wide = block.astype(np.float64)
+        lengths = np.hypot(wide[:, 0], wide[:, 1])
+        least, most = min(least, lengths.min()), max(most, lengths.max())
+        if not _one_length(least, most):
+            return False
+    return True
+
+
+def _one_length(least: float, most: float) -> bool:
+    return bool(least >= most * (1 - ROUND))
 
 
 def circular_neighbours(
@@ -98,32 +123,56 @@ def circular_neighbours(
     return neighbours, distances
 
 
-def expand_in_place(groups: Collapsed, neighbours: Int32s, distances: Float32s, block: int) -> None:
-    """Turn the groups' lists in the first rows of both arrays [n, k] into lists of all rows."""
+def expand_in_place(
+    groups: Collapsed, neighbours: Int32s, distances: Float32s, block: int,
+    *, own_first: bool = True,
+) -> None:  # fmt: skip
+    """Turn the groups' lists in the first rows of both arrays [n, k] into lists of all rows.
+
+    own_first: see `expand`.
+    """
     # a group's number is at most any of its rows, so going down nothing is overwritten unread
     for stop in range(len(neighbours), 0, -block):
         part = slice(max(0, stop - block), stop)
         rows = np.arange(part.start, stop, dtype=np.int32)
         own = groups.group_of[rows]
         lists = neighbours[own], distances[own]
-        expand_into(groups, rows, lists, (neighbours[part], distances[part]))
+        out = neighbours[part], distances[part]
+        expand_into(groups, rows, lists, out, own_first=own_first)
 
 
 def _walk_all(
     vectors: Float32s, track: Track, group_of: Int32s, out: tuple[Int32s, Float32s],
     space: SpaceName, threads: int,
 ) -> None:  # fmt: skip
-    coordinates = vectors[track.rows].astype(np.float64)
-    groups = group_of[track.rows]
-    width = min(out[0].shape[1], len(groups) - 1)
+    line = Sorted(
+        vectors[track.rows].astype(np.float64), group_of[track.rows], track.places, track.turn,
+        track.radius,
+    )  # fmt: skip
+    every = np.arange(len(line.points), dtype=np.int32)
+    width = min(out[0].shape[1], len(every) - 1)
+    walk(line, every, line.points, (out[0], out[1], width), half=space == "cosine", threads=threads)
+
+
+def walk(
+    line: Sorted, chosen: Int32s, into: Int32s, out: tuple[Int32s, Float32s, int],
+    *, half: bool, threads: int,
+) -> None:  # fmt: skip
+    """The nearest of the points at places `chosen` of the line, into rows `into` of both arrays.
+
+    out: neighbours and distances [m, k], and how many columns to fill, fewer than points.
+    half: distances are halved squares, as of unit vectors.
+    """
+    neighbours, distances, width = out
 
     def one(first: int) -> None:
+        part = slice(first, first + CHUNK)
         _walk(
-            coordinates, groups, track.places, track.turn, track.radius, width,
-            first, min(first + CHUNK, len(groups)), space == "cosine", *out,
+            line.coordinates, line.points, line.places, line.turn, line.radius, width,
+            chosen[part], into[part], half, neighbours, distances,
         )  # fmt: skip
 
-    run_parallel(one, range(0, len(groups), CHUNK), threads)
+    run_parallel(one, range(0, len(chosen), CHUNK), threads)
 
 
 @summing_kernel
@@ -147,14 +196,15 @@ def _least(gap: float, turn: float, radius: float, half: bool) -> float:
 @kernel
 def _walk(  # noqa: PLR0913, PLR0917
     coordinates: Float64s, groups: Int32s, places: Float64s, turn: float, radius: float, k: int,
-    first: int, stop: int, half: bool, neighbours: Int32s, distances: Float32s,
+    chosen: Int32s, into: Int32s, half: bool, neighbours: Int32s, distances: Float32s,
 ) -> None:  # fmt: skip
     """From each point to both sides, the nearer side first, until no nearer one can follow."""
     u = len(groups)
     keys = np.empty(k, np.int64)
     exact = np.empty(1, np.float32)
     bits = exact.view(np.int32)
-    for point in range(first, stop):
+    for i in range(len(chosen)):
+        point, own = chosen[i], into[i]
         count, left, right = 0, 1, 1
         while left + right < u + 1:
             before, after = point - left, point + right
@@ -183,7 +233,6 @@ def _walk(  # noqa: PLR0913, PLR0917
                 keys[at] = keys[at - 1]
                 at -= 1
             keys[at] = key
-        own = groups[point]
         for j in range(k):
             bits[0] = keys[j] >> 32
             distances[own, j] = exact[0]

@@ -26,9 +26,17 @@ def grouped_cells(cells: Cells, shards: int) -> Int32s:
     residents, visitors = cells.residents.sizes, cells.visitors.sizes
     work = residents * (residents + visitors) + 1.0
     points = np.repeat(np.arange(len(cells.home)), cells.visited.sizes)
-    ends = np.stack([cells.home[points], cells.visited.values])
+    return grouped(
+        cells.centres, np.stack([cells.home[points], cells.visited.values]), work, shards
+    )
+
+
+def grouped(centres: Float32s, ends: Int32s, work: Floats, shards: int) -> Int32s:
+    """The shard of each cell, of about equal `work` [c]; cells joined by edges `ends` [2, e] are
+    drawn together.
+    """
     group = np.zeros(len(work), np.int32)
-    _bisect(np.arange(len(work)), (0, min(shards, len(work))), (cells.centres, ends, work), group)
+    _bisect(np.arange(len(work)), (0, min(shards, len(work))), (centres, ends, work), group)
     return group
 
 

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index_build.duplicates import Collapsed, collapse
+from index_build.duplicates import collapse
 from index_build.selfjoin.border import partition
 from index_build.selfjoin.cells import Cells
 from index_build.selfjoin.circular import circular_neighbours, expand_in_place, on_track
 from index_build.selfjoin.finish import finish
 from index_build.selfjoin.jit import run_parallel
-from index_build.selfjoin.join import NearLists, join_residents, join_visitors, unbegun_lists
+from index_build.selfjoin.join import (
+    NearLists,
+    join_residents,
+    join_visitors,
+    lists_in,
+    unbegun_lists,
+)
 from index_build.selfjoin.memory import Memory
 from index_build.selfjoin.plan import (
     Plan,
@@ -23,7 +29,7 @@ from index_build.selfjoin.plan import (
     drawn_sample,
 )
 from index_build.selfjoin.points import Points, points_of
-from index_build.selfjoin.products import join_products
+from index_build.selfjoin.product_matrix import join_products
 from index_build.selfjoin.request import Report, Request, sampled_recall
 from index_build.selfjoin.sweep import nearest_points
 from nearfield.errors import UsageError
@@ -89,15 +95,10 @@ def knn_matrix(  # noqa: PLR0913  (all but the first two by keyword)
         if found is not None:
             report.method = "circle" if ready.shape[1] > 1 else "line"
             return NeighbourMatrix(*found, report)
-    if recall == 1 or len(ready) <= SMALL:
+    if recall == 1 or len(ready) <= max(SMALL, 1):
         return _certified(ready, request, report)
     memory.check_start()
-    if space == "ip":
-        return _by_products(ready, request, report)
-    with report.phase("prepare"):
-        groups = collapse(ready)
-        points = points_of(ready, groups.representatives, seed)
-    return _joined(points, groups, request, report)
+    return _by_groups(ready, request, report)
 
 
 def _unit(vectors: Float32s) -> Float32s:
@@ -123,31 +124,47 @@ def _certified(vectors: Float32s, request: Request, report: Report) -> Neighbour
     return NeighbourMatrix(neighbours, distances, report)
 
 
-def _by_products(vectors: Float32s, request: Request, report: Report) -> NeighbourMatrix:
-    n = len(vectors)
+def _by_groups(vectors: Float32s, request: Request, report: Report) -> NeighbourMatrix:
+    with report.phase("prepare"):
+        groups = collapse(vectors)
+    n, u = len(vectors), len(groups.representatives)
     neighbours = np.empty((n, min(request.k, n - 1)), np.int32)
     distances = np.empty(neighbours.shape, np.float32)
-    join_products(vectors, neighbours, distances, request, report)
-    return NeighbourMatrix(neighbours, distances, report)
-
-
-def _joined(points: Points, groups: Collapsed, request: Request, report: Report) -> NeighbourMatrix:
-    n, u = len(points.vectors), len(points)
-    neighbours = np.empty((n, min(request.k, n - 1)), np.int32)
-    distances = np.empty(neighbours.shape, np.float32)
-    # lists of the groups stand in the first u rows, and are as wide as there are other groups
-    width = min(request.k, u - 1)
+    # lists of the groups stand in the first u rows, and are as wide as there are groups to list
+    products = request.space == "ip"
+    width = min(request.k, n - 1, u if products else u - 1)
     neighbours[:u, width:], distances[:u, width:] = -1, np.inf
     if width:
-        lists = unbegun_lists(neighbours[:u, :width], distances[:u, :width])
-        _join_points(points, lists, request, report)
+        lists = neighbours[:u, :width], distances[:u, :width]
+        join_distinct(vectors, groups.representatives, groups.shared, lists, request, report)
     if groups.any_equal:
         with report.phase("expand"):
-            expand_in_place(groups, neighbours, distances, request.memory.list_rows())
+            expand_in_place(
+                groups, neighbours, distances, request.memory.list_rows(), own_first=not products
+            )
     return NeighbourMatrix(neighbours, distances, report)
 
 
-def _join_points(points: Points, lists: NearLists, request: Request, report: Report) -> None:
+def join_distinct(
+    vectors: Float32s, rows: Int32s, several: Int32s, out: tuple[Int32s, Float32s],
+    request: Request, report: Report,
+) -> tuple[Float32s, Int32s] | None:  # fmt: skip
+    """Fill the final lists [u, k], neighbours and distances, of points that are ascending rows of
+    prepared vectors, all different. Returns the centres of the cells and each point's home, None
+    where no cells were joined by distances.
+
+    several: points that stand for more than one row, which matters by inner products.
+    """
+    if request.space == "ip":
+        join_products(vectors, rows, several, lists_in(*out), request, report)
+        return None
+    points = points_of(vectors, rows, request.seed)
+    return _join_points(points, unbegun_lists(*out), request, report)
+
+
+def _join_points(
+    points: Points, lists: NearLists, request: Request, report: Report
+) -> tuple[Float32s, Int32s] | None:
     with report.phase("plan"):
         sample = drawn_sample(points, lists.k, seed=request.seed, threads=request.threads)
         plan = choose_plan(
@@ -156,9 +173,9 @@ def _join_points(points: Points, lists: NearLists, request: Request, report: Rep
         )  # fmt: skip
     report.method = "sweep" if plan is None else "cells"
     if plan is None:
-        order = _sweep_all(points, lists, request, report)
+        order, home = _sweep_all(points, lists, request, report), None
     else:
-        order = _run_plan(points, plan, lists, request, report)
+        order, home = _run_plan(points, plan, lists, request, report)
     with report.phase("finish"):
         finish(
             points, lists.points, lists.squared, order,
@@ -168,11 +185,12 @@ def _join_points(points: Points, lists: NearLists, request: Request, report: Rep
         points.vectors, points.rows[sample.points], points.rows[sample.truth.points],
         lists.squared[sample.points], request.space,
     )  # fmt: skip
+    return None if plan is None or home is None else (plan.panel.centres, home)
 
 
 def _run_plan(
     points: Points, plan: Plan, lists: NearLists, request: Request, report: Report
-) -> list[Int32s]:
+) -> tuple[list[Int32s], Int32s]:
     threads = request.memory.threads_for(plan.visits, plan.largest, len(points), request.threads)
     with report.phase("partition"):
         cells = partition(points, plan.panel, ratio=plan.ratio, most=plan.most, threads=threads)
@@ -185,7 +203,7 @@ def _run_plan(
         short = np.flatnonzero(np.isinf(lists.limits)).astype(np.int32)
         _sweep_into(points, short, lists, request)
     report.chosen = _facts(points, plan, cells) | {"filled": len(short), "threads": threads}
-    return [cells.residents[cell] for cell in every]
+    return [cells.residents[cell] for cell in every], cells.home
 
 
 def _facts(points: Points, plan: Plan, cells: Cells) -> dict[str, float]:

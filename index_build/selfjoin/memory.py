@@ -78,6 +78,11 @@ class Memory:
         self._check(before + FEWEST_PER_CELL * row, f"to train {cells:,} cells")
         return min(SAMPLE_PER_CELL, (self.given - before) // row)
 
+    def trains_fully(self, cells: int) -> bool:
+        """Whether as many training rows fit as there are where memory is no matter."""
+        sample = SAMPLE_PER_CELL * max(1, cells) * self._sample_bytes()
+        return self.held + max(TRAIN, COLLAPSE) * self.n + sample <= self.given
+
     def threads_for(self, cells: float, largest: float, points: int, threads: int) -> int:
         """Threads, at most those given, whose buffers fit when each point is in so many cells.
 

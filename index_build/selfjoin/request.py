@@ -48,9 +48,13 @@ class Report:
 def sampled_recall(
     vectors: Float32s, rows: Int32s, truth: Int32s, distances: Float32s, space: SpaceName
 ) -> float:
-    """Tie-aware share of the true lists, rows [q, k] of `vectors`, that `distances` reach."""
+    """Tie-aware share of the true lists, rows [q, k] of `vectors`, that `distances` reach.
+
+    A true list with -1 in it, of too few neighbours, is reached by every distance.
+    """
     found = []
     for row, true, mine in zip(rows, truth, distances, strict=True):
-        kth = pair_distances(vectors[row], vectors[true], space).max()
+        full = (true >= 0).all()
+        kth = pair_distances(vectors[row], vectors[true], space).max() if full else np.inf
         found.append((mine <= kth + TIE * abs(kth)).mean())
     return float(np.mean(found))

@@ -138,7 +138,7 @@ def join_shard(
     place[order] = np.arange(len(order), dtype=np.int32)
     residents, guests = np.split(place, [len(shard.residents)])
     _each(cells, threads, lambda cell: join_residents(points, cells, lists, cell))
-    _hold_places(lists, guests, limits)
+    hold_places(lists, guests, limits)
     _each(cells, threads, lambda cell: _join_guests(shard, points, cells, lists, cell))
     names = _names(shard)[order]
     sent = _sent(points, lists, guests, shard.guests.home, space=space, threads=threads)
@@ -183,8 +183,8 @@ def _join_guests(shard: Shard, points: Points, cells: Cells, lists: NearLists, c
     join_visitors(points, numbered, lists, cell)
 
 
-def _hold_places(lists: NearLists, guests: Int32s, limits: Float32s) -> None:
-    """Fill each guest's list with k placeholders at its limit, where it has one."""
+def hold_places(lists: NearLists, guests: Int32s, limits: Float32s) -> None:
+    """Fill the list guests[i] with k placeholders at limits[i], where that is finite."""
     bounded = guests[np.isfinite(limits)]
     lists.limits[guests] = limits
     lists.squared[bounded] = lists.limits[bounded, None]

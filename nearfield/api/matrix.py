@@ -86,8 +86,9 @@ def build(
         if finished is not None:
             remove_intermediate(run)
             return finished
-        with connected(cluster or ClusterOptions()) as client:
-            built = build_lists(run, vector_set, client, check=check)
+        options = cluster or ClusterOptions()
+        with connected(options) as client:
+            built = build_lists(run, vector_set, client, one_task=options.this_machine, check=check)
         attributes = {
             "method": built.plan.method,
             "method_reason": built.plan.reason,

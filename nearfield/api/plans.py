@@ -233,7 +233,9 @@ def observed(data: Float32s, folder: Path, wanted: Planned, n: int, cores: int) 
     ingest(folder / "rows.npy", folder / "vectors", IngestOptions(space=wanted.space))
     (folder / "rows.npy").unlink()
     run, place = str(folder / "run"), str(folder / "postgres")
+    # in shards, as several machines do it
     asked = ["-k", str(wanted.k), "--recall", str(wanted.recall), "--method", "selfjoin"]
+    asked += ["--workers", str(cores)]
     started, peak = time.monotonic(), 0
     for command in (
         ["build", str(folder / "vectors"), "--out", run, *asked],

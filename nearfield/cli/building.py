@@ -74,7 +74,8 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
         str | None, typer.Option(help="Time that the chosen method may take, such as 2h.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Local worker processes (default: one per core).")
+        int | None,
+        typer.Option(help="Local worker processes that share the work (default: as is fastest)."),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler, instead of local.")

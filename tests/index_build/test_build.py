@@ -245,6 +245,16 @@ def test_a_killed_worker_costs_only_a_retry(tmp_path):
     assert (tmp_path / "survived").exists()
 
 
+def test_a_cluster_without_workers_is_said_to_be_one(tmp_path):
+    with connected(ClusterOptions(workers=1)) as client:
+        client.cluster.scale(0)
+        while client.scheduler_info()["workers"]:
+            time.sleep(0.05)
+        task = Task("nobody's", _fails_for, (str(tmp_path), 1, ()))
+        with pytest.raises(Infrastructure, match="all are gone"):
+            run_tasks(client, "test", [task])
+
+
 def test_an_unreachable_scheduler_is_named(monkeypatch):
     monkeypatch.setattr("nearfield.cluster.CONNECT_TIMEOUT_S", 1)
     with (

@@ -13,16 +13,18 @@ import pyarrow as pa
 import pytest
 
 from benchmark.datasets.manifold import manifold
-from index_build import plan, stages
-from index_build.build import build_lists
+from index_build import plan, stages, whole
+from index_build.build import build_lists, check_config
 from index_build.estimate import estimate_build
 from index_build.segments import open_segments
 from index_build.selfjoin import knn_matrix
+from index_build.whole import fits_one_task
+from index_build.work import Work, read_lists
 from nearfield.cluster import ClusterOptions, connected
-from nearfield.errors import DamagedArtefact, UsageError
-from nearfield.neighbours import read_part
+from nearfield.errors import DamagedArtefact, InputRejected, UsageError
 from nearfield.run import RunConfig, create_run
 from nearfield.vectorset import Geometry, write_vector_set
+from tests.index_build.test_selfjoin_hard import chroma
 
 N, K = 6_000, 10
 
@@ -76,18 +78,61 @@ def hard_vectors(name):
         vectors += random.normal(scale=1e-3, size=vectors.shape).astype(np.float32)
     elif name == "no cells":
         vectors = random.normal(size=(N, 48)).astype(np.float32)
+    elif name == "one giant cluster":
+        vectors[: 6 * N // 10] = 3 + 1e-4 * vectors[: 6 * N // 10]
+    elif name == "heavy tails":
+        vectors *= random.pareto(0.7, (N, 1)).astype(np.float32) + 1
+    elif name == "1,024 numbers":
+        vectors = manifold(N, 1_024)
+    elif name == "a third equal":
+        vectors[random.random(N) < 1 / 3] = vectors[0]
     return vectors
 
 
-@pytest.mark.parametrize("name", ["manifold", "40% duplicates", "zero rows", "no cells"])
+HARD = (
+    "manifold", "40% duplicates", "zero rows", "no cells", "one giant cluster", "heavy tails",
+    "1,024 numbers", "a third equal",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARD)
 def test_workers_give_what_one_process_gives(tmp_path, client, name):
-    vectors = hard_vectors(name)
+    check_build(hard_vectors(name), tmp_path, client)
+
+
+@pytest.mark.parametrize("k", [1, 1_000])
+def test_one_neighbour_and_a_thousand(tmp_path, client, k):
+    check_build(hard_vectors("manifold"), tmp_path, client, k)
+
+
+def check_build(vectors, tmp_path, client, k=K):
     opened = vector_set(tmp_path / "vectors", vectors)
-    built = build_lists(create_run(tmp_path / "run", config_of(opened)), opened, client)
-    found = knn_matrix(vectors, K)
+    built = build_lists(create_run(tmp_path / "run", config_of(opened, k)), opened, client)
+    found = knn_matrix(vectors, k)
     assert_same(built, found)
     assert built.recall_estimate == pytest.approx(found.report.recall, abs=1e-6)
+    assert built.recall_estimate >= 0.95
     assert built.plan.parts >= 3
+
+
+@pytest.mark.long
+def test_a_thousand_neighbours_out_of_cells(tmp_path, client, monkeypatch):
+    monkeypatch.setattr(plan, "SHARD_BYTES", 512 << 20)
+    check_build(manifold(100_000, 8), tmp_path, client, 1_000)
+
+
+@pytest.mark.long
+def test_chroma_frames_with_67_000_zero_rows(tmp_path, client, monkeypatch, real_data):
+    monkeypatch.setattr(plan, "SHARD_BYTES", 64 << 20)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 4 << 20)
+    monkeypatch.setattr(plan, "PART_ROWS", 65_536)
+    check_build(chroma(real_data), tmp_path, client, 100)
+
+
+def test_one_recording_is_no_matrix(tmp_path):
+    opened = vector_set(tmp_path / "vectors", np.ones((1, 3), np.float32))
+    with pytest.raises(InputRejected, match="at least 2"):
+        check_config(config_of(opened))
 
 
 def test_unit_vectors_of_cosine_are_joined_alike(tmp_path, client):
@@ -115,6 +160,53 @@ def test_many_rows_in_many_shards_give_what_one_process_gives(tmp_path, client, 
     opened = vector_set(tmp_path / "vectors", vectors)
     built = build_lists(create_run(tmp_path / "run", config_of(opened, 50)), opened, client)
     assert_same(built, knn_matrix(vectors, 50))
+
+
+class TestOneTask:
+    """On one machine, where memory allows it, one task with all threads makes all parts."""
+
+    @pytest.mark.parametrize(
+        ("name", "space"),
+        [("40% duplicates", "l2"), ("manifold", "cosine"), ("a third equal", "ip")],
+    )
+    def test_it_gives_what_the_stages_give(self, tmp_path, client, name, space):
+        vectors = hard_vectors(name)
+        opened = vector_set(tmp_path / "vectors", vectors, space)
+        config = config_of(opened)
+        one = build_lists(create_run(tmp_path / "1", config), opened, client, one_task=True)
+        assert one.parts == 1
+        assert_same(one, knn_matrix(vectors, K, space=space))
+        stages = build_lists(create_run(tmp_path / "2", config), opened, client)
+        assert stages.parts > 10
+        assert stages.recall_estimate == pytest.approx(one.recall_estimate, abs=1e-6)
+        for left, right in zip(built_lists(one), built_lists(stages), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+    @pytest.mark.parametrize("damage", ["nothing", "flipped", "gone", "unfinished"])
+    def test_it_is_made_again_unless_it_is_whole(self, tmp_path, client, damage):
+        opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
+        run = create_run(tmp_path / "run", config_of(opened))
+        before = built_lists(build_lists(run, opened, client, one_task=True))
+        part = run.path / "parts" / "0-00002"
+        if damage == "flipped":
+            content = bytearray(part.read_bytes())
+            content[len(content) // 2] ^= 1
+            part.write_bytes(content)
+        elif damage == "gone":
+            part.unlink()
+        elif damage == "unfinished":
+            (run.path / "shards" / "0" / "whole-00000").unlink()
+        again = build_lists(run, opened, client, one_task=True)
+        assert again.kept == (damage == "nothing")
+        for left, right in zip(built_lists(again), before, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+    def test_it_needs_room_for_all(self, monkeypatch):
+        monkeypatch.setattr(whole, "MEMORY_LIMIT", 8 << 30)
+        assert fits_one_task(1_000_000, 128, 100)
+        assert not fits_one_task(3_000_000, 128, 100)
+        # fewer training rows than shards would use
+        assert not fits_one_task(400_000, 1_024, 1)
 
 
 def test_the_estimate_counts_the_workers(tmp_path):
@@ -153,7 +245,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
     def test_a_damaged_part_is_made_again(self, finished, client, damage):
-        part = finished[0].path / "parts" / "0-00002.h5"
+        part = finished[0].path / "parts" / "0-00002"
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 1
         damaged = {"truncated": content[: len(content) // 2], "flipped": content, "gone": b""}
@@ -171,7 +263,7 @@ class TestStages:
         vectors = hard_vectors("manifold")
         np.save(tmp_path / "vectors.npy", vectors)
         sizes = plan.sizes_for(N, 16, K)
-        work = stages.Work(
+        work = Work(
             directory=str(tmp_path / "0"), parts=str(tmp_path / "parts"),
             vectors=str(tmp_path / "vectors.npy"), fingerprint="f", n=N, k=K, space="l2",
             recall=0.95, seed=0, sizes=sizes,
@@ -183,7 +275,7 @@ class TestStages:
             function(work, number, threads=1)
 
     def lists_of(self, work):
-        tables = [read_part(work.path("part", i)) for i in range(len(work.part_starts()))]
+        tables = [read_lists(work.path("part", i)) for i in range(len(work.part_starts()))]
         return [
             np.concatenate([getattr(t, a) for t in tables]) for a in ("neighbours", "distances")
         ]
@@ -258,7 +350,7 @@ def test_lists_too_short_in_their_cells_are_filled_by_a_sweep(tmp_path, client):
 PROGRAM = """
 import sys
 from index_build import plan
-from index_build.build import build_lists
+from index_build.build import build_lists, check_config
 from index_build.estimate import estimate_build
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.run import open_run

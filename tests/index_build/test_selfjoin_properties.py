@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index_build.selfjoin import knn_matrix, matrix, plan, products
+from index_build.selfjoin import knn_matrix, matrix, plan, probing
 from nearfield.errors import InputRejected, UsageError
 from nearfield.space import SPACES, Float32s, SpaceName
 from tests.index_build.test_selfjoin import check_structure
@@ -74,22 +74,67 @@ def test_recall_of_one_is_brute_force(vectors: Float32s, k: int, space: SpaceNam
 
 @pytest.fixture(scope="module")
 def tiny_cells() -> Iterator[None]:
+    """Cells of eight points, wherever there are that many: two cells at n = 16 already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matrix, "SMALL", 0)
-        for module in (plan, products):
+        for module in (plan, probing):
             patch.setattr(module, "cell_size", lambda _k: 8)
-            patch.setattr(module, "EXACT_SHARE", 10.0)
+            patch.setattr(module, "EXACT_SHARE", 1.0)
         yield
 
 
 @pytest.mark.usefixtures("tiny_cells")
-@pytest.mark.parametrize("space", ["l2", "ip"])
-def test_tiny_cells_are_what_runs(space: SpaceName) -> None:
-    vectors = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)
-    found = knn_matrix(vectors, 5, space=space, recall=0.8)
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("n", [40, 300])
+def test_tiny_cells_are_what_runs(n: int, space: SpaceName) -> None:
+    vectors = np.random.default_rng(0).normal(size=(n, 6)).astype(np.float32)
+    found = knn_matrix(vectors, 5, space=space, recall=0.5)
     assert found.report.method == "cells"
-    assert found.report.chosen["cells"] > 10
-    check_structure(found, 300, 5)
+    assert found.report.chosen["cells"] > n // 16
+    assert found.report.chosen["pairs per point"] < 0.9 * n
+    check_structure(found, n, 5)
+
+
+@st.composite
+def mixed_sets(draw: st.DrawFn) -> Float32s:
+    """Vectors of whole numbers, or clusters of real ones with lengths over some decades."""
+    vectors = draw(vector_sets((1, 2, 3, 17, 64)))
+    if draw(st.booleans()):
+        random = np.random.default_rng(draw(st.integers(0, 10_000)))
+        lengths = 10 ** random.uniform(-draw(st.integers(0, 3)), 1, (len(vectors), 1))
+        vectors = vectors * lengths + 0.1 * random.normal(size=vectors.shape)
+        vectors[random.random(len(vectors)) < 0.2] = vectors[0]
+    return vectors.astype(np.float32)
+
+
+@pytest.mark.usefixtures("tiny_cells")
+@settings(max_examples=150, deadline=None)
+@given(
+    vectors=mixed_sets(),
+    k=st.one_of(st.integers(1, 12), st.integers(1, 400)),
+    space=st.sampled_from(SPACES),
+    recall=st.floats(0.5, 0.99),
+)
+def test_below_recall_one_lists_are_whole_and_true(
+    vectors: Float32s, k: int, space: SpaceName, recall: float
+) -> None:
+    vectors = without_zeros(vectors, space)
+    n, columns = len(vectors), min(k, len(vectors) - 1)
+    found, other = (
+        knn_matrix(vectors, k, space=space, recall=recall, threads=threads) for threads in (1, 2)
+    )
+    check_structure(found, n, k)
+    np.testing.assert_array_equal(found.neighbours, other.neighbours)
+    np.testing.assert_array_equal(found.distances, other.distances)
+    truth = distances_of_all(vectors, space)
+    stored = np.take_along_axis(truth, found.neighbours.astype(np.int64), 1)
+    extent = np.abs(truth[np.isfinite(truth)]).max(initial=0)
+    np.testing.assert_allclose(found.distances, stored, rtol=1e-5, atol=2e-7 * extent)
+    # no place can be nearer than the true one
+    best = np.sort(truth, axis=1)[:, :columns]
+    assert (found.distances >= best - 1e-5 * np.abs(best) - 2e-7 * extent).all()
+    if found.report.method != "cells":
+        np.testing.assert_allclose(found.distances, best, rtol=1e-5, atol=2e-7 * extent)
 
 
 @pytest.mark.parametrize(
