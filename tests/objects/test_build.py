@@ -148,7 +148,7 @@ class TestFaults:
         ],
     )
     def test_a_damaged_part_is_made_again(self, build, stopped, local_runs, tmp_path, damage):
-        part = stopped / "parts" / "0-00002.h5"
+        part = stopped / "parts" / "0-00002"
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 1
         if damage == "gone":
