@@ -4,11 +4,10 @@ Arrow works the levels out value by value, which takes longer than compressing t
 page (https://parquet.apache.org/docs/file-format/data-pages/), one for a column of a row group.
 """
 
-import threading
+from typing import Any
 
 import numpy as np
 import zstandard
-from numpy.typing import NDArray
 
 from dumps.dump.row_groups import Chunk
 from dumps.dump.thrift import BINARY, INT32, INT64, LIST, STRUCT, Struct, Value, written
@@ -26,11 +25,8 @@ def list_column(name: str, values: Int32s | Float32s, level: int) -> Chunk:
     level: of zstd. Cost: one pass to split floats, and the compression.
     """
     encoding = BYTE_STREAM_SPLIT if values.dtype == np.float32 else PLAIN
-    levels = _levels(*values.shape)
-    body = _of_thread.scratch(len(levels) + values.nbytes)
-    body[: len(levels)] = levels
-    _put_numbers(values, encoding, np.frombuffer(body, np.uint8, offset=len(levels)))
-    packed = _of_thread.compressor(level).compress(body)
+    body = b"".join([_levels(*values.shape), _numbers(values, encoding)])
+    packed = zstandard.ZstdCompressor(level).compress(body)
     header = written(_page_header(values.size, encoding, len(body), len(packed)))
     facts = {
         1: _number(TYPES[values.dtype.name]),
@@ -45,34 +41,14 @@ def list_column(name: str, values: Int32s | Float32s, level: int) -> Chunk:
     return Chunk((header, packed), facts)
 
 
-class _OfThread(threading.local):
-    """What a thread uses again: fresh memory costs more than what is done with it."""
-
-    def __init__(self) -> None:
-        self._scratch = bytearray()
-        self._compressors: dict[int, zstandard.ZstdCompressor] = {}
-
-    def scratch(self, size: int) -> memoryview:
-        if len(self._scratch) < size:
-            self._scratch = bytearray(size)
-        return memoryview(self._scratch)[:size]
-
-    def compressor(self, level: int) -> zstandard.ZstdCompressor:
-        if level not in self._compressors:
-            self._compressors[level] = zstandard.ZstdCompressor(level)
-        return self._compressors[level]
-
-
-_of_thread = _OfThread()
-
-
-def _put_numbers(values: Int32s | Float32s, encoding: int, target: NDArray[np.uint8]) -> None:
-    number_bytes = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.itemsize)
+def _numbers(values: Int32s | Float32s, encoding: int) -> Any:
+    flat = np.ascontiguousarray(values).reshape(-1)
     if encoding == PLAIN:
-        np.copyto(target.reshape(number_bytes.shape), number_bytes)
-    else:
-        # the first byte of all, the second of all, ...: alike bytes side by side compress better
-        np.copyto(target.reshape(values.itemsize, -1), number_bytes.T)
+        return flat.data.cast("B")
+    # the first byte of all, the second of all, ...: alike bytes side by side compress better
+    split = np.empty((flat.itemsize, flat.size), np.uint8)
+    np.copyto(split, flat.view(np.uint8).reshape(-1, flat.itemsize).T)
+    return split.data.cast("B")
 
 
 def _levels(m: int, k: int) -> bytes:
