@@ -44,7 +44,9 @@ JOINED_ROWS = 50_000
 GROWTH = 1.13
 """Exponent of the self-join's time in n (docs/results/selfjoin/ladder.md)."""
 PRODUCT_COPIES = 4.0
-"""Copies per vector of a join by products (docs/results/selfjoin/inner-products.md)."""
+"""Copies per vector that a join by products is assumed to need; about 2.7 with 2 shards
+(docs/results/selfjoin/inner-products.md).
+"""
 STAGES = 2.0
 """Time of the stages on a cluster against one process (docs/results/selfjoin/workers.md)."""
 
