@@ -35,7 +35,7 @@ def summary(directory: Path) -> str:
     parts = [_circumstances(facts, outcomes)]
     for n, k in sorted({(one.n, one.k) for one in measured}):
         parts.append(_section([one for one in measured if (one.n, one.k) == (n, k)]))
-    parts += [_limited(outcomes), _without_figures(outcomes)]
+    parts += [_limited(outcomes), _without_figures(outcomes), _dropped(outcomes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -169,7 +169,7 @@ def _without_figures(outcomes: Sequence[Outcome]) -> str:
     counted = Counter(
         (one.method, one.n, str(one.status), one.reason)
         for one in outcomes
-        if one.status is not Status.OK and not one.memory_limit_bytes
+        if one.status not in {Status.OK, Status.DROPPED} and not one.memory_limit_bytes
     )
     if not counted:
         return ""
@@ -184,6 +184,23 @@ def _without_figures(outcomes: Sequence[Outcome]) -> str:
         for (method, n, status, reason), count in sorted(counted.items())
     ]
     return "\n".join(lines)
+
+
+def _dropped(outcomes: Sequence[Outcome]) -> str:
+    """How many points of which method the budget left out, a line per size."""
+    dropped = [one for one in outcomes if one.status is Status.DROPPED]
+    lines = []
+    for n in sorted({one.n for one in dropped}):
+        counted = Counter(one.method for one in dropped if one.n == n)
+        methods = ", ".join(f"{method} {count}" for method, count in sorted(counted.items()))
+        lines.append(f"- {n:,} rows: {methods}")
+    if not lines:
+        return ""
+    head = (
+        "## Left out by the budget\n\nPoints by method, as far as is known; a method of which no "
+        "index was built counts one per workload and k."
+    )
+    return "\n".join([head, "", *lines])
 
 
 def main() -> None:
