@@ -136,7 +136,9 @@ def _best(
 
 def _limited(outcomes: Sequence[Outcome]) -> str:
     """What came of the points under a memory limit below the size of the index."""
-    limited = [one for one in outcomes if one.memory_limit_bytes]
+    limited = [
+        one for one in outcomes if one.memory_limit_bytes and one.status is not Status.DROPPED
+    ]
     if not limited:
         return ""
     head = ("method", "build", "rows", "index MiB", "limit MiB", "recall", "queries/s", "load s")
