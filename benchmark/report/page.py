@@ -17,7 +17,7 @@ from typing import Any
 from benchmark.choice import Choice
 from benchmark.report.advice import RECALL, Advice, Pairs, advices, main_k
 from benchmark.report.curves import COSTS, Curve, curves
-from benchmark.report.points import charted, points_json, unbeaten
+from benchmark.report.points import charted, fullest, points_json, unbeaten
 from benchmark.report.tables import (
     LEVELS,
     Table,
@@ -188,7 +188,7 @@ def _charts(content: Content, shown: Sequence[Outcome], note: str) -> str:
     queried = [batch for batch in batches if batch]
     k = main_k(list(ks))
     controls = (
-        _select("n", "rows", sizes, _fullest([one for one in shown if one.k == k]))
+        _select("n", "rows", sizes, fullest([one for one in shown if one.k == k]))
         + _select("k", "k", ks, k)
         + _select("batch", "vectors handed over", batches, queried[0] if queried else 0)
         + _select("axis", "recall axis", {"plain": "even", "close": "close to 1"}, "plain")
@@ -206,14 +206,6 @@ def _charts(content: Content, shown: Sequence[Outcome], note: str) -> str:
         f'<div class="charts">{figures}</div>\n<div id="tip" role="status" hidden></div>\n'
         f'<script type="application/json" id="data">{data}</script>'
     )
-
-
-def _fullest(shown: Sequence[Outcome]) -> int:
-    """The size with figures of most methods, the largest of several."""
-    methods: dict[int, set[str]] = {}
-    for one in shown:
-        methods.setdefault(one.n, set()).add(one.method)
-    return max(methods, key=lambda n: (len(methods[n]), n))
 
 
 def _select(name: str, title: str, values: dict[Any, str], chosen: object) -> str:

@@ -1,6 +1,6 @@
 """The main charts as PNG, one picture per k, by matplotlib (the extra `bench`).
 
-At the largest measured size: recall against speed, total time, build time and memory, and the
+At the size with most methods, the largest of several: recall against speed, total time, build time and memory, and the
 growth of the total time. Without matplotlib there are none. Refuses interactivity.
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.report.curves import Curve
-from benchmark.report.points import charted, unbeaten
+from benchmark.report.points import charted, fullest, unbeaten
 from benchmark.results.outcome import Outcome
 from nearfield.files import atomic_path
 
@@ -57,7 +57,7 @@ def write_pictures(
     }
     names = []
     for k in sorted({one.k for one in shown}):
-        n = max(one.n for one in shown if one.k == k)
+        n = fullest([one for one in shown if one.k == k])
         figure = _figure([one for one in shown if (one.n, one.k) == (n, k)], styles)
         _growth(figure, [one for one in lines if (one.k, one.cost) == (k, "total")], styles, full)
         figure.suptitle(f"{shown[0].dataset}: {n:,} rows, k = {k:,}".replace("$", r"\$"))

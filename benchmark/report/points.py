@@ -98,3 +98,11 @@ def _short(value: float | None) -> float | int | None:
         return value
     shortened = float(f"{value:.{DIGITS}g}")
     return int(shortened) if shortened.is_integer() else shortened
+
+
+def fullest(shown: Sequence[Outcome]) -> int:
+    """The size with figures of most methods, the largest of several."""
+    methods: dict[int, set[str]] = {}
+    for one in shown:
+        methods.setdefault(one.n, set()).add(one.method)
+    return max(methods, key=lambda n: (len(methods[n]), n))
