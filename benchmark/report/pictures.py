@@ -1,7 +1,8 @@
 """The main charts as PNG, one picture per k, by matplotlib (the extra `bench`).
 
-At the size with most methods, the largest of several: recall against speed, total time, build time and memory, and the
-growth of the total time. Without matplotlib there are none. Refuses interactivity.
+At the size with most methods, the largest of several: recall against speed, total time, build time
+and memory, and the growth of the total time. Without matplotlib there are none. Refuses
+interactivity.
 """
 
 from collections.abc import Callable, Sequence
