@@ -265,7 +265,7 @@ def test_local_vectors_are_sent(scheduler, local_set, bucket, local_runs, tmp_pa
 @pytest.mark.long
 def test_a_local_run_takes_remote_vectors(remote_set, local_runs, local_cluster, tmp_path):
     api.build(remote_set, tmp_path / "run", k=K, method="selfjoin", cluster=local_cluster)
-    assert api.verify(tmp_path / "run", sample=50).passed
+    assert api.verify(tmp_path / "run", sample=200, recall=0.9).passed
     for one, other in zip(
         lists_of(tmp_path / "run" / "matrix.h5"),
         lists_of(local_runs("selfjoin") / "matrix.h5"),
