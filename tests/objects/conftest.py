@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-pytest.importorskip("s3fs", reason="object stores need the extra `objects`")
-moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
-
 ACCESS = {
     "AWS_ACCESS_KEY_ID": "nearfield-tests",
     "AWS_SECRET_ACCESS_KEY": "not-a-secret-but-looked-for",
@@ -31,7 +28,9 @@ class Server:
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def start(self):
-        self.running = moto_server.ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+        from moto.server import ThreadedMotoServer
+
+        self.running = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self.running.start()
         _, self.port = self.running.get_host_and_port()
 
@@ -46,6 +45,8 @@ class Server:
 @pytest.fixture(scope="session")
 def server():
     """One for all tests, since a process keeps its client of a store."""
+    pytest.importorskip("s3fs", reason="object stores need the extra `objects`")
+    pytest.importorskip("moto.server", reason="the server comes with the extra `dev`")
     server = Server()
     server.start()
     before = dict(os.environ)
