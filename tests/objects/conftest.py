@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
@@ -25,7 +25,6 @@ class Server:
 
     running: object = None
     port: int = 0
-    requests: list[tuple[str, str]] = field(default_factory=list)
 
     def start(self):
         from moto.server import ThreadedMotoServer
