@@ -29,6 +29,7 @@ MEASUREMENTS = (
     "benchmark/selfjoin_workers.py",
     "benchmark/competitors.py",
     "benchmark/plan_accuracy.py",
+    "benchmark/update_load.py",
 )
 """Scripts that measure the product, run by hand: may import everything."""
 NUMERICS = (

@@ -238,10 +238,10 @@ class TestFaults:
 
     def test_what_is_finished_is_kept(self, finished, client):
         again = self.again(finished, client)
-        # the plan and four parts: what they were made from is gone
+        # the plan and four parts: what they were made from is gone, but for the cells
         assert (again.kept, again.parts) == (5, 5)
         left = sorted(path.name for path in (finished[0].path / "shards" / "0").iterdir())
-        assert left == ["plan-00000"]
+        assert left == ["homes-00000", "plan-00000"]
 
     @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
     def test_a_damaged_part_is_made_again(self, finished, client, damage):
