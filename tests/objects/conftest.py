@@ -78,7 +78,8 @@ def scheduler(server, tmp_path_factory):
     place.mkdir()
     file = place / "scheduler.json"
     python = f"exec {sys.executable} -W ignore -m distributed.cli."
-    here = "--host 127.0.0.1 --no-dashboard"
+    # without a port of its own it takes 8787 even when no dashboard is asked for
+    here = "--host 127.0.0.1 --dashboard-address 127.0.0.1:0"
     allowed = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     hide = ["unshare", "--mount"] if allowed.returncode == 0 else []
     empty = f"mount -t tmpfs none {hidden} && " if hide else ""
