@@ -55,7 +55,7 @@ def main():
     asked = parser.parse_args()
     folder = asked.out.resolve() / "folder"
     folder.mkdir(parents=True, exist_ok=True)
-    prepared_vectors(folder, asked.rows, asked.dims)
+    prepared(folder, asked.rows, asked.dims)
     shutil.rmtree(asked.out / "lab", ignore_errors=True)
     with Lab(
         asked.out.resolve() / "lab",
@@ -78,7 +78,7 @@ def measured(lab, folder, asked, workers):
         nearfield(lab, "cluster", "up", inventory)
         try:
             connection = inventory.with_suffix(".cluster") / "cluster.toml"
-            prepared_vectors(folder / "warm", min(asked.rows, 50_000), asked.dims)
+            prepared(folder / "warm", min(asked.rows, 50_000), asked.dims)
             build(lab, folder / "warm", asked, connection)
             before = sent()
             seconds = build(lab, folder, asked, connection)
@@ -91,6 +91,11 @@ def measured(lab, folder, asked, workers):
     told |= {"workers": workers, "seconds": seconds}
     told |= {"link bytes to there": crossed[0], "link bytes to here": crossed[1]}
     return told | facts_of(folder / "run")
+
+
+def prepared(folder, rows, dims):
+    """The vector set in a folder, unless it is there."""
+    prepared_vectors(argparse.Namespace(out=folder, rows=rows, dims=dims, space="l2"))
 
 
 def facts_of(run):
