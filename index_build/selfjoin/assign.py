@@ -8,15 +8,7 @@ to centres; refuses the rule of visits (`nearest`).
 import numpy as np
 
 from index_build.selfjoin.jit import kernel, run_parallel
-from index_build.selfjoin.lanes import (
-    COLUMNS,
-    MASK_LANES,
-    NOWHERE,
-    ROWS,
-    apart_squared,
-    lowest_bit,
-    passing_whole,
-)
+from index_build.selfjoin.lanes import COLUMNS, MASK_LANES, ROWS, lowest_bit
 from index_build.selfjoin.nearest import CHUNK, TILES, NearCells, Panel
 from index_build.selfjoin.points import Points, frozen
 from index_build.selfjoin.rounded import (
@@ -34,6 +26,7 @@ from index_build.selfjoin.rounded import (
     widened,
 )
 from index_build.selfjoin.select import count_up_to, keep_smallest, kth_bits
+from index_build.selfjoin.whole_lanes import NOWHERE, apart_squared, passing_whole
 from nearfield.space import Float32s, Int32s
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from index_build.selfjoin.cells import Int64s, lists_by
 from index_build.selfjoin.jit import kernel, run_parallel
-from index_build.selfjoin.lanes import MASK_LANES, apart_squared, float_of
+from index_build.selfjoin.lanes import MASK_LANES, float_of
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.select import PADDING, count_up_to, keep_smallest
+from index_build.selfjoin.whole_lanes import apart_squared
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, SpaceName
 

@@ -17,12 +17,9 @@ from index_build.selfjoin.lanes import (
     CACHE_LINE,
     COLUMNS,
     MASK_LANES,
-    NOWHERE,
     ROWS,
-    apart_squared,
     exchange,
     lowest_bit,
-    passing_whole,
     prefetch,
 )
 from index_build.selfjoin.points import Points
@@ -43,6 +40,11 @@ from index_build.selfjoin.rounded import (
     worst_error,
 )
 from index_build.selfjoin.select import PADDING, keep_smallest, kth_bits, replace_largest
+from index_build.selfjoin.whole_lanes import (
+    NOWHERE,
+    apart_squared,
+    passing_whole,
+)
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 

@@ -13,15 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel, summing_kernel
-from index_build.selfjoin.lanes import (
-    CACHE_LINE,
-    COLUMNS,
-    PAIRS_PER_STEP,
-    ROWS,
-    prefetch,
-    tile_whole,
-)
+from index_build.selfjoin.lanes import CACHE_LINE, COLUMNS, ROWS, prefetch
 from index_build.selfjoin.pack import aligned, padded, squared_length
+from index_build.selfjoin.whole_lanes import PAIRS_PER_STEP, tile_whole
 from nearfield.space import Float32s, Int32s
 
 LONGEST = 16_000

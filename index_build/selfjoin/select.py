@@ -7,14 +7,8 @@ which compiles to a few vector instructions per pass; nothing is sorted and noth
 import numpy as np
 
 from index_build.selfjoin.jit import kernel
-from index_build.selfjoin.lanes import (
-    MASK_LANES,
-    NOWHERE,
-    float_of,
-    how_many_up_to,
-    lowest_bit,
-    passing_whole,
-)
+from index_build.selfjoin.lanes import MASK_LANES, float_of, how_many_up_to, lowest_bit
+from index_build.selfjoin.whole_lanes import NOWHERE, passing_whole
 from nearfield.space import Float32s, Int32s
 
 PADDING = 0x7FFFFFFF

@@ -14,15 +14,7 @@ from index_build.selfjoin.join import (
     empty_lists,
     merge_into,
 )
-from index_build.selfjoin.lanes import (
-    COLUMNS,
-    MASK_LANES,
-    NOWHERE,
-    ROWS,
-    apart_squared,
-    lowest_bit,
-    passing_whole,
-)
+from index_build.selfjoin.lanes import COLUMNS, MASK_LANES, ROWS, lowest_bit
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.rounded import (
     Rounded,
@@ -37,6 +29,7 @@ from index_build.selfjoin.rounded import (
     whole_aligned,
     whole_tile,
 )
+from index_build.selfjoin.whole_lanes import NOWHERE, apart_squared, passing_whole
 from nearfield.space import Float32s, Int32s
 
 BLOCK = 1_024

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index_build.selfjoin.lanes import COLUMNS, ROWS, apart_squared, whole_tile_primitive
+from index_build.selfjoin.lanes import COLUMNS, ROWS
 from index_build.selfjoin.points import frozen, points_of
 from index_build.selfjoin.rounded import (
     OUTSIDE,
@@ -26,6 +26,7 @@ from index_build.selfjoin.rounded import (
     widened,
     worst_error,
 )
+from index_build.selfjoin.whole_lanes import apart_squared, whole_tile_primitive
 
 
 @pytest.mark.parametrize(("lanes", "rows", "vectors"), [(16, 8, 2), (8, 6, 2), (4, 4, 2)])
