@@ -43,22 +43,25 @@ NO_LIMITS = np.full(MASK_LANES, -1, np.float32)
 
 
 def pointer_to(context: Any, builder: Any, kind: Any, array: Any, index: Any, item: Any) -> Any:
+    """Pointer to array[index], an array of `item`."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(builder.bitcast(data, item.as_pointer()), [index])
 
 
 def load_wide(builder: Any, pointer: Any, vector: Any) -> Any:
+    """A vector from anywhere."""
     return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
 
 
 def splat(builder: Any, scalar: Any, vector: Any) -> Any:
+    """A vector of one number."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
 
 
 def multiply_add(module: Any, wide: Any) -> Any:
-    # fused where the processor can, multiply and add elsewhere
+    """The function a b + c on vectors: fused where the processor can, in two steps elsewhere."""
     name = f"llvm.fmuladd.v{wide.count}f{64 if wide.element == DOUBLE else 32}"
     return module.globals.get(name) or ir.Function(
         module, ir.FunctionType(wide, [wide, wide, wide]), name
