@@ -3,7 +3,7 @@
 Small sizes come first: they tell what to expect of larger ones. Under a budget every size has a
 share of it, the larger the more, so that none is starved; within a size the methods that did best
 so far come first, each for a part of the share, and those that were far behind wait until all
-others are done. docs/adr/0016-bench-budget.md.
+others are done. docs/adr/0013-bench-budget.md.
 """
 
 import statistics
