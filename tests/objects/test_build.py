@@ -274,6 +274,7 @@ def test_a_local_run_takes_remote_vectors(remote_set, local_runs, local_cluster,
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.usefixtures("server")
 def test_a_run_without_its_bucket_says_so(local_set):
     with pytest.raises(MissingFile, match="no bucket"):
         api.build(local_set, "s3://never-made-bucket/run", k=K)

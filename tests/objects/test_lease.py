@@ -130,6 +130,7 @@ def test_of_many_that_begin_together_one_holds(place):
     assert (len(holding), len(refused)) == (1, 3)
 
 
+@pytest.mark.usefixtures("server")
 def test_a_missing_bucket_is_said():
     with pytest.raises(MissingFile, match="no bucket"), held(location("s3://not-a-bucket/run")):
         pass
