@@ -8,9 +8,9 @@ import pytest
 from benchmark.datasets.manifold import manifold
 from index_build import plan, stages
 from index_build.vector_file import send_vectors
+from index_build.work import Work, read_lists
 from nearfield.errors import DamagedArtefact
 from nearfield.locations import location
-from nearfield.neighbours import read_part
 
 N, K = 3_000, 8
 
@@ -22,7 +22,7 @@ def work(bucket, monkeypatch):
     monkeypatch.setattr(plan, "PART_ROWS", 1_100)
     vectors = manifold(N, 16)
     send_vectors(location(f"{bucket}/run/shards/vectors"), vectors, fingerprint="v")
-    return vectors, stages.Work(
+    return vectors, Work(
         directory=f"{bucket}/run/shards/0", parts=f"{bucket}/run/parts",
         vectors=f"{bucket}/run/shards/vectors", fingerprint="f", n=N, k=K, space="l2",
         recall=0.95, seed=0, sizes=plan.sizes_for(N, 16, K),
@@ -41,7 +41,7 @@ def lists_of(work):
     run(work, stages.limits_task, work.sizes.shards)
     run(work, stages.lists_task, work.sizes.shards)
     run(work, stages.part_task, len(work.part_starts()))
-    tables = [read_part(work.path("part", i)) for i in range(len(work.part_starts()))]
+    tables = [read_lists(work.path("part", i)) for i in range(len(work.part_starts()))]
     return [
         np.concatenate([getattr(table, name) for table in tables])
         for name in ("neighbours", "distances")
