@@ -87,6 +87,8 @@ class Hold:
                 break
         if not self._mine():
             raise _locked(self.path, _read(self.path))
+        # waiting for another to end doesn't count as silence of our own
+        self._renewed = time.monotonic()
 
     def renew_until_closed(self) -> None:
         """Write the object anew, again and again; notes when it is another's."""

@@ -218,11 +218,11 @@ class TestFaults:
 PROGRAM = """
 import sys
 from index_build import plan
-for value in sys.argv.pop(1).split(","):
-    name, number = value.split("=")
-    setattr(plan, name, int(number))
 from nearfield.cli import main
 if __name__ == "__main__":
+    for value in sys.argv.pop(1).split(","):
+        name, number = value.split("=")
+        setattr(plan, name, int(number))
     main()
 """
 

@@ -78,8 +78,9 @@ def test_a_silent_holder_elsewhere_is_replaced_after_a_while(place, monkeypatch,
         silent = lease.Hold(place / ".lock")
         silent.take()
     started = time.monotonic()
-    with held(place):
+    with held(place) as check:
         assert time.monotonic() - started >= 2
+        check()
     assert "waiting up to" in capsys.readouterr().err
 
 
