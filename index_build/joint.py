@@ -17,9 +17,10 @@ from index_build.inputs import JoinInput
 from index_build.make import Maker, Wanted
 from index_build.plan import ATTEMPTS, Plan, list_places, recall_to_ask, sizes_for
 from index_build.segments import open_segments, segments_finished
+from index_build.vector_file import at_hand
 from index_build.whole import fits_one_task, whole_task
 from index_build.work import Work, judged_recall, keep_homes
-from nearfield.cluster import Task
+from nearfield.cluster import Task, workers_by_host
 from nearfield.locations import Location, location
 from nearfield.manifest import fingerprint
 from nearfield.run import Run
@@ -141,7 +142,7 @@ class _Whole(_Way):
 class _Distances(_Way):
     def parts(self) -> list[Location]:
         work = self.work
-        self._make("plan", "plan", stages.plan_task, 1)
+        self._plan()
         if not work.plan().facts["cells"]:
             return self.maker.make("sweep", self._parts(stages.sweep_task))
         parts = self._parts(stages.part_task)
@@ -151,15 +152,32 @@ class _Distances(_Way):
         self._remove("lists")
         return made
 
+    def _plan(self) -> None:
+        """By a machine that has the vectors; those that don't fetch them meanwhile."""
+        plan = self._one("plan", stages.plan_task, 0)
+        vectors, near, fetching = self.work.vectors, list[str](), list[Task]()
+        for workers in workers_by_host(self.maker.client):
+            if self.maker.client.run(at_hand, vectors, workers=workers[:1])[workers[0]]:
+                near += workers
+            elif self.work.sizes.held:
+                name = f"copy of {vectors} for {workers[0]}"
+                fetching.append(Task(name, stages.fetch_task, (self.work,), workers))
+        placed = replace(plan, task=replace(plan.task, workers=tuple(near)))
+        self.maker.make("plan", [placed], beside=[] if plan.finished() else fetching)
+
     def _lists(self) -> None:
         work = self.work
         lists = self._wanted("lists", stages.lists_task, work.sizes.shards)
+        largest_first = lists
         if not _all_finished(lists):
             self._make("partition", "block", stages.block_task, len(work.blocks()))
             # a single shard has no guests
             if work.sizes.shards > 1:
                 self._make("join residents", "limits", stages.limits_task, work.sizes.shards)
-        self.maker.make("join", lists)
+            # what is begun last decides how long the others wait for it
+            sizes = stages.shard_sizes(work)
+            largest_first = [lists[shard] for shard in np.argsort(-sizes, kind="stable")]
+        self.maker.make("join", largest_first)
         self._keep_homes()
         self._remove("block", "limits")
 

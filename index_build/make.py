@@ -33,10 +33,13 @@ class Maker:
         self.run, self.client, self.check = run, client, check
         self.parts = self.kept = 0
 
-    def make(self, stage: str, wanted: Sequence[Wanted]) -> list[Location]:
+    def make(
+        self, stage: str, wanted: Sequence[Wanted], *, beside: Sequence[Task] = ()
+    ) -> list[Location]:
         """Run the tasks whose file isn't finished; the paths of all files, in their order.
 
-        Raises `ShardFailed` when tasks fail after their retries.
+        beside: what is done meanwhile, first in line. Raises `ShardFailed` when tasks fail after
+        their retries.
         """
         self.check()
         with self.run.step(stage) as facts:
@@ -44,7 +47,7 @@ class Maker:
             self.parts += len(wanted)
             self.kept += len(wanted) - len(todo)
             facts |= {"tasks": len(wanted), "kept": len(wanted) - len(todo)}
-            traffic = run_tasks(self.client, stage, [one.task for one in todo])
+            traffic = run_tasks(self.client, stage, [*beside, *(one.task for one in todo)])
             facts |= {"bytes_read": traffic.read, "bytes_written": traffic.written}
             moved = traffic.read + traffic.written
             facts["bytes_per_recording"] = round(moved / self.run.config.n)

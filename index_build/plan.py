@@ -28,6 +28,8 @@ WHOLE_BYTES = 12 << 30
 BLOCK_BYTES = 64 << 20
 PART_PLACES = 6_553_600
 PART_ROWS = 65_536
+HELD_BYTES = 2 << 30
+"""Vectors of at most so much lie whole on every host: tasks map them and take what they need."""
 EXPECTED_COPIES = 2
 """Shards in which a point's vector stands, about."""
 
@@ -59,11 +61,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How the self-join is cut: into how many shards, and rows per block and per part."""
+    """How the self-join is cut: into how many shards, and rows per block and per part.
+
+    held: every host has all vectors at hand, so blocks needn't carry them (by distances).
+    """
 
     shards: int
     block_rows: int
     part_rows: int
+    held: bool = False
 
     @property
     def aligned(self) -> "Sizes":
@@ -138,6 +144,7 @@ def sizes_for(n: int, d: int, k: int) -> Sizes:
         shards=-(-n * resident // SHARD_BYTES),
         block_rows=max(1, BLOCK_BYTES // (4 * d)),
         part_rows=max(1, min(PART_ROWS, PART_PLACES // k)),
+        held=4 * n * d <= HELD_BYTES,
     )
 
 

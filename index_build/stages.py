@@ -13,8 +13,10 @@ to schedule.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index_build.segments import Arrays, Segments, open_segments
 from index_build.selfjoin import (
@@ -41,11 +43,14 @@ from index_build.selfjoin import (
     settle,
     starts_of,
 )
-from index_build.vector_file import vectors_of
+from index_build.vector_file import rows_at_hand, vectors_of
 from index_build.work import GROUPING_SAMPLE, Work, kth_distances, write, write_judged
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 from nearfield.traffic import note_read
+from nearfield.turns import turn
+
+OTHERS = tuple(name for name in Pairs.__dataclass_fields__ if name != "points")
 
 
 def plan_task(work: Work, number: int, *, threads: int) -> None:
@@ -88,11 +93,21 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
     write(work, "plan", number, [(0, arrays)], facts)
 
 
+def fetch_task(work: Work, *, threads: int) -> None:
+    """Task: this machine's copy of all vectors, where they are another's; nothing else."""
+    del threads
+    work.mapped()
+
+
 def block_task(work: Work, number: int, *, threads: int) -> None:
     """Task: a block of rows, cut by shard: 2 s are shard s' residents, 2 s + 1 its guests."""
     plan, first = work.plan(), number * work.sizes.block_rows
-    vectors = vectors_of(work.vectors, first, first + work.sizes.block_rows)
-    rows = np.arange(len(vectors), dtype=np.int32)
+    stop = min(work.n, first + work.sizes.block_rows)
+    rows = np.arange(stop - first, dtype=np.int32)
+    if work.sizes.held:
+        vectors = rows_at_hand(work.vectors, rows + np.int32(first))
+    else:
+        vectors = vectors_of(work.vectors, first, stop)
     points = _points(plan, vectors, rows)
     cells = partition(
         points, panel_of(plan.read(0, "centres"), points, plan.read(0, "radii")),
@@ -103,24 +118,35 @@ def block_task(work: Work, number: int, *, threads: int) -> None:
     def segments() -> Iterator[tuple[int, Arrays]]:
         for shard, pair in enumerate(cut_by_shard(first, cells, shard_of, shards)):
             for side, members in enumerate(pair):
-                yield (
-                    2 * shard + side,
-                    {
-                        "points": members.points,
-                        "home": members.home,
-                        "visits": members.visited.sizes.astype(np.int32),
-                        "visited": members.visited.values,
-                        "vectors": vectors[members.points - first],
-                    },
-                )
+                arrays: dict[str, NDArray[Any]] = {
+                    "points": members.points,
+                    "home": members.home,
+                    "visits": members.visited.sizes.astype(np.int32),
+                    "visited": members.visited.values,
+                }
+                if not work.sizes.held:
+                    arrays["vectors"] = vectors[members.points - first]
+                yield 2 * shard + side, arrays
 
     write(work, "block", number, segments())
+
+
+def shard_sizes(work: Work) -> NDArray[np.int64]:
+    """Points in each shard, residents and guests, as the finished blocks say."""
+    sizes = np.zeros(work.sizes.shards, np.int64)
+    for number in range(len(work.blocks())):
+        entries = open_segments(work.path("block", number)).entries
+        for shard in range(work.sizes.shards):
+            for side in (2 * shard, 2 * shard + 1):
+                sizes[shard] += entries[side, "points"][1][0]
+    return sizes
 
 
 def limits_task(work: Work, number: int, *, threads: int) -> None:
     """Task: first round of a shard: `points` int32 [m] and `limits` float32 [m]."""
     shard = _shard(work, number, guests=False)
-    limits = resident_limits(shard, work.k, threads=threads)
+    with turn():
+        limits = resident_limits(shard, work.k, threads=threads)
     arrays = {"points": shard.residents.points, "limits": limits}
     write(work, "limits", number, [(0, arrays)])
 
@@ -133,9 +159,10 @@ def lists_task(work: Work, number: int, *, threads: int) -> None:
         for other in range(work.sizes.shards):
             theirs = open_segments(work.path("limits", other))
             limits[theirs.read(0, "points")] = theirs.read(0, "limits")
-    found = join_shard(
-        shard, limits[shard.guests.points], work.k, space=work.space, threads=threads
-    )
+    with turn():
+        found = join_shard(
+            shard, limits[shard.guests.points], work.k, space=work.space, threads=threads
+        )
     write(work, "lists", number, _by_part(found, work))
 
 
@@ -153,7 +180,7 @@ def part_task(work: Work, number: int, *, threads: int) -> None:
         distances[own] = found.read(number, "distances")
         roaming.append(own[found.read(number, "roaming")])
         squared[roaming[-1]] = found.read(number, "squared")
-        sent.append([found.read(number, f"sent_{name}") for name in Pairs.__dataclass_fields__])
+        sent.append(_read_sent(found, number))
     points, *others = (np.concatenate(arrays) for arrays in zip(*sent, strict=True))
     more = Pairs(points - np.int32(first), *others)
     settle(neighbours, squared, distances, np.concatenate(roaming), more)
@@ -194,13 +221,16 @@ def _shard(work: Work, number: int, *, guests: bool) -> Shard:
     others = _members(blocks if guests else [], 2 * number + 1)
     numbers = np.flatnonzero(plan.read(0, "shard_of") == number).astype(np.int32)
     centres = plan.read(0, "centres")[numbers]
-    vectors = np.empty((len(residents) + len(others), centres.shape[1]), np.float32)
-    first = 0
-    for side in sides:
-        for block in blocks:
-            piece = block.read(side, "vectors")
-            vectors[first : first + len(piece)] = piece
-            first += len(piece)
+    if work.sizes.held:
+        vectors = rows_at_hand(work.vectors, np.concatenate([residents.points, others.points]))
+    else:
+        vectors = np.empty((len(residents) + len(others), centres.shape[1]), np.float32)
+        first = 0
+        for side in sides:
+            for block in blocks:
+                piece = block.read(side, "vectors")
+                vectors[first : first + len(piece)] = piece
+                first += len(piece)
     return Shard(
         numbers, centres, vectors, residents, others,
         scale=plan.facts["scale"],
@@ -231,7 +261,6 @@ def _by_part(found: ShardLists, work: Work) -> Iterator[tuple[int, Arrays]]:
     )
     for part in range(len(edges) - 1):
         mine, roaming = slice(*own[part : part + 2]), slice(*roam[part : part + 2])
-        sent = away[part]
         yield (
             part,
             {
@@ -240,6 +269,23 @@ def _by_part(found: ShardLists, work: Work) -> Iterator[tuple[int, Arrays]]:
                 "distances": found.distances[mine],
                 "roaming": found.roaming[roaming] - np.int32(own[part]),
                 "squared": found.squared[roaming],
-                **{f"sent_{name}": values[sent] for name, values in vars(found.sent).items()},
+                **_sent_arrays(found.sent, away[part]),
             },
         )
+
+
+def _sent_arrays(pairs: Pairs, chosen: Int32s) -> Arrays:
+    """Some of the pairs; the first point of a pair is written once for all that follow with it."""
+    points = pairs.points[chosen]
+    starts = np.flatnonzero(np.diff(points, prepend=-1))
+    counts = np.diff(starts, append=len(points)).astype(np.int32)
+    others = {name: values[chosen] for name, values in vars(pairs).items() if name != "points"}
+    arrays = {"points": points[starts], "counts": counts, **others}
+    return {f"sent_{name}": values for name, values in arrays.items()}
+
+
+def _read_sent(lists: Segments, part: int) -> list[NDArray[Any]]:
+    """The arrays of `Pairs`, in its order."""
+    arrays = {name: lists.read(part, f"sent_{name}") for name in ("points", "counts", *OTHERS)}
+    points = np.repeat(arrays["points"], arrays["counts"])
+    return [points, *(arrays[name] for name in OTHERS)]

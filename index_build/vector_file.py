@@ -1,23 +1,26 @@
 """The vectors that tasks work on, as a file that all workers can reach.
 
-On a file system a `.npy` file that is mapped where it lies. In an object store a file of segments
-(index_build/segments.py) of consecutive rows: a task fetches the rows that it needs, checked; the
-few tasks that need all of them share one checked copy per machine. Refuses to know what they are.
+On a disk of this machine a `.npy` file that is mapped where it lies. Over a network file system
+that file, of which this machine makes a copy, once, for whoever needs more than some rows. In an
+object store a file of segments (index_build/segments.py) of consecutive rows: a task fetches the
+rows that it needs, checked, or shares the machine's checked copy. Refuses to know what they are.
 """
 
 import fcntl
 import hashlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from index_build.segments import Arrays, Segments, open_segments, write_segments
-from nearfield.errors import DamagedArtefact, MissingFile
+from nearfield.errors import DamagedArtefact, DiskFull, MissingFile, UsageError
 from nearfield.files import atomic_path
 from nearfield.locations import Location, cache_folder, location
+from nearfield.mounts import is_remote
 from nearfield.objects import ObjectPath
-from nearfield.space import Float32s
+from nearfield.space import Float32s, Int32s
 from nearfield.traffic import note_read
 from nearfield.vectorset import row_blocks
 
@@ -49,18 +52,24 @@ def mapped_vectors(named: str) -> Float32s:
     """
     path = location(named)
     if isinstance(path, Path):
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(_nearest(path), mmap_mode="r", allow_pickle=False)
     index = open_segments(path)
     copy = _copy_of(path, index)
     shape = (index.facts["n"], index.facts["d"])
     return np.memmap(copy, np.float32, "r", shape=shape)
 
 
+def at_hand(named: str) -> bool:
+    """Whether this machine has the vectors without asking another one for them."""
+    path = location(named)
+    return isinstance(path, Path) and not is_remote(path)
+
+
 def vectors_of(named: str, first: int, stop: int) -> Float32s:
     """Rows `first`..`stop`-1 (fewer at the end), float32, in memory and nothing else."""
     path = location(named)
     if isinstance(path, Path):
-        rows = np.array(mapped_vectors(named)[first:stop])
+        rows = np.array(np.load(path, mmap_mode="r", allow_pickle=False)[first:stop])
         note_read(rows.nbytes)
         return rows
     index = open_segments(path)
@@ -75,24 +84,63 @@ def vectors_of(named: str, first: int, stop: int) -> Float32s:
     return found
 
 
+def rows_at_hand(named: str, rows: Int32s) -> Float32s:
+    """Some rows float32 [m, d] out of all, which this machine fetches if it has none."""
+    vectors = mapped_vectors(named)
+    found = np.empty((len(rows), vectors.shape[1]), np.float32)
+    # clip: rows are in range, and numpy takes them without a copy in between
+    np.take(vectors, rows, axis=0, out=found, mode="clip")
+    if at_hand(named):
+        note_read(found.nbytes)
+    return found
+
+
 def forget_copy(named: str) -> None:
     """Remove this machine's copy of all vectors, if there is one."""
     path = location(named)
-    if isinstance(path, ObjectPath):
+    if not at_hand(named):
         for left in (cache_folder() / FOLDER).glob(f"{_key(path)}*"):
             left.unlink(missing_ok=True)
 
 
+def _nearest(path: Path) -> Path:
+    """The file, or this machine's copy of it where it is another machine's and there is room."""
+    if not is_remote(path):
+        return path
+    found = path.stat()
+    version = f"{found.st_size}-{found.st_mtime_ns}"
+    try:
+        if is_remote(cache_folder()):
+            return path
+        return _copied(path, version, lambda copy: _copy_whole(path, copy, found.st_size))
+    except (DiskFull, UsageError):
+        return path
+
+
+def _copy_whole(path: Path, copy: Path, size: int) -> None:
+    shutil.copyfile(path, copy)
+    note_read(size)
+    if copy.stat().st_size != size:
+        raise DamagedArtefact(f"{path} changed while it was copied: run again")
+
+
 def _copy_of(path: ObjectPath, index: Segments) -> Path:
-    copy = cache_folder() / FOLDER / f"{_key(path)}-{index.fingerprint}"
+    def fetch(copy: Path) -> None:
+        path.get(copy)
+        _check(path, copy, index)
+
+    return _copied(path, index.fingerprint, fetch)
+
+
+def _copied(path: Location, version: str, fetch: Callable[[Path], None]) -> Path:
+    """This machine's copy, fetched by one of its workers while the others wait."""
+    copy = cache_folder() / FOLDER / f"{_key(path)}-{version}"
     copy.parent.mkdir(parents=True, exist_ok=True)
-    # one of a machine's workers fetches, the others wait for it
     with copy.with_name(f"{copy.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not copy.exists():
             with atomic_path(copy, durable=False) as temporary:
-                path.get(temporary)
-                _check(path, temporary, index)
+                fetch(temporary)
     return copy
 
 
@@ -107,5 +155,5 @@ def _check(path: Location, copy: Path, index: Segments) -> None:
         raise DamagedArtefact(f"{path} isn't whole: {error}") from error
 
 
-def _key(path: ObjectPath) -> str:
-    return hashlib.sha256(path.url.encode()).hexdigest()[:16]
+def _key(path: Location) -> str:
+    return hashlib.sha256(str(path).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ threads a task may use. The cluster is disposable: what matters lies in files.
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask.config
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, as_completed
 
 from nearfield.clusters.connection import connection
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
@@ -57,11 +58,15 @@ class ClusterOptions:
 
 @dataclass(frozen=True)
 class Task:
-    """One unit of work: `function(*arguments, threads=...)`, pure, named for its messages."""
+    """One unit of work: `function(*arguments, threads=...)`, pure, named for its messages.
+
+    workers: addresses of those that do it best; another does it where they are gone.
+    """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    workers: tuple[str, ...] = ()
 
 
 def available_cores() -> int:
@@ -154,28 +159,40 @@ def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> Traffic:
 
     The bytes that finished tasks read and wrote; those of tries that failed aren't known.
 
-    Native threads are shared out: a task gets more when there are fewer tasks than cores. One
-    failed task doesn't stop the others: all run, then `ShardFailed` lists the failed ones.
+    Native threads are shared out: a task gets more when there are fewer tasks than cores. Tasks
+    start in their order, and none is handed out before a worker is free for it: Dask would let
+    tasks wait at one worker while another has none. One failed task doesn't stop the others: all
+    run, then `ShardFailed` lists the failed ones.
     """
     traffic = Traffic()
     if not tasks:
         return traffic
     threads = _threads_per_task(client, len(tasks))
     failed: list[str] = []
-    futures = {
-        client.submit(
-            _counting, task.function, *task.arguments, threads=threads, retries=RETRIES, pure=False
-        ): task
-        for task in tasks
-    }
+    waiting, running = deque(tasks), dict[Future, Task]()
+    completed = as_completed()
+
+    def fill() -> None:
+        while waiting and len(running) < max(1, _worker_threads(client)):
+            task = waiting.popleft()
+            future = client.submit(
+                _counting, task.function, *task.arguments, threads=threads, retries=RETRIES,
+                pure=False, workers=task.workers or None, allow_other_workers=bool(task.workers),
+            )  # fmt: skip
+            running[future] = task
+            completed.add(future)
+
     with progress(title, len(tasks), "tasks") as advance:
-        for future in as_completed(futures):
+        fill()
+        for future in completed:
+            task = running.pop(future)
             if future.status == "finished":
                 traffic += future.result()
             else:
-                failed.append(f"{futures[future].name}: {future.exception()}")
+                failed.append(f"{task.name}: {future.exception()}")
             future.release()
             advance(1)
+            fill()
     if failed:
         raise ShardFailed(
             f"{len(failed)} of {len(tasks)} tasks failed after {RETRIES + 1} tries:\n  "
@@ -206,3 +223,17 @@ def _threads_per_task(client: Client, tasks: int) -> int:
     cores = client.run(available_cores, workers=list(one_per_host.values()))
     share = int(sum(cores.values())) // min(len(workers), tasks)
     return max(1, min(share, *cores.values()))
+
+
+def _worker_threads(client: Client) -> int:
+    """Tasks that the workers of the moment do at once: it grows when a worker joins."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return sum(worker["nthreads"] for worker in workers)
+
+
+def workers_by_host(client: Client) -> list[tuple[str, ...]]:
+    """Addresses of the workers of each host."""
+    hosts: dict[str, list[str]] = {}
+    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+        hosts.setdefault(worker["host"], []).append(address)
+    return [tuple(addresses) for addresses in hosts.values()]

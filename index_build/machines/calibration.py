@@ -13,7 +13,7 @@ from typing import Any
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 from nearfield.files import write_bytes
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 STAGES: dict[str, tuple[str, ...]] = {
     "collapse": ("collapse",),
     "plan": ("plan", "sample"),
@@ -42,13 +42,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Observation:
-    """One run: n rows on `cores` cores; seconds by stage, bytes that tasks read and wrote."""
+    """One run: n rows on `cores` cores; seconds by stage, bytes that tasks read and wrote.
+
+    alone: joined by one task with all cores, as one machine does it; else in shards, as several do.
+    """
 
     n: int
     cores: int
     seconds: Mapping[str, float]
     bytes_moved: int
     peak_bytes: int
+    alone: bool = False
 
 
 @dataclass(frozen=True)

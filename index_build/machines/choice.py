@@ -9,8 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from index_build.estimate import BASE_BYTES
-from index_build.machines.model import Cluster, Model, Prediction, bytes_moved, predicted
-from index_build.plan import EXPECTED_COPIES, PART_ROWS, SHARD_BYTES
+from index_build.machines.model import (
+    Cluster,
+    Model,
+    Models,
+    Prediction,
+    bytes_moved,
+    predicted,
+)
+from index_build.plan import EXPECTED_COPIES, PART_ROWS, SHARD_BYTES, WHOLE_BYTES
+from index_build.whole import MEMORY_SHARE, whole_bytes
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
 HOUR = 3600
@@ -36,11 +44,20 @@ class MachineType:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a machine must have: memory per core and beside it (the driver), disk of the folder."""
+    """What a machine must have: memory per core and beside it (the driver), disk of the folder.
+
+    alone_bytes: memory of the task that joins everything on one machine.
+    """
 
     core_bytes: float
     driver_bytes: float
     disk_bytes: float
+    alone_bytes: float
+
+    def alone_on(self, machine: "MachineType", count: int) -> bool:
+        """Whether one task joins everything there, as `index_build.whole` decides it."""
+        room = min(WHOLE_BYTES, MEMORY_SHARE * machine.memory_bytes)
+        return count == 1 and self.alone_bytes <= room
 
 
 def needs_of(n: int, d: int, k: int) -> Needs:
@@ -56,6 +73,7 @@ def needs_of(n: int, d: int, k: int) -> Needs:
         core_bytes=BASE_BYTES + 2 * shard,
         driver_bytes=2 * BASE_BYTES + 2 * PART_ROWS * lists + n * ROW_BYTES,
         disk_bytes=folder + n * (1.1 * lists + 100),
+        alone_bytes=whole_bytes(n, d, k),
     )
 
 
@@ -83,11 +101,11 @@ class Allowed:
 
 
 def options(
-    model: Model, n: int, types: Iterable[MachineType], needs: Needs, speed: float, link: float
+    models: Models, n: int, types: Iterable[MachineType], needs: Needs, speed: float, link: float
 ) -> list[Option]:
     """Every type in every count, cheapest first, then fastest."""
     found = [
-        _option(model, n, kind, count, needs, Cluster(count, kind.cores, speed, link))
+        _option(models, n, kind, count, needs, Cluster(count, kind.cores, speed, link))
         for kind in types
         for count in COUNTS
     ]
@@ -139,11 +157,14 @@ def most_important(factors: Mapping[str, float]) -> str:
 
 
 def _option(
-    model: Model, n: int, kind: MachineType, count: int, needs: Needs, cluster: Cluster
+    models: Models, n: int, kind: MachineType, count: int, needs: Needs, cluster: Cluster
 ) -> Option:
+    alone = needs.alone_on(kind, count)
+    model = models.alone if alone else models.shards
     time = predicted(model, n, cluster)
     hours = (time.seconds + STARTING_S) / HOUR
-    memory = needs.driver_bytes + needs.core_bytes * kind.cores
+    tasks = needs.alone_bytes if alone else needs.core_bytes * kind.cores
+    memory = needs.driver_bytes + tasks
     short = [
         f"{what} {have / 2**30:.0f} of {want / 2**30:.0f} GiB"
         for what, have, want in (

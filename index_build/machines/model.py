@@ -38,6 +38,14 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Models:
+    """Of several machines, which share the work out in shards, and of one that does it `alone`."""
+
+    shards: Model
+    alone: Model
+
+
+@dataclass(frozen=True)
 class Cluster:
     """Machines with cores; `speed` of a core against one here; link in bytes per second."""
 
@@ -57,13 +65,22 @@ class Prediction:
     stages: Mapping[str, float]
 
 
-def fitted(calibration: Calibration) -> Model:
-    """The model of a calibration.
+def fitted(calibration: Calibration) -> Models:
+    """The models of a calibration.
 
-    Raises `UsageError` with fewer than two sizes on one core, or no run on more than one.
+    Raises `UsageError` with fewer than two sizes on one core, or no run on more than one, of either
+    way to join.
     """
-    single = [run for run in calibration.observations if run.cores == 1]
-    several = [run for run in calibration.observations if run.cores > 1]
+    runs = calibration.observations
+    return Models(
+        shards=_fitted([run for run in runs if not run.alone]),
+        alone=_fitted([run for run in runs if run.alone]),
+    )
+
+
+def _fitted(runs: Sequence[Observation]) -> Model:
+    single = [run for run in runs if run.cores == 1]
+    several = [run for run in runs if run.cores > 1]
     if len({run.n for run in single}) < 2 or not several:
         raise UsageError(
             "a calibration needs runs of at least two sizes on one core and one on more; this one "
@@ -78,7 +95,7 @@ def fitted(calibration: Calibration) -> Model:
             stages[name] = Stage(growth, _parallel_share(name, growth, several))
     largest = max(single, key=lambda run: run.n)
     return Model(
-        start_s=median(run.seconds[START] for run in calibration.observations),
+        start_s=median(run.seconds[START] for run in runs),
         stages=stages,
         bytes_per_row=largest.bytes_moved / largest.n,
     )

@@ -49,6 +49,8 @@ from nearfield.vectorset import open_vector_set
 
 CALIBRATION_ROWS = (75_000, 150_000, 300_000)
 REPETITIONS = 2
+WAYS = False, True
+"""In shards; by one task, alone."""
 CALIBRATION_FILE = Path("nearfield-calibration.json")
 GIGABYTE = 1e9
 MEMORY_EVERY_S = 0.2
@@ -122,9 +124,10 @@ def calibrate(
 ) -> Calibration:
     """Measure whole runs (build, verify, load) of at most `rows` rows and keep them in `out`.
 
-    On one core at every size, and on all cores at the largest; nested samples of the vector set,
-    or generated data. Minutes. Raises `UsageError` on a machine with one core, or where the set
-    has too few rows for two sizes; `Infrastructure` when a run fails.
+    On one core at every size, and on all cores at the largest; in shards, as several machines do
+    it, and by one task, as one does; nested samples of the vector set, or generated data. Minutes.
+    Raises `UsageError` on a machine with one core, or where the set has too few rows for two sizes;
+    `Infrastructure` when a run fails.
     """
     cores = available_cores()
     if cores < 2:
@@ -136,15 +139,16 @@ def calibrate(
             f"a calibration needs at least {sorted(rows)[1]:,} rows; {wanted.vectors} has "
             f"{len(data):,}. Build it as it is: that takes less than the calibration"
         )
-    runs = [(size, 1) for size in sizes for _ in range(repetitions)]
-    runs += [(sizes[-1], cores)] * repetitions
+    runs = [(size, 1, alone) for size in sizes for alone in WAYS for _ in range(repetitions)]
+    runs += [(sizes[-1], cores, alone) for alone in WAYS for _ in range(repetitions)]
     found = []
     with TemporaryDirectory(prefix="nearfield-calibration-") as scratch:
         folder = Path(scratch)
-        observed(data, folder / "warm", wanted, sizes[0], cores)  # compiles the kernels
+        for alone in WAYS:  # compiles the kernels
+            observed(data, folder / f"warm-{alone}", wanted, (sizes[0], cores, alone))
         with progress("calibrate", len(runs), "runs") as advance:
-            for number, (size, used) in enumerate(runs):
-                found.append(observed(data, folder / str(number), wanted, size, used))
+            for number, one in enumerate(runs):
+                found.append(observed(data, folder / str(number), wanted, one))
                 advance(1)
     calibration = Calibration(
         job=_job(wanted),
@@ -167,7 +171,7 @@ def plan(
     """The machines to rent for a matrix. Raises `UsageError` and `MissingFile`."""
     assumed, allowed = assumed or Assumed(), allowed or Allowed()
     measured = calibration_for(calibration, _job(wanted))
-    model, prices = fitted(measured), read_prices(assumed.prices)
+    models, prices = fitted(measured), read_prices(assumed.prices)
     types = [
         MachineType(
             f"{one.provider}/{one.type}",
@@ -185,18 +189,20 @@ def plan(
             f"expected a machine type of {assumed.prices} ({known}); got {assumed.machine}"
         )
     needs, link = needs_of(wanted.n, wanted.d, wanted.k), assumed.link_bits_s / 8
-    found = options(model, wanted.n, types, needs, assumed.speed, link)
+    found = options(models, wanted.n, types, needs, assumed.speed, link)
     take = chosen(found, allowed)
     facts = machine_facts()
     own = MachineType(
         "this machine", facts.cores, facts.memory_total_bytes, facts.disk_free_bytes, 0.0
     )
-    here = next(one for one in options(model, wanted.n, [own], needs, 1.0, link) if one.count == 1)
+    here = next(one for one in options(models, wanted.n, [own], needs, 1.0, link) if one.count == 1)
     cluster = (
         Cluster(take.count, take.machine.cores, assumed.speed, link)
         if take
         else Cluster(1, facts.cores)
     )
+    alone = needs.alone_on(take.machine, take.count) if take else needs.alone_on(own, 1)
+    model = models.alone if alone else models.shards
     largest = max(run.n for run in measured.observations)
     return MachinePlan(
         wanted=wanted,
@@ -226,16 +232,19 @@ def data_for(wanted: Planned, most: int) -> Float32s:
     return np.asarray(opened.vectors[np.sort(drawn)])[np.argsort(np.argsort(drawn))]
 
 
-def observed(data: Float32s, folder: Path, wanted: Planned, n: int, cores: int) -> Observation:
-    """One whole run in processes of their own that may use so many cores."""
+def observed(
+    data: Float32s, folder: Path, wanted: Planned, run_of: tuple[int, int, bool]
+) -> Observation:
+    """One whole run in processes of their own: of so many rows, on so many cores, alone or not."""
+    n, cores, alone = run_of
     folder.mkdir()
     np.save(folder / "rows.npy", data[:n])
     ingest(folder / "rows.npy", folder / "vectors", IngestOptions(space=wanted.space))
     (folder / "rows.npy").unlink()
     run, place = str(folder / "run"), str(folder / "postgres")
-    # in shards, as several machines do it
     asked = ["-k", str(wanted.k), "--recall", str(wanted.recall), "--method", "selfjoin"]
-    asked += ["--workers", str(cores)]
+    # workers that are asked for share the work out in shards, as those of several machines do
+    asked += [] if alone else ["--workers", str(cores)]
     started, peak = time.monotonic(), 0
     for command in (
         ["build", str(folder / "vectors"), "--out", run, *asked],
@@ -247,7 +256,7 @@ def observed(data: Float32s, folder: Path, wanted: Planned, n: int, cores: int) 
     seconds = seconds_by_stage(steps, time.monotonic() - started)
     moved = sum(step.get("bytes_read", 0) + step.get("bytes_written", 0) for step in steps)
     shutil.rmtree(folder)
-    return Observation(n, cores, seconds, moved, peak)
+    return Observation(n, cores, seconds, moved, peak, alone)
 
 
 def _run_on(command: Sequence[str], cores: int) -> int:

@@ -36,7 +36,7 @@ READ_AHEAD_KB = 1024
 MOUNT_OPTIONS = (
     f"directport={FILES_PORT},cache=yes,kernel_cache,dcache_timeout=1,"
     "dcache_stat_timeout=1,dcache_dir_timeout=1,entry_timeout=0,negative_timeout=0,"
-    "max_conns=2"
+    "max_conns=2,max_read=131072,max_write=131072"
 )
 
 
@@ -49,7 +49,10 @@ def main():
     parser.add_argument("--mbit", type=float, default=1000)
     parser.add_argument("--delay-ms", type=float, default=1)
     parser.add_argument("--cases", type=int, nargs="+", default=[1, 2], choices=[1, 2])
-    parser.add_argument("--processes", type=int, default=1, help="worker processes per core")
+    parser.add_argument(
+        "--processes", type=int, nargs=2, default=[1, 2],
+        help="worker processes of each host: over a link one computes while another waits for it",
+    )  # fmt: skip
     parser.add_argument("--cores", nargs=2, default=["0", "1"], help="of each host")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
@@ -132,11 +135,12 @@ def inventory_of(lab, workers, processes):
     """One host that does all, or two. Services talk over the link, SSH goes over the bridge."""
     lines = ['name = "lab"', f'python = "{sys.executable}"', f'identity = "{lab.key}"',
              f'folder = "{lab.services}"']  # fmt: skip
-    for name, address in (("here", HERE), ("there", THERE))[:workers]:
+    hosts = ("here", HERE, processes[0]), ("there", THERE, processes[1])
+    for name, address, count in hosts[:workers]:
         lines += ["[[hosts]]", f'name = "{name}"', f'address = "{address}"',
                   f'ssh = "{lab.address(name)}"', f'host_key = "{lab.host_key(name)}"',
                   f'role = "{"both" if name == "here" else "worker"}"', "cores = 1",
-                  f"workers = {processes}"]  # fmt: skip
+                  f"workers = {count}"]  # fmt: skip
     path = lab.folder / f"{workers}.toml"
     path.write_text("\n".join(lines) + "\n")
     return path

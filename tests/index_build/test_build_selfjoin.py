@@ -319,8 +319,9 @@ class TestStages:
             self.run(work, function, count)
             assert [work.path(kind, number).read_bytes() for number in range(count)] == before
 
-    def test_a_task_reads_only_its_shard(self, work):
-        work, _ = work
+    def test_a_task_reads_only_its_shard_where_blocks_carry_the_vectors(self, work):
+        work, found = work
+        work = replace(work, sizes=replace(work.sizes, held=False))
         self.run(work, stages.plan_task, 1)
         self.run(work, stages.block_task, len(work.blocks()))
         self.run(work, stages.limits_task, work.sizes.shards)
@@ -329,6 +330,23 @@ class TestStages:
         blocks = [open_segments(work.path("block", b)) for b in range(len(work.blocks()))]
         homes = [b.read(2 * s, "points") for s in range(work.sizes.shards) for b in blocks]
         assert np.sort(np.concatenate(homes)).tolist() == list(range(N))
+        self.run(work, stages.part_task, len(work.part_starts()))
+        neighbours, distances = self.lists_of(work)
+        np.testing.assert_array_equal(neighbours, found.neighbours)
+        np.testing.assert_array_equal(distances, found.distances)
+
+    def test_blocks_carry_no_vectors_where_every_host_has_them_all(self, work):
+        work, _ = work
+        self.run(work, stages.plan_task, 1)
+        self.run(work, stages.block_task, len(work.blocks()))
+        blocks = [open_segments(work.path("block", b)) for b in range(len(work.blocks()))]
+        assert not any(name == "vectors" for block in blocks for _, name in block.entries)
+        counted = np.zeros(work.sizes.shards, np.int64)
+        for block in blocks:
+            for segment, name in block.entries:
+                if name == "points":
+                    counted[segment // 2] += len(block.read(segment, name))
+        assert stages.shard_sizes(work).tolist() == counted.tolist()
 
     def test_a_broken_file_of_an_earlier_stage_is_named(self, work):
         work, _ = work

@@ -32,34 +32,38 @@ EXPONENT = {"join": 1.1, "merge": 1.0}
 GIB = 2**30
 
 
-def observation(n: int, cores: int, noise: float = 1.0) -> Observation:
-    """A run on a machine that follows the model to the letter: start 2 s, two stages that grow."""
+def observation(n: int, cores: int, noise: float = 1.0, *, alone: bool = False) -> Observation:
+    """A run on a machine that follows the model to the letter: start 2 s, two stages that grow.
+
+    By one task it takes half as long.
+    """
     seconds = dict.fromkeys(STAGES, 0.0) | {START: 2.0}
     for name, exponent in EXPONENT.items():
         share = PARALLEL.get(name, 0.0)
-        one = 1e-5 * n**exponent * noise
+        one = 1e-5 * n**exponent * noise / (1 + alone)
         seconds[name] = one * (1 - share + share / cores)
-    return Observation(n, cores, seconds, bytes_moved=1000 * n, peak_bytes=GIB)
+    return Observation(n, cores, seconds, 1000 * n, GIB, alone)
 
 
 def calibration(*runs: Observation) -> Calibration:
     runs = runs or tuple(
-        observation(n, cores, noise)
+        observation(n, cores, noise, alone=alone)
+        for alone in (False, True)
         for n, cores in [(100_000, 1), (200_000, 1), (300_000, 1), (300_000, 2)]
         for noise in (0.98, 1.02)
     )
     return Calibration(JOB, "a processor", {}, "2026-01-01T00:00:00+00:00", runs)
 
 
-def expected_seconds(n: int, machines: int, cores: int) -> float:
+def expected_seconds(n: int, machines: int, cores: int, *, alone: bool = False) -> float:
     slots = machines * cores
-    return 2 + 1e-5 * n**1.1 * (0.1 + 0.9 / slots) + 1e-5 * n
+    return 2 + (1e-5 * n**1.1 * (0.1 + 0.9 / slots) + 1e-5 * n) / (1 + alone)
 
 
 class TestModel:
     @pytest.mark.parametrize(("machines", "cores"), [(1, 1), (1, 2), (1, 8), (4, 8)])
     def test_a_law_that_was_followed_is_foretold(self, machines, cores):
-        model = fitted(calibration())
+        model = fitted(calibration()).shards
         found = predicted(model, 4_000_000, Cluster(machines, cores))
         network = found.stages["network"]
         # the six stages that take no time are counted at the smallest that is measured
@@ -68,13 +72,18 @@ class TestModel:
         )
         assert found.low < found.seconds < found.high
 
+    def test_one_machine_alone_has_a_law_of_its_own(self):
+        found = predicted(fitted(calibration()).alone, 4_000_000, Cluster(1, 2))
+        expected = expected_seconds(4_000_000, 1, 2, alone=True)
+        assert found.seconds == pytest.approx(expected, rel=0.03)
+
     def test_a_core_of_half_the_speed_takes_twice_as_long(self):
-        model = fitted(calibration())
+        model = fitted(calibration()).shards
         here, there = (predicted(model, 10**6, Cluster(1, 4, speed=s)) for s in (1.0, 0.5))
         assert there.seconds == pytest.approx(2 * here.seconds)
 
     def test_bytes_cross_the_network_between_machines_only(self):
-        model = fitted(calibration())
+        model = fitted(calibration()).shards
         assert bytes_moved(model, 10**6, 1) == 0
         assert bytes_moved(model, 10**6, 4) == 1000 * 10**6 * 3 / 4
 
@@ -83,6 +92,7 @@ class TestModel:
         [
             [observation(100_000, 1), observation(100_000, 2)],
             [observation(100_000, 1), observation(200_000, 1)],
+            [observation(n, c) for n, c in [(100_000, 1), (200_000, 1), (200_000, 2)]],
         ],
     )
     def test_too_few_runs_are_refused(self, runs):
@@ -123,6 +133,20 @@ class TestChoice:
         assert taken.cost <= 10 * cheapest.cost
         assert taken.hours < cheapest.hours
 
+    def test_one_machine_joins_alone_where_its_memory_allows_it(self):
+        models = fitted(calibration())
+        few = options(models, 10**6, TYPES, needs_of(10**6, 93, 100), 1.0, 125e6)
+        for one in few:
+            alone = one.count == 1 and one.machine.name != "poor"
+            cluster = Cluster(one.count, one.machine.cores)
+            model = models.alone if alone else models.shards
+            assert one.time == predicted(model, 10**6, cluster)
+        many = options(models, 40_000_000, TYPES, needs_of(40_000_000, 93, 100), 1.0, 125e6)
+        assert not any(
+            one.time == predicted(models.alone, 40_000_000, Cluster(1, one.machine.cores))
+            for one in many
+        )
+
     def test_nothing_may_fit(self, found):
         assert chosen(found, Allowed(deadline_s=1.0)) is None
         assert chosen(found, Allowed(budget=0.0)) is None
@@ -132,7 +156,7 @@ class TestChoice:
             assert one.cost == one.machine.hourly * one.count * math.ceil(one.hours)
 
     def test_the_assumption_that_costs_most_is_named(self):
-        factors = sensitivity(fitted(calibration()), 4_000_000, Cluster(1, 2))
+        factors = sensitivity(fitted(calibration()).alone, 4_000_000, Cluster(1, 2))
         assert all(factor >= 1 for factor in factors.values())
         assert factors["a core there is 30% slower than one here"] == pytest.approx(1 / 0.7)
         assert most_important({"a": 1.1, "b": 1.5}).startswith("b: ")
