@@ -14,16 +14,16 @@ Prints Markdown.
 
 import argparse
 import json
+import mmap
 import os
 import platform
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,11 @@ import h5py
 import numpy as np
 
 from benchmark.copy_speed import random_run
-from dumps.dump.source import Matrix, opened_matrix
+from dumps.dump.source import Matrix, mapped_ids
 from dumps.dump.tables import write_csv, write_flat, write_parquet
 from dumps.dump.write import DumpOptions, copy_file, write_dump
-from dumps.matrix import write_matrix
+from dumps.matrix import Block, write_matrix
+from dumps.postgres.source import opened_source
 from nearfield.files import fsync_path
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import open_vector_set
@@ -45,55 +46,54 @@ WAYS = ("raw", "hdf5", "matrix", "parquet", "csv", "dump")
 
 
 def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
-    """Write one way; seconds until it is on the disk, bytes, and the peak memory so far."""
+    """Write one way; seconds until it is on the disk, those of processors, bytes, peak memory."""
     target = folder / way
-    with opened_matrix(run, labels=False) as matrix:
+    with opened_source(run, labels=True) as source:
+
+        def named() -> Matrix:
+            return Matrix(source, mapped_ids(source, folder))
+
         ways: dict[str, Callable[[], object]] = {
             "raw": lambda: _raw(run, target),
             "hdf5": lambda: copy_file(run.matrix, target),
             "matrix": lambda: _matrix(run, folder),
-            "parquet": lambda: write_parquet(target, matrix, _ignore),
-            "csv": lambda: write_csv(target, matrix, _ignore),
-            "flat": lambda: _flat(target, matrix, folder),
-            "dump": lambda: write_dump(run, folder, DumpOptions(labels=False, force=True)),
+            "parquet": lambda: write_parquet(target, named(), _ignore),
+            "csv": lambda: write_csv(target, named(), _ignore),
+            "flat": lambda: write_flat(target, named(), _ignore),
+            "dump": lambda: write_dump(run, folder, DumpOptions(force=True)),
         }
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         ways[way]()
         if target.exists():
             fsync_path(target)
-        seconds = time.perf_counter() - started
+        seconds, worked = time.perf_counter() - started, time.process_time() - worked
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "bytes": size, "peak": peak}
+    return {"seconds": seconds, "processor": worked, "bytes": size, "peak": peak}
 
 
 def _raw(run: Run, target: Path) -> None:
     with target.open("wb") as stream:
         for name in ("neighbours", "distances"):
-            values = np.load(run.folder.parent / f"{name}.npy", mmap_mode="r")
-            for first in range(0, len(values), ROWS):
-                stream.write(values[first : first + ROWS].data)
+            for values in _read(run.folder.parent / f"{name}.npy"):
+                stream.write(values.data)
 
 
 def _matrix(run: Run, folder: Path) -> None:
     vectors = open_vector_set(Path(run.config.vectors), verify=False)
-    lists = [
-        np.load(run.folder.parent / f"{name}.npy", mmap_mode="r")
-        for name in ("neighbours", "distances")
-    ]
-    blocks = (
-        (first, lists[0][first : first + ROWS], lists[1][first : first + ROWS])
-        for first in range(0, run.config.n, ROWS)
-    )
+    lists = [_read(run.folder.parent / f"{name}.npy") for name in ("neighbours", "distances")]
+    pairs = zip(*lists, strict=True)
+    blocks: Iterator[Block] = ((ROWS * place, *pair) for place, pair in enumerate(pairs))
     config: RunConfig = run.config
     write_matrix(create_run(folder / "run", config), blocks, vectors.ids, attributes={})
 
 
-def _flat(target: Path, matrix: Matrix, folder: Path) -> None:
-    scratch = folder / "ids"
-    scratch.mkdir()
-    write_flat(target, matrix, matrix.mapped_ids(scratch), _ignore)
-    shutil.rmtree(scratch)
+def _read(path: Path) -> Iterator[Any]:
+    """Blocks of an array, straight from the page cache; their pages count until the next one."""
+    values = np.load(path, mmap_mode="r")
+    for first in range(0, len(values), ROWS):
+        yield values[first : first + ROWS]
+        values._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def _ignore(_amount: int) -> None:
@@ -122,15 +122,17 @@ def markdown(n: int, k: int, results: dict[str, list[Any]]) -> str:
     lines = [
         f"## {n:,} x top-{k}: {raw_bytes / 2**20:,.0f} MiB of raw arrays",
         "",
-        "| way | seconds, each repetition | median | x raw | MiB/s | MiB written | peak MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| way | seconds, each repetition | median | x raw | processor s | MiB/s | MiB written |"
+        " peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for way, each in results.items():
         seconds = [one["seconds"] for one in each]
         middle = statistics.median(seconds)
         lines.append(
             f"| {way} | {', '.join(f'{value:.2f}' for value in seconds)} | {middle:.2f} |"
-            f" {middle / raw:.2f} | {raw_bytes / 2**20 / middle:,.0f} |"
+            f" {middle / raw:.2f} | {statistics.median(one['processor'] for one in each):.2f} |"
+            f" {raw_bytes / 2**20 / middle:,.0f} |"
             f" {each[0]['bytes'] / 2**20:,.0f} | {max(one['peak'] for one in each) / 2**20:,.0f} |"
         )
     return "\n".join(lines)

@@ -74,18 +74,26 @@ class RowReader:
         self._places = _chunk_places(dataset)
         self._file = os.open(dataset.file.filename, os.O_RDONLY) if self._places else None
 
+    def _new(self, count: int) -> NDArray[Any]:
+        return np.empty((count, *self._dataset.shape[1:]), self._dataset.dtype)
+
     def close(self) -> None:
         """Let go of the file; reading is an error afterwards."""
         if self._file is not None:
             os.close(self._file)
         self._file, self._places = None, []
 
-    def read(self, first: int, stop: int) -> NDArray[Any]:
-        """Rows first to stop - 1, stop <= n, as a new array of the dataset's dtype."""
+    def read(self, first: int, stop: int, into: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows first to stop - 1, stop <= n, in the dataset's dtype.
+
+        The array is new, or the first rows of `into` [m >= stop - first, k]: fresh memory costs
+        more than the reading.
+        """
+        rows = self._new(stop - first) if into is None else into[: stop - first]
         if self._file is None:
-            return self._dataset[first:stop]
+            self._dataset.read_direct(rows, np.s_[first:stop])
+            return rows
         height, width = self._dataset.chunks
-        rows = np.empty((stop - first, width), self._dataset.dtype)
         step = rows.itemsize * width
         row = first
         while row < stop:

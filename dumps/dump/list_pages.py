@@ -4,65 +4,83 @@ Arrow works the levels out value by value, which takes longer than compressing t
 page (https://parquet.apache.org/docs/file-format/data-pages/), one for a column of a row group.
 """
 
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
-import zstandard
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from dumps.dump.row_groups import Chunk
 from dumps.dump.thrift import BINARY, INT32, INT64, LIST, STRUCT, Struct, Value, written
 from nearfield.space import Float32s, Int32s
 
 TYPES = {"int32": 1, "float32": 4}
-PLAIN, RLE, BYTE_STREAM_SPLIT = 0, 3, 9
+RLE, BYTE_STREAM_SPLIT = 3, 9
 ZSTD = 6
 DATA_PAGE = 0
 
 
-def list_column(name: str, values: Int32s | Float32s, level: int) -> Chunk:
-    """Lists [m, k], k >= 1, of the column `name`, none null: int32 plain, float32 split by bytes.
+class ListEncoder:
+    """Encodes lists of at most `places` numbers, compressed by zstd at `level`; one thread's."""
 
-    level: of zstd. Cost: one pass to split floats, and the compression.
-    """
-    encoding = BYTE_STREAM_SPLIT if values.dtype == np.float32 else PLAIN
-    body = b"".join([_levels(*values.shape), _numbers(values, encoding)])
-    packed = zstandard.ZstdCompressor(level).compress(body)
-    header = written(_page_header(values.size, encoding, len(body), len(packed)))
-    facts = {
-        1: _number(TYPES[values.dtype.name]),
-        2: Value(LIST, (INT32, [RLE, encoding])),
-        3: Value(LIST, (BINARY, [name.encode(), b"list", b"element"])),
-        4: _number(ZSTD),
-        5: Value(INT64, values.size),
-        6: Value(INT64, len(header) + len(body)),
-        7: Value(INT64, len(header) + len(packed)),
-        9: Value(INT64, 0),
-    }
-    return Chunk((header, packed), facts)
+    def __init__(self, places: int, level: int) -> None:
+        self._codec = pa.Codec("zstd", level)
+        self._words = np.empty(places, np.uint32)
+        self._shape: tuple[int, ...] = ()
+        self._body = np.empty(0, np.uint8)
+
+    def column(self, name: str, values: Int32s | Float32s) -> Chunk:
+        """Lists [m, k], k >= 1, of the column `name`, none null, their numbers split by bytes.
+
+        Cost: one pass to split, and the compression.
+        """
+        body = self._split(values)
+        packed = self._codec.compress(body)
+        header = written(_page_header(values.size, len(body), len(packed)))
+        facts = {
+            1: _number(TYPES[values.dtype.name]),
+            2: Value(LIST, (INT32, [RLE, BYTE_STREAM_SPLIT])),
+            3: Value(LIST, (BINARY, [name.encode(), b"list", b"element"])),
+            4: _number(ZSTD),
+            5: Value(INT64, values.size),
+            6: Value(INT64, len(header) + len(body)),
+            7: Value(INT64, len(header) + len(packed)),
+            9: Value(INT64, 0),
+        }
+        return Chunk((header, packed), facts)
+
+    def _split(self, values: Int32s | Float32s) -> NDArray[np.uint8]:
+        """Levels, then the first byte of all numbers, the second of all, ...
+
+        Alike bytes side by side compress better, and zstd passes quickly over those that don't.
+        """
+        levels = _levels(*values.shape)
+        if values.shape != self._shape:
+            self._shape = values.shape
+            self._body = np.empty(len(levels) + values.nbytes, np.uint8)
+            self._body[: len(levels)] = levels
+        planes = self._body[len(levels) :].reshape(values.itemsize, values.size)
+        words = np.ascontiguousarray(values).reshape(-1).view("<u4")
+        for place, plane in enumerate(planes):
+            shifted = np.right_shift(words, 8 * place, out=self._words[: values.size])
+            np.copyto(plane, shifted, casting="unsafe")
+        return self._body
 
 
-def _numbers(values: Int32s | Float32s, encoding: int) -> Any:
-    flat = np.ascontiguousarray(values).reshape(-1)
-    if encoding == PLAIN:
-        return flat.data.cast("B")
-    # the first byte of all, the second of all, ...: alike bytes side by side compress better
-    split = np.empty((flat.itemsize, flat.size), np.uint8)
-    np.copyto(split, flat.view(np.uint8).reshape(-1, flat.itemsize).T)
-    return split.data.cast("B")
-
-
-def _levels(m: int, k: int) -> bytes:
+@lru_cache(4)
+def _levels(m: int, k: int) -> NDArray[np.uint8]:
     """Repetition: 0 where a list begins, else 1, in bits. Definition: 1 throughout, as one run."""
     continues = np.ones((m, k), np.uint8)
     continues[:, 0] = 0
     bits = np.packbits(continues, bitorder="little").tobytes()
     repetition = _varint(len(bits) << 1 | 1) + bits
     definition = _varint(m * k << 1) + b"\1"
-    return b"".join(len(each).to_bytes(4, "little") + each for each in (repetition, definition))
+    parts = (len(each).to_bytes(4, "little") + each for each in (repetition, definition))
+    return np.frombuffer(b"".join(parts), np.uint8)
 
 
-def _page_header(count: int, encoding: int, whole_bytes: int, packed_bytes: int) -> Struct:
-    about = {1: _number(count), 2: _number(encoding), 3: _number(RLE), 4: _number(RLE)}
+def _page_header(count: int, whole_bytes: int, packed_bytes: int) -> Struct:
+    about = {1: _number(count), 2: _number(BYTE_STREAM_SPLIT), 3: _number(RLE), 4: _number(RLE)}
     sizes = {2: _number(whole_bytes), 3: _number(packed_bytes)}
     return {1: _number(DATA_PAGE), **sizes, 5: Value(STRUCT, about)}
 

@@ -35,7 +35,7 @@ BLOOM_FILTER = (14, 15)
 class Chunk(NamedTuple):
     """One column of a row group: its pages, and its facts with offsets from its first byte."""
 
-    pages: Sequence[bytes]
+    pages: Sequence[bytes | pa.Buffer]
     facts: Struct
 
 

@@ -6,6 +6,7 @@ is. Distances stay float32 to the bit: in CSV each is the shortest decimal that 
 
 import csv
 import io
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,9 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pv
 import pyarrow.parquet as pq
 import zstandard
-from numpy.typing import NDArray
 
-from dumps.dump.list_pages import list_column
+from dumps.dump.list_pages import ListEncoder
 from dumps.dump.row_groups import Chunk, joined_file
 from dumps.dump.source import Lists, Matrix
 from nearfield.cluster import available_cores
@@ -66,36 +66,48 @@ class RowGroup(NamedTuple):
     chunks: Sequence[Chunk] = ()
 
 
+class _Memory(threading.local):
+    """Arrays of each thread, used again for every block: the system takes longer to provide new
+    pages than it takes to split and compress what goes into them."""
+
+    def __init__(self, rows: int, k: int) -> None:
+        self.lists = np.empty((rows, k), np.int32), np.empty((rows, k), np.float32)
+        self.encoder = ListEncoder(rows * k, ZSTD_LEVEL)
+
+
 def write_parquet(path: Path, matrix: Matrix, advance: Advance) -> None:
     """One row per recording: row, recording_id, neighbours list<int32>, distances list<float>."""
+    memory = _Memory(matrix.span_rows(), matrix.k)
 
-    def encoded(block: Lists) -> RowGroup:
+    def encoded(span: slice) -> RowGroup:
+        block = matrix.lists(span, memory.lists)
         table = pa.table(_identity(block), schema=pa.schema(IDENTITY))
         chunks = (
-            list_column("neighbours", block.neighbours, ZSTD_LEVEL),
-            list_column("distances", block.distances, ZSTD_LEVEL),
+            memory.encoder.column("neighbours", block.neighbours),
+            memory.encoder.column("distances", block.distances),
         )
         return RowGroup(len(block.rows), _row_group(table), chunks)
 
     schema = pa.schema([*IDENTITY, *LISTS])
-    _write_row_groups(path, schema, _ahead(encoded, matrix.blocks()), advance)
+    _write_row_groups(path, schema, _ahead(encoded, matrix.spans()), advance)
 
 
-def write_flat(path: Path, matrix: Matrix, ids: pa.LargeStringArray, advance: Advance) -> None:
+def write_flat(path: Path, matrix: Matrix, advance: Advance) -> None:
     """One row per pair: recording_id, rank from 1, neighbour_id, distance."""
 
-    def encoded(block: Lists) -> RowGroup:
+    def encoded(span: slice) -> RowGroup:
+        block = matrix.lists(span)
         m, k = block.neighbours.shape
         columns = [
             block.ids.take(pa.array(np.repeat(np.arange(m), k))),
             pa.array(np.tile(np.arange(1, k + 1, dtype=np.int32), m)),
-            ids.take(pa.array(block.neighbours.ravel())).cast(pa.string()),
+            matrix.ids_at(block.neighbours.ravel()),
             pa.array(block.distances.ravel()),
         ]
         table = pa.table(columns, schema=pa.schema(FLAT))
         return RowGroup(m, _row_group(table, dictionary=[ID_COLUMN, "rank"]))
 
-    groups = _ahead(encoded, matrix.blocks(FLAT_PLACES))
+    groups = _ahead(encoded, matrix.spans(FLAT_PLACES))
     _write_row_groups(path, pa.schema(FLAT), groups, advance)
 
 
@@ -116,34 +128,30 @@ def _row_group(table: pa.Table, dictionary: Any = False) -> memoryview:
     return memoryview(sink.getvalue()).cast("B")
 
 
-def write_sample(path: Path, matrix: Matrix, ids: pa.LargeStringArray) -> None:
+def write_sample(path: Path, matrix: Matrix) -> None:
     """Evenly spread recordings, at most 10,000, with the ids of their neighbours too."""
-    chosen = _spread(matrix)
+    count = matrix.recordings_count
+    places = np.linspace(0, count - 1, min(count, SAMPLE_ROWS)).astype(np.int64)
+    step = max(1, FLAT_PLACES // matrix.k)
     with _parquet(path, pa.schema([*IDENTITY, *LISTS, NEIGHBOUR_IDS])) as writer:
-        for whole in matrix.blocks(FLAT_PLACES):
-            block = whole.only(chosen[whole.rows])
-            if not len(block.rows):
-                continue
-            texts = ids.take(pa.array(block.neighbours.ravel())).cast(pa.string())
+        for first in range(0, len(places), step):
+            rows = matrix.source.rows_at(places[first : first + step])
+            block = Lists(rows, *matrix.lists_at(rows), matrix.ids_at(rows))
+            texts = matrix.ids_at(block.neighbours.ravel())
             named = pa.ListArray.from_arrays(_offsets(block.neighbours), texts)
             columns = [*_identity(block), *_lists(block), named]
             writer.write_table(pa.table(columns, schema=writer.schema))
 
 
-def _spread(matrix: Matrix) -> NDArray[np.bool_]:
-    """Evenly spread recordings, at most 10,000: flags [n]."""
-    live = np.flatnonzero(~matrix.removed)
-    places = np.linspace(0, len(live) - 1, min(len(live), SAMPLE_ROWS)).astype(np.int64)
-    chosen = np.zeros(matrix.n, bool)
-    chosen[live[places]] = True
-    return chosen
-
-
 def write_csv(path: Path, matrix: Matrix, advance: Advance) -> None:
     """One line per recording: row, recording_id, "{rows}", "{distances}", as COPY reads arrays."""
+
+    def lines(span: slice) -> bytes:
+        return _csv_lines(matrix.lists(span))
+
     with _compressed(path) as write:
         write(_header(MATRIX_COLUMNS))
-        for text in _ahead(_csv_lines, matrix.blocks(CSV_PLACES)):
+        for text in _ahead(lines, matrix.spans(CSV_PLACES)):
             write(text)
             advance(text.count(b"\n"))
 
@@ -277,14 +285,14 @@ def _compressed(path: Path) -> Iterator[Callable[[bytes], Any]]:
         yield sink.write
 
 
-def _ahead(function: Callable[[Lists], Made], blocks: Iterable[Lists]) -> Iterator[Made]:
-    """function(block) of each block in order, on all cores, with few blocks in memory."""
+def _ahead(function: Callable[[slice], Made], spans: Iterable[slice]) -> Iterator[Made]:
+    """function(span) of each span in order, on all cores, with few of them in memory."""
     cores = available_cores()
     due: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         try:
-            for block in blocks:
-                due.append(pool.submit(function, block))
+            for span in spans:
+                due.append(pool.submit(function, span))
                 if len(due) > cores:
                     yield due.popleft().result()
             while due:

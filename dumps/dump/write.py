@@ -25,7 +25,7 @@ from dumps.dump.describe import Facts, croissant, datapackage, readme
 from dumps.dump.licence import Licence, licence_of
 from dumps.dump.names import DumpName, dumps_in, new_temporary, temporaries
 from dumps.dump.retention import Keep, delete, superseded
-from dumps.dump.source import Matrix, opened_matrix
+from dumps.dump.source import Matrix, mapped_ids
 from dumps.dump.tables import (
     write_csv,
     write_flat,
@@ -35,6 +35,7 @@ from dumps.dump.tables import (
     write_sample,
 )
 from dumps.postgres.gate import Verdict, verdict
+from dumps.postgres.source import opened_source
 from nearfield.cluster import available_cores
 from nearfield.errors import DamagedArtefact, UsageError, disk_errors
 from nearfield.files import TEMPORARY_MARK, fsync_path, sha256_of, write_bytes
@@ -173,7 +174,8 @@ def _content(run: Run, options: DumpOptions) -> _Content:
 def _written(run: Run, out: Path, options: DumpOptions, content: _Content) -> Path:
     begun = _free_moment(out, run.config.columns)
     name = str(DumpName(begun, run.config.columns))
-    with _beside(out, name) as folder, opened_matrix(run, labels=options.labels) as matrix:
+    with _beside(out, name) as folder, opened_source(run, labels=options.labels) as source:
+        matrix = Matrix(source, mapped_ids(source, folder))
         files = _tables(run, matrix, folder, options)
         created = begun.strftime("%Y-%m-%dT%H:%M:%SZ")
         facts = _facts(name, run, matrix, content, files)
@@ -216,25 +218,21 @@ def _beside(out: Path, name: str) -> Iterator[Path]:
 
 def _tables(run: Run, matrix: Matrix, folder: Path, options: DumpOptions) -> tuple[str, ...]:
     """Write the files that hold data; returns their names."""
-    scratch = folder / "ids"
-    scratch.mkdir()
-    ids = matrix.mapped_ids(scratch)
     steps: dict[str, Callable[[Path, Callable[[int], None]], None]] = {}
     if "hdf5" in options.formats:
         steps[names.HDF5] = lambda path, _: copy_file(run.matrix, path)
     if "parquet" in options.formats:
         steps[names.PARQUET] = lambda path, advance: write_parquet(path, matrix, advance)
     if options.flat:
-        steps[names.FLAT] = lambda path, advance: write_flat(path, matrix, ids, advance)
+        steps[names.FLAT] = lambda path, advance: write_flat(path, matrix, advance)
     if "csv" in options.formats:
         steps[names.CSV] = lambda path, advance: write_csv(path, matrix, advance)
         steps[names.RECORDINGS_CSV] = lambda path, _: write_recordings_csv(path, matrix)
     steps[names.RECORDINGS] = lambda path, _: write_recordings(path, matrix)
-    steps[names.SAMPLE] = lambda path, _: write_sample(path, matrix, ids)
+    steps[names.SAMPLE] = lambda path, _: write_sample(path, matrix)
     for name, write in steps.items():
         with progress(f"dump {name}", matrix.n, "recordings") as advance:
             write(folder / name, advance)
-    shutil.rmtree(scratch)
     return tuple(steps)
 
 
@@ -258,7 +256,7 @@ def _facts(name: str, run: Run, matrix: Matrix, content: _Content, files: tuple[
         n=matrix.recordings_count,
         k=matrix.k,
         space=run.config.space,
-        first_id=matrix.source.ids([int(np.argmin(matrix.removed))])[0],
+        first_id=matrix.source.ids(matrix.source.rows_at(np.zeros(1, np.int64)))[0],
         labels=tuple((f.name, str(f.type)) for f in schema if f.name != ID_COLUMN),
         licence=content.licence,
         files=(*files, names.LICENCE, names.PROVENANCE, names.README),

@@ -229,19 +229,19 @@ def add_reverse_index(cursor: Any, run_id: int, chunk: Chunk) -> None:
 
 def check_loaded(cursor: Any, run_id: int, source: Source) -> None:
     """Raise `ArrivedOtherwise` unless every row is there and a random sample equals the file."""
-    live = source.live_rows
-    ends = int(live[0]), int(live[-1])
+    live = source.live()
+    first, last = source.rows_at(np.array([0, live - 1])).tolist()
     for parent in PARENTS:
         cursor.execute(
             sql.SQL('SELECT count(*), min("row"), max("row") FROM {}').format(leaf(parent, run_id))
         )
-        found, expected = cursor.fetchone(), (len(live), *ends)
+        found, expected = cursor.fetchone(), (live, first, last)
         if found != expected:
             raise ArrivedOtherwise(
                 f"expected (rows, first, last) {expected} of {parent}, got {found}: load again"
             )
-    picked = live[np.random.default_rng(run_id).choice(len(live), min(SAMPLE, len(live)), False)]
-    rows = np.sort(picked)
+    picked = np.random.default_rng(run_id).choice(live, min(SAMPLE, live), replace=False)
+    rows = source.rows_at(np.sort(picked))
     cursor.execute("SET LOCAL extra_float_digits = 1")
     cursor.execute(
         sql.SQL(

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dumps.matrix import FORMAT_VERSION
 from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError, UsageError
@@ -45,18 +46,21 @@ class Source:
         low, high = np.searchsorted(self.removed, (first, end))
         return end - first - int(high - low)
 
-    @property
-    def live_rows(self) -> Int32s:
-        """The rows that have a recording, ascending."""
-        return np.setdiff1d(np.arange(self.n, dtype=np.int32), self.removed, assume_unique=True)
+    def rows_at(self, places: NDArray[np.int64]) -> Int32s:
+        """Rows of the recordings at `places`, counted from 0 without the removed ones."""
+        before = self.removed - np.arange(len(self.removed))
+        return (places + np.searchsorted(before, places, side="right")).astype(np.int32)
 
-    def block(self, first: int, stop: int) -> tuple[Int32s, Float32s]:
+    def block(
+        self, first: int, stop: int, into: tuple[Int32s, Float32s] | None = None
+    ) -> tuple[Int32s, Float32s]:
         """Neighbours int32 [m, k] and distances float32 [m, k] of rows first to stop - 1.
 
-        As stored; several threads may read at once.
+        As stored, in new arrays or in `into` (see `RowReader.read`). Several threads may read.
         """
         neighbours, distances = self.readers
-        return neighbours.read(first, stop), distances.read(first, stop)
+        near, far = into or (None, None)
+        return neighbours.read(first, stop, near), distances.read(first, stop, far)
 
     def lists(
         self, rows: int, start: int = 0, stop: int | None = None
@@ -91,6 +95,17 @@ class Source:
             return
         for first in range(0, self.n, RECORDING_ROWS):
             yield pa.record_batch({ID_COLUMN: self.texts(slice(first, first + RECORDING_ROWS))})
+
+    def id_batches(self) -> Iterator[pa.StringArray]:
+        """Ids of all rows in their order, as text: those that come with the labels are read sooner
+        than the matrix file's, which `nearfield verify` has compared with them."""
+        if self.labels is None:
+            for first in range(0, self.n, RECORDING_ROWS):
+                yield self.texts(slice(first, first + RECORDING_ROWS))
+            return
+        file = pq.ParquetFile(self.labels.path / "recordings.parquet")
+        for batch in file.iter_batches(RECORDING_ROWS, columns=[ID_COLUMN]):
+            yield batch.column(0).cast(pa.string())
 
     def ids(self, rows: Any) -> list[str]:
         """Recording ids of the matrix file at `rows` (ascending, or a slice), as text."""

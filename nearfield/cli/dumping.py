@@ -72,7 +72,7 @@ def dump(  # noqa: PLR0913  (a command has as many parameters as it has options)
         print_json(found) if as_json else _print_check(found)
         if not found.passed:
             raise DamagedArtefact(
-                f"{found.path} isn't a sound dump: {'; '.join(found.problems[:5])}. Don't use it: "
+                f"{found.path} isn't a sound dump: the report says what is wrong. Don't use it: "
                 "download it again, or ask its publisher"
             )
         return

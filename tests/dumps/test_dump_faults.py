@@ -176,8 +176,10 @@ def test_the_command_says_what_it_did_and_how_it_ended(run, tmp_path):
     assert "nearfield dump --check" in text
     assert '"passed": true' in cli("--check", out, "--json")[1]
     (next(out.glob("near*")) / "README.md").write_text("x")
-    code, _, said = cli("--check", out)
+    code, text, said = cli("--check", out)
     assert code == 3
-    assert "README.md doesn't match its checksum" in said
+    assert text.count("README.md doesn't match its checksum") == 1
+    assert "README.md" not in said, "what the report says isn't said twice"
+    assert "isn't a sound dump" in said
     for wrong in ((), (run,), (run, "--check", out), (run, "--out", out, "--formats", "x")):
         assert cli(*wrong)[0] == 2

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dumps.dump.list_pages import list_column
+from dumps.dump.list_pages import ListEncoder
 from dumps.dump.row_groups import joined_file
 from dumps.dump.source import Lists
 from dumps.dump.tables import IDENTITY, LISTS, _identity, _row_group
@@ -27,12 +27,13 @@ def lists(m, k, first):
 def test_every_reader_finds_every_bit(tmp_path, k, sizes):
     path = tmp_path / "lists.parquet"
     blocks = [lists(m, k, sum(sizes[:i])) for i, m in enumerate(sizes)]
+    encoder = ListEncoder(max(sizes) * k, 1)
     with joined_file(path, pa.schema([*IDENTITY, *LISTS])) as append:
         for block in blocks:
             table = pa.table(_identity(block), schema=pa.schema(IDENTITY))
             columns = [
-                list_column("neighbours", block.neighbours, 1),
-                list_column("distances", block.distances, 1),
+                encoder.column("neighbours", block.neighbours),
+                encoder.column("distances", block.distances),
             ]
             append(_row_group(table), columns)
     neighbours = np.concatenate([block.neighbours for block in blocks])
@@ -55,11 +56,15 @@ def test_arrow_writes_the_same_facts_but_for_the_pages(tmp_path):
     ours, theirs = tmp_path / "ours.parquet", tmp_path / "theirs.parquet"
     with joined_file(ours, pa.schema([*IDENTITY, *LISTS])) as append:
         table = pa.table(_identity(block), schema=pa.schema(IDENTITY))
-        columns = [list_column(n, getattr(block, n), 1) for n in ("neighbours", "distances")]
+        encoder = ListEncoder(block.neighbours.size, 1)
+        columns = [encoder.column(n, getattr(block, n)) for n in ("neighbours", "distances")]
         append(_row_group(table), columns)
     pq.write_table(
         pq.read_table(ours), theirs, compression="zstd", compression_level=1, use_dictionary=False,
-        column_encoding={"distances.list.element": "BYTE_STREAM_SPLIT"}, write_statistics=["row"],
+        column_encoding=dict.fromkeys(
+            ("neighbours.list.element", "distances.list.element"), "BYTE_STREAM_SPLIT"
+        ),
+        write_statistics=["row"],
     )  # fmt: skip
     mine, arrows = pq.ParquetFile(ours), pq.ParquetFile(theirs)
     assert mine.schema.equals(arrows.schema)
