@@ -48,6 +48,7 @@ WAYS = ("raw", "hdf5", "matrix", "parquet", "csv", "dump")
 def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
     """Write one way; seconds until it is on the disk, those of processors, bytes, peak memory."""
     target = folder / way
+    ids = open_vector_set(Path(run.config.vectors), verify=False).ids if way == "matrix" else None
     with opened_source(run, labels=True) as source:
 
         def named() -> Matrix:
@@ -56,7 +57,7 @@ def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
         ways: dict[str, Callable[[], object]] = {
             "raw": lambda: _raw(run, target),
             "hdf5": lambda: copy_file(run.matrix, target),
-            "matrix": lambda: _matrix(run, folder),
+            "matrix": lambda: _matrix(run, folder, ids),
             "parquet": lambda: write_parquet(target, named(), _ignore),
             "csv": lambda: write_csv(target, named(), _ignore),
             "flat": lambda: write_flat(target, named(), _ignore),
@@ -79,13 +80,12 @@ def _raw(run: Run, target: Path) -> None:
                 stream.write(values.data)
 
 
-def _matrix(run: Run, folder: Path) -> None:
-    vectors = open_vector_set(Path(run.config.vectors), verify=False)
+def _matrix(run: Run, folder: Path, ids: Any) -> None:
     lists = [_read(run.folder.parent / f"{name}.npy") for name in ("neighbours", "distances")]
     pairs = zip(*lists, strict=True)
     blocks: Iterator[Block] = ((ROWS * place, *pair) for place, pair in enumerate(pairs))
     config: RunConfig = run.config
-    write_matrix(create_run(folder / "run", config), blocks, vectors.ids, attributes={})
+    write_matrix(create_run(folder / "run", config), blocks, ids, attributes={})
 
 
 def _read(path: Path) -> Iterator[Any]:

@@ -152,9 +152,11 @@ def _write_ids(file: h5py.File, ids: pa.ChunkedArray, config: RunConfig) -> None
         chunks=chunks,
         fletcher32=not text,  # HDF5 keeps strings apart from the chunks that the filter sees
     )
+    # as bytes, which h5py hands on without encoding them one by one
+    values = ids.cast(pa.large_binary()) if text else ids
     for first in range(0, config.n, ID_ROWS):
-        values = ids.slice(first, ID_ROWS).to_pylist()
-        dataset[first : first + len(values)] = values
+        part = values.slice(first, ID_ROWS).to_numpy()
+        dataset[first : first + len(part)] = part
 
 
 def _attributes(config: RunConfig, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,10 +183,16 @@ def _check_written(path: Path, config: RunConfig, removed: Int32s) -> None:
             expected = -(-config.n // dataset.chunks[0])
             if dataset.shape != shape or dataset.id.get_num_chunks() != expected:
                 raise DamagedArtefact(f"{name} in {path} isn't whole: check the disk, run again")
+        # the same memory for every block: new pages cost as much as what is read into them
+        neighbours = np.empty((min(config.n, CHECKED_ROWS), config.columns), np.int32)
+        distances = np.empty(neighbours.shape, np.float32)
         for first in range(0, config.n, CHECKED_ROWS):
             rows = slice(first, min(config.n, first + CHECKED_ROWS))
-            _check_filled(first, file["neighbours"][rows], config.n, removed)
-            _check_finite(path, first, file["distances"][rows], removed)
+            count = rows.stop - first
+            file["neighbours"].read_direct(neighbours, rows, np.s_[:count])
+            file["distances"].read_direct(distances, rows, np.s_[:count])
+            _check_filled(first, neighbours[:count], config.n, removed)
+            _check_finite(path, first, distances[:count], removed)
 
 
 def _check_finite(path: Path, first: int, distances: Float32s, removed: Int32s) -> None:
