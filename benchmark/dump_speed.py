@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,13 @@ from dumps.dump.tables import write_csv, write_flat, write_parquet
 from dumps.dump.write import DumpOptions, copy_file, write_dump
 from dumps.matrix import Block, write_matrix
 from dumps.postgres.source import opened_source
-from nearfield.files import fsync_path
+from nearfield.files import fsync_path, sha256_of
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import open_vector_set
 
 ROWS = 65_536
-WAYS = ("raw", "hdf5", "matrix", "parquet", "csv", "dump")
+SETTLING_S = 1.0
+WAYS = ("raw", "sealed", "hdf5", "matrix", "parquet", "csv", "dump")
 
 
 def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
 
         ways: dict[str, Callable[[], object]] = {
             "raw": lambda: _raw(run, target),
+            "sealed": lambda: _sealed(run, target),
             "hdf5": lambda: copy_file(run.matrix, target),
             "matrix": lambda: _matrix(run, folder, ids),
             "parquet": lambda: write_parquet(target, named(), _ignore),
@@ -78,6 +81,15 @@ def _raw(run: Run, target: Path) -> None:
         for name in ("neighbours", "distances"):
             for values in _read(run.folder.parent / f"{name}.npy"):
                 stream.write(values.data)
+
+
+def _sealed(run: Run, target: Path) -> None:
+    _raw(run, target)
+    # as for matrix.h5, the disk and the checksum don't wait for each other
+    with ThreadPoolExecutor(1) as pool:
+        synced = pool.submit(fsync_path, target)
+        sha256_of(target)
+        synced.result()
 
 
 def _matrix(run: Run, folder: Path, ids: Any) -> None:
@@ -110,6 +122,9 @@ def measured(run: Path, repeats: int, ways: tuple[str, ...] = WAYS) -> dict[str,
                     *(sys.executable, "-m", "benchmark.dump_speed", "one"),
                     *(str(run), folder, way),
                 ]
+                # what the last one wrote and deleted isn't this one's business
+                os.sync()
+                time.sleep(SETTLING_S)
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 results[way].append(json.loads(done.stdout.splitlines()[-1]))
     return results

@@ -61,9 +61,10 @@ class ListEncoder:
             self._body[: len(levels)] = levels
         planes = self._body[len(levels) :].reshape(values.itemsize, values.size)
         words = np.ascontiguousarray(values).reshape(-1).view("<u4")
-        for place, plane in enumerate(planes):
+        np.copyto(planes[0], words, casting="unsafe")
+        for place in range(1, values.itemsize):
             shifted = np.right_shift(words, 8 * place, out=self._words[: values.size])
-            np.copyto(plane, shifted, casting="unsafe")
+            np.copyto(planes[place], shifted, casting="unsafe")
         return self._body
 
 

@@ -293,7 +293,7 @@ def _ahead(function: Callable[[slice], Made], spans: Iterable[slice]) -> Iterato
         try:
             for span in spans:
                 due.append(pool.submit(function, span))
-                if len(due) > cores:
+                if len(due) > 2 * cores:
                     yield due.popleft().result()
             while due:
                 yield due.popleft().result()
