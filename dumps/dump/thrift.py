@@ -11,7 +11,8 @@ TRUE, FALSE, BYTE, INT16, INT32, INT64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT =
 
 
 class Value(NamedTuple):
-    """A value and its type. A struct is a dict of them by field; a list (type of all, values)."""
+    """A value and its type. A struct is a dict of them by field, or its bytes where it is only
+    written; a list (type of all, values)."""
 
     kind: int
     value: Any
@@ -84,7 +85,10 @@ def written(struct: Struct) -> bytes:
     return bytes(out)
 
 
-def _write_struct(out: bytearray, struct: Struct) -> None:
+def _write_struct(out: bytearray, struct: Struct | bytes) -> None:
+    if isinstance(struct, bytes):
+        out += struct
+        return
     last = 0
     for field, (kind, value) in sorted(struct.items()):
         if 0 < field - last < 16:

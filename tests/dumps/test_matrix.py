@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -55,6 +56,28 @@ def test_plain_h5py_reads_what_was_written_whatever_the_blocks(run, lists, block
         assert (file["neighbours"].dtype, file["distances"].dtype) == (np.int32, np.float32)
         assert (file["neighbours"].fillvalue, file["distances"].fillvalue) == (-1, np.inf)
         assert file["neighbours"].fletcher32 and file["distances"].fletcher32
+
+
+def bytes_read():
+    """By this process, whether from the disk or the page cache."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_one_row_is_read_without_reading_the_file(tmp_path):
+    n, k = 40_000, 32
+    run = create_run(tmp_path / "run", small_config(n, k))
+    neighbours = ((np.arange(n)[:, None] + 1 + np.arange(k)) % n).astype(np.int32)
+    distances = np.sort(np.random.default_rng(0).random((n, k), np.float32), axis=1)
+    names = pa.chunked_array([[f"id-{row}" for row in range(n)]])
+    written(run, (neighbours, distances), 8192, names)
+    before = bytes_read()
+    with h5py.File(run.matrix, "r") as file:
+        row = file["neighbours"][31_234], file["distances"][31_234]
+    read = bytes_read() - before
+    np.testing.assert_array_equal(row[0], neighbours[31_234])
+    np.testing.assert_array_equal(row[1], distances[31_234])
+    assert run.matrix.stat().st_size > 8 * n * k
+    assert read < 600_000, "a chunk of each dataset and what says where it is"
 
 
 def test_the_file_says_what_it_is(run, lists):
