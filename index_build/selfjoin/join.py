@@ -41,7 +41,6 @@ from index_build.selfjoin.rounded import (
 )
 from index_build.selfjoin.select import PADDING, keep_smallest, kth_bits, replace_largest
 from index_build.selfjoin.whole_lanes import (
-    NOWHERE,
     apart_squared,
     passing_whole,
 )
@@ -49,6 +48,8 @@ from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 
 LOCKS = 4096
+FETCHED = 4
+"""Lists that are fetched ahead of the one that is merged into."""
 FEW = 12
 """Up to so many new pairs are put into a list one by one."""
 
@@ -132,6 +133,27 @@ def join_visitors(points: Points, cells: Cells, lists: NearLists, cell: int) -> 
 
 
 @kernel
+def fetch_lists(
+    points: Int32s, first: int, stop: int, out_points: Int32s, out_squared: Float32s
+) -> None:
+    """Have the lists of points[first:stop] on their way while something is computed."""
+    k = out_points.shape[1]
+    for i in range(first, min(stop, len(points))):
+        for at in range(points[i] * k, (points[i] + 1) * k, CACHE_LINE):
+            prefetch(out_points, at)
+            prefetch(out_squared, at)
+
+
+@kernel
+def fetch_vectors(vectors: Float32s, rows: Int32s, first: int, stop: int) -> None:
+    """Have vectors[rows[first:stop]] on their way."""
+    d = vectors.shape[1]
+    for i in range(first, min(stop, len(rows))):
+        for at in range(rows[i] * d, (rows[i] + 1) * d, CACHE_LINE):
+            prefetch(vectors, at)
+
+
+@kernel
 def _residents(  # noqa: PLR0913, PLR0917
     vectors: Float32s, rows: Int32s, members: Int32s, centre: Float32s, scale: np.float32,
     queries: Rounded, columns: Rounded, lines: Int32s,
@@ -143,11 +165,13 @@ def _residents(  # noqa: PLR0913, PLR0917
         out_points[member, kept:], out_squared[member, kept:] = EMPTY, np.inf
     near_squared = np.empty(size + MASK_LANES, np.float32)
     near_points = np.empty(size, np.int32)
+    candidates, no_bounds = np.empty(width, np.int32), np.full(width, -1, np.int32)
     steps = steps_per_unit(squared_reach(vectors, rows, centre, scale))
     slack = round_columns(vectors, rows, 0, size, centre, scale, steps, columns)
     for first in range(0, size if kept else 0, ROWS):
         count = min(ROWS, size - first)
         round_rows(vectors, rows, first, count, centre, scale, steps, queries, 0)
+        fetch_lists(members, first, first + ROWS, out_points, out_squared)
         for c in range(0, width, COLUMNS):
             whole_tile(queries, 0, columns, c, lines)
         for r in range(count):
@@ -158,17 +182,13 @@ def _residents(  # noqa: PLR0913, PLR0917
             if kept < size - 1:
                 kth = kth_bits(lines[at : at + width], width, kept)
                 bound = widened(np.int32(kth), queries.errors[r] + slack)
-            found = 0
-            for c in range(0, width, MASK_LANES):
-                hits = passing_whole(lines, at + c, NOWHERE, 0, bound)
-                while hits:
-                    j = c + lowest_bit(hits)
-                    hits &= hits - 1
-                    near_squared[found] = np.float32(
-                        unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
-                    )
-                    near_points[found] = members[j]
-                    found += 1
+            found = gather_columns(lines, at, width, no_bounds, bound, candidates)
+            for i in range(found):
+                j = candidates[i]
+                near_squared[i] = np.float32(
+                    unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
+                )
+                near_points[i] = members[j]
             largest = keep_smallest(near_squared, near_points, found, kept)
             out_squared[member, :kept] = near_squared[:kept]
             out_points[member, :kept] = near_points[:kept]
@@ -245,32 +265,37 @@ def earlier_visits(
 
 
 @kernel
-def meet_elsewhere(home: int, j: int, begins: Int64s, values: Int32s) -> bool:
-    """Whether member j visits the visitor's `home`, which comes first."""
-    for i in range(begins[j], begins[j + 1]):  # noqa: SIM110  (compiled)
-        if values[i] == home:
-            return True
-    return False
+def drop_met(home: int, begins: Int64s, values: Int32s, candidates: Int32s, count: int) -> int:
+    """Of the members candidates[:count], keep those that don't visit the visitor's `home`, which
+    comes first. Returns how many.
+    """
+    kept = 0
+    for i in range(count):
+        j, met = candidates[i], False
+        for at in range(begins[j], begins[j + 1]):
+            met |= values[at] == home
+        candidates[kept] = j
+        kept += not met
+    return kept
 
 
 @kernel
-def fetch_ahead(
-    vectors: Float32s, rows: Int32s, visitors: Int32s, first: int,
-    out_points: Int32s, out_squared: Float32s,
-) -> None:  # fmt: skip
-    """Have the lists of this tile and the vectors of the next on their way while it is computed."""
-    k, d = out_points.shape[1], vectors.shape[1]
-    for i in range(first, min(first + ROWS, len(visitors))):
-        for at in range(visitors[i] * k, (visitors[i] + 1) * k, CACHE_LINE):
-            prefetch(out_points, at)
-            prefetch(out_squared, at)
-    for i in range(first + ROWS, min(first + 2 * ROWS, len(visitors))):
-        for at in range(rows[i] * d, (rows[i] + 1) * d, CACHE_LINE):
-            prefetch(vectors, at)
+def gather_columns(
+    lines: Int32s, at: int, width: int, bounds: Int32s, bound: np.int32, columns: Int32s
+) -> int:
+    """Which numbers of lines[at : at + width] pass their own bound or the common one; how many."""
+    found = 0
+    for c in range(0, width, MASK_LANES):
+        hits = passing_whole(lines, at + c, bounds, c, bound)
+        while hits:
+            columns[found] = c + lowest_bit(hits)
+            hits &= hits - 1
+            found += 1
+    return found
 
 
 @kernel
-def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
+def _visitors(  # noqa: PLR0913, PLR0917
     vectors: Float32s, rows: Int32s, members: Int32s, visitor_rows: Int32s, visitors: Int32s,
     centre: Float32s, scale: np.float32, queries: Rounded, columns: Rounded, lines: Int32s,
     cell: int, home: Int32s, starts: Int64s, visited: Int32s, places: int,
@@ -285,6 +310,7 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
     row_squared, row_points = np.empty(places, np.float32), np.empty(places, np.int32)
     spare_squared = np.empty(k + places + MASK_LANES, np.float32)
     spare_points = np.empty(k + places, np.int32)
+    candidates = np.empty(width, np.int32)
     begins, values = earlier_visits(cell, members, starts, visited)
     reach = max(
         squared_reach(vectors, rows, centre, scale),
@@ -296,57 +322,52 @@ def _visitors(  # noqa: PLR0912, PLR0913, PLR0917
         column_limits[j] = limits[members[j]]
         column_bounds[j] = reaching(column_limits[j], steps, columns.errors[j] + worst)
     for first in range(0, len(visitors), ROWS):
-        count = min(ROWS, len(visitors) - first)
-        round_rows(vectors, visitor_rows, first, count, centre, scale, steps, queries, 0)
-        fetch_ahead(vectors, visitor_rows, visitors, first, out_points, out_squared)
+        batch = min(ROWS, len(visitors) - first)
+        round_rows(vectors, visitor_rows, first, batch, centre, scale, steps, queries, 0)
+        fetch_lists(visitors, first, first + ROWS, out_points, out_squared)
+        fetch_vectors(vectors, visitor_rows, first + ROWS, first + 2 * ROWS)
         for c in range(0, width, COLUMNS):
             whole_tile(queries, 0, columns, c, lines)
-        for r in range(count):
+        for r in range(batch):
             visitor, at, found = visitors[first + r], r * width, 0
             their_home, limit = home[visitor], limits[visitor]
             bound = reaching(limit, steps, queries.errors[r] + slack)
-            for c in range(0, width, MASK_LANES):
-                hits = passing_whole(lines, at + c, column_bounds, c, bound)
-                while hits:
-                    j = c + lowest_bit(hits)
-                    hits &= hits - 1
-                    if their_home < cell and meet_elsewhere(their_home, j, begins, values):
-                        continue
-                    squared = np.float32(
-                        unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
-                    )
-                    if squared <= limit:
-                        row_squared[found] = squared
-                        row_points[found] = members[j]
-                        found += 1
-                        if found == places:
-                            merge_into(
-                                visitor, row_squared, row_points, found,
-                                spare_squared, spare_points,
-                                out_points, out_squared, limits, locks,
-                            )  # fmt: skip
-                            limit, found = limits[visitor], 0
-                            bound = reaching(limit, steps, queries.errors[r] + slack)
-                    if squared <= column_limits[j]:
-                        column_squared[j, counts[j]] = squared
-                        column_points[j, counts[j]] = visitor
-                        counts[j] += 1
-                        if counts[j] == places:
-                            merge_into(
-                                members[j], column_squared[j], column_points[j], places,
-                                spare_squared, spare_points,
-                                out_points, out_squared, limits, locks,
-                            )  # fmt: skip
-                            column_limits[j], counts[j] = limits[members[j]], 0
-                            column_bounds[j] = reaching(
-                                column_limits[j], steps, columns.errors[j] + worst
-                            )
+            passed = gather_columns(lines, at, width, column_bounds, bound, candidates)
+            if their_home < cell:
+                passed = drop_met(their_home, begins, values, candidates, passed)
+            for i in range(passed):
+                j = candidates[i]
+                squared = np.float32(
+                    unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
+                )
+                # written in any case, counted if it passes: a branch can't be foreseen here
+                row_squared[found], row_points[found] = squared, members[j]
+                found += squared <= limit
+                if found == places:
+                    merge_into(
+                        visitor, row_squared, row_points, found, spare_squared, spare_points,
+                        out_points, out_squared, limits, locks,
+                    )  # fmt: skip
+                    limit, found = limits[visitor], 0
+                count = counts[j]
+                column_squared[j, count], column_points[j, count] = squared, visitor
+                counts[j] = count + (squared <= column_limits[j])
+                if counts[j] == places:
+                    merge_into(
+                        members[j], column_squared[j], column_points[j], places,
+                        spare_squared, spare_points,
+                        out_points, out_squared, limits, locks,
+                    )  # fmt: skip
+                    column_limits[j], counts[j] = limits[members[j]], 0
+                    column_bounds[j] = reaching(column_limits[j], steps, columns.errors[j] + worst)
             if found:
                 merge_into(
                     visitor, row_squared, row_points, found, spare_squared, spare_points,
                     out_points, out_squared, limits, locks,
                 )  # fmt: skip
+    fetch_lists(members, 0, FETCHED, out_points, out_squared)
     for j in range(size):
+        fetch_lists(members, j + FETCHED, j + FETCHED + 1, out_points, out_squared)
         if counts[j]:
             merge_into(
                 members[j], column_squared[j], column_points[j], counts[j],

@@ -126,6 +126,12 @@ def _squares(line: Int32s) -> np.int32:
 
 
 @kernel
+def _pack(line: Int32s, halves: NDArray[np.int16]) -> None:
+    for t in range(len(halves)):
+        halves[t] = np.int16(line[t] * np.int32(-2))
+
+
+@kernel
 def round_rows(  # noqa: PLR0913, PLR0917
     vectors: Float32s, rows: Int32s, first: int, count: int,
     centre: Float32s, scale: np.float32, steps: np.float32, out: Rounded, at: int,
@@ -133,6 +139,7 @@ def round_rows(  # noqa: PLR0913, PLR0917
     """Vectors rows[first : first + count] as rows at.. of `out`, times -2; the rest of ROWS 0."""
     pairs = pairs_of_d(vectors.shape[1])
     line, rest = np.zeros(2 * pairs, np.int32), np.empty(vectors.shape[1], np.float32)
+    halves = out.values.view(np.int16)
     for r in range(at, at + ROWS):
         if r >= at + count:
             out.values[r * pairs : (r + 1) * pairs] = 0
@@ -142,9 +149,7 @@ def round_rows(  # noqa: PLR0913, PLR0917
             vectors, rows[first + r - at], centre, scale, steps, line, rest, out.exact[r]
         )
         out.norms[r] = _squares(line)
-        for t in range(pairs):
-            low, high = line[2 * t] * np.int32(-2), line[2 * t + 1] * np.int32(-2)
-            out.values[r * pairs + t] = (low & np.int32(0xFFFF)) | (high << np.int32(16))
+        _pack(line, halves[2 * r * pairs : 2 * (r + 1) * pairs])
 
 
 @kernel

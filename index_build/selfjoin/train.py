@@ -1,4 +1,4 @@
-"""The centres of the cells: k-means on a sample, in two levels, then polished flat.
+"""The centres of the cells: k-means on a sample, in two levels, then polished across their borders.
 
 Two levels make training cost sample x sqrt(cells) per pass in place of sample x cells, and give a
 dense region as many cells as its share of the sample asks for. Cells that are giants all the same
@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from index_build.selfjoin.assign import assigned
-from index_build.selfjoin.jit import kernel
-from index_build.selfjoin.nearest import NearCells, panel_of
+from index_build.selfjoin.cells import lists_by
+from index_build.selfjoin.lloyd import clustered, nearest_cells, polished
+from index_build.selfjoin.nearest import NearCells
 from index_build.selfjoin.points import Points, frozen
 from nearfield.space import Float32s, Int32s
 
 SAMPLE_PER_CELL = 100
-PASSES = 6
-POLISH = 1
+POLISH = 10
+"""Each makes cells rounder and more alike: a tenth fewer pairs in all, for the same recall."""
 GIANT = 3
 """A cell is split when it holds so many times its share of the sample."""
 SPLITS = 30
@@ -55,18 +55,18 @@ def trained(
     """
     random = np.random.default_rng(seed)
     size = min(len(points), cells * per_cell)
+    every = np.arange(size, dtype=np.int32)
     chosen = np.sort(random.choice(len(points), size, replace=False)).astype(np.int32)
     vectors = np.ascontiguousarray(points.vectors[points.rows[chosen]])
-    sample = replace(points, vectors=frozen(vectors), rows=np.arange(size, dtype=np.int32))
-    regions = lloyd(sample, round(cells**0.5), PASSES, random, threads)
-    region = nearest_of(sample, regions, threads)
-    shares = cells_per_region(np.bincount(region, minlength=len(regions)), cells)
-    parts = [
-        lloyd(sample.chosen(members_of(region, i)), int(share), PASSES, random, threads)
-        for i, share in enumerate(shares)
-        if share
-    ]
-    centres = moved(sample, np.concatenate(parts), POLISH, threads)
+    sample = replace(points, vectors=frozen(vectors), rows=every)
+    (middles,) = clustered([sample], [round(cells**0.5)], random, threads)
+    regions = lists_by(nearest_of(sample, middles, threads), every, len(middles))
+    some = np.flatnonzero(regions.sizes).astype(np.int32)
+    middles, regions = middles[some], regions.chosen(some)
+    parts = [sample.chosen(regions[i]) for i in range(len(regions))]
+    shares = cells_per_region(regions.sizes, cells)
+    centres = np.concatenate(clustered(parts, shares.tolist(), random, threads))
+    centres = polished(sample, regions, middles, centres, passes=POLISH, threads=threads)
     usual = max(1, size // cells)
     for _ in range(SPLITS):
         near = nearest_cells(sample, centres, threads)
@@ -96,13 +96,13 @@ def with_giants_split(
 ) -> Float32s:  # fmt: skip
     """Centres where each cell with too large a share of the sample gives way to several."""
     sizes = np.bincount(home, minlength=len(centres))
-    parts = [
-        lloyd(sample.chosen(members_of(home, i)), int(size // usual), PASSES, random, threads)
-        if size > GIANT * usual
-        else centres[i : i + 1]
-        for i, size in enumerate(sizes)
-    ]
-    return np.concatenate(parts)
+    giants = np.flatnonzero(sizes > GIANT * usual)
+    parts = [sample.chosen(np.flatnonzero(home == giant).astype(np.int32)) for giant in giants]
+    pieces = [centres[i : i + 1] for i in range(len(centres))]
+    counts = (sizes[giants] // usual).tolist()
+    for giant, split in zip(giants, clustered(parts, counts, random, threads), strict=True):
+        pieces[giant] = split
+    return np.concatenate(pieces)
 
 
 def cells_per_region(sizes: NDArray[np.integer], cells: int) -> NDArray[np.int64]:
@@ -111,55 +111,6 @@ def cells_per_region(sizes: NDArray[np.integer], cells: int) -> NDArray[np.int64
     return np.minimum(np.maximum(shares, 1), sizes)
 
 
-def members_of(region: Int32s, i: int) -> Int32s:
-    """Points of region i."""
-    return np.flatnonzero(region == i).astype(np.int32)
-
-
-def lloyd(
-    points: Points, cells: int, passes: int, random: np.random.Generator, threads: int
-) -> Float32s:
-    """k-means centres of all `points`, begun at some of them. Empty cells are dropped."""
-    first = np.sort(random.choice(len(points), min(cells, len(points)), replace=False))
-    return moved(points, points.vectors[points.rows[first]], passes, threads)
-
-
-def moved(points: Points, centres: Float32s, passes: int, threads: int) -> Float32s:
-    """Centres after some passes of Lloyd's algorithm."""
-    for _ in range(passes):
-        if len(centres) == 1:
-            return (
-                points.vectors[points.rows]
-                .mean(axis=0, dtype=np.float64, keepdims=True)
-                .astype(np.float32)
-            )
-        home = nearest_of(points, centres, threads)
-        sums = np.zeros(centres.shape, np.float64)
-        sizes = np.zeros(len(centres), np.int64)
-        add_up(points.vectors, points.rows, home, sums, sizes)
-        held = sizes > 0
-        centres = (sums[held] / sizes[held, None]).astype(np.float32)
-    return centres
-
-
 def nearest_of(points: Points, centres: Float32s, threads: int) -> Int32s:
     """The nearest centre of each point, int32 [m]."""
     return nearest_cells(points, centres, threads).home
-
-
-def nearest_cells(points: Points, centres: Float32s, threads: int) -> NearCells:
-    """The nearest centre of each point and how far it is."""
-    panel = panel_of(centres, points, np.zeros(len(centres), np.float32))
-    return assigned(points, panel, most=1, threads=threads)
-
-
-@kernel
-def add_up(
-    vectors: Float32s, rows: Int32s, home: Int32s,
-    sums: NDArray[np.float64], sizes: NDArray[np.int64],
-) -> None:  # fmt: skip
-    """Add each point to its centre's sum, in the order of the points."""
-    for i in range(len(rows)):
-        sizes[home[i]] += 1
-        for t in range(vectors.shape[1]):
-            sums[home[i], t] += vectors[rows[i], t]

@@ -169,7 +169,7 @@ def test_requests_out_of_range_are_refused(k: int, recall: float) -> None:
 
 @pytest.mark.parametrize("space", SPACES)
 def test_a_refusal_for_memory_says_what_would_do(space: SpaceName) -> None:
-    vectors = np.random.default_rng(0).normal(size=(9_000, 12)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(9_000, 8)).astype(np.float32)
     given, refused = 1_000, 0
     while True:
         try:
