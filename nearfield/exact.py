@@ -17,6 +17,8 @@ from nearfield.vectorset import row_blocks
 
 SLACK = 28
 """Candidates fetched beyond k: room for the rounding of the float32 product."""
+CENTRED = 16_384
+"""Vectors whose mean is taken for the centre of all."""
 
 
 def exact_search(
@@ -76,7 +78,7 @@ def _candidates(queries: Float32s, vectors: Float32s, fetch: int, space: SpaceNa
     first, longest = 0, 0.0
     for block in row_blocks(vectors):
         moved_block = block - centre
-        longest = max(longest, float(_lengths(moved_block).max()))
+        longest = max(longest, _longest(moved_block))
         block_scores, block_rows = faiss.knn(
             moved, moved_block, min(fetch, len(block)), metric=metric
         )
@@ -93,13 +95,21 @@ def _candidates(queries: Float32s, vectors: Float32s, fetch: int, space: SpaceNa
 
 
 def _centre(vectors: Float32s) -> Float32s:
-    return vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    """Somewhere in the middle: of many vectors some will do."""
+    some = vectors[:: max(1, len(vectors) // CENTRED)]
+    return some.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _as_compared(distances: Float32s, space: SpaceName) -> NDArray[np.float64]:
     """Distances in the unit that the float32 product compares: squared for l2 and cosine."""
     wide = distances.astype(np.float64)
     return {"l2": wide * wide, "cosine": 2 * wide, "ip": wide}[space]
+
+
+def _longest(vectors: Float32s) -> float:
+    """No vector is longer: the largest length by float32, and what that may have lost."""
+    squared = float(np.einsum("ij,ij->i", vectors, vectors).max(initial=0))
+    return float(np.sqrt(squared * (1 + 2 * vectors.shape[1] * np.finfo(np.float32).eps)))
 
 
 def _lengths(vectors: Float32s) -> NDArray[np.float64]:

@@ -74,6 +74,14 @@ class RowReader:
         self._places = _chunk_places(dataset)
         self._file = os.open(dataset.file.filename, os.O_RDONLY) if self._places else None
 
+    def __len__(self) -> int:
+        return int(self._dataset.shape[0])
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """The rows of a slice without a step, as of the dataset."""
+        first, stop, _ = rows.indices(len(self))
+        return self.read(first, max(first, stop))
+
     def _new(self, count: int) -> NDArray[Any]:
         return np.empty((count, *self._dataset.shape[1:]), self._dataset.dtype)
 

@@ -6,7 +6,7 @@ Owns the directory's format (docs/formats.md): `vectors.npy`, `recordings.parque
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile
-from nearfield.files import atomic_path, sha256_of, write_bytes
+from nearfield.files import atomic_path, synced_along, write_bytes
 from nearfield.locations import Location, local_path
-from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
+from nearfield.manifest import (
+    Manifest,
+    file_entry,
+    fingerprint,
+    read_manifest,
+    synced_entry,
+    write_manifest,
+)
 from nearfield.objects import ObjectPath
 from nearfield.space import Block, Float32s, Int32s, SpaceName, space_named
 
@@ -144,12 +151,16 @@ def write_vector_set(
     check_ids(recordings, expected=len(vectors))
     path.mkdir(parents=True, exist_ok=True)
     (path / "manifest.json").unlink(missing_ok=True)
-    with atomic_path(path / "vectors.npy") as temporary, temporary.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(
-            stream, {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
-        )
-        for block in row_blocks(vectors):
-            stream.write(np.ascontiguousarray(block, dtype="<f4").data)
+    entries = {}
+    with atomic_path(path / "vectors.npy") as temporary:
+        with temporary.open("wb") as stream, synced_along(temporary) as wrote:
+            np.lib.format.write_array_header_1_0(
+                stream, {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
+            )
+            for block in row_blocks(vectors):
+                stream.write(np.ascontiguousarray(block, dtype="<f4").data)
+                wrote(block.nbytes)
+        entries["vectors.npy"] = synced_entry(temporary)
     with atomic_path(path / "recordings.parquet") as temporary:
         pq.write_table(recordings, temporary, compression="zstd")
     write_bytes(path / "space.json", (json.dumps(asdict(geometry), indent=2) + "\n").encode())
@@ -159,12 +170,13 @@ def write_vector_set(
         with atomic_path(path / REMOVED_FILE) as temporary, temporary.open("wb") as stream:
             np.save(stream, removed)
         files = (*FILES, REMOVED_FILE)
+    entries |= {name: file_entry(path / name) for name in files if name not in entries}
     manifest = write_manifest(
         path / "manifest.json",
         kind=KIND,
-        fingerprint=_content_fingerprint(path, files),
+        fingerprint=fingerprint(**{name: entries[name].sha256 for name in files}),
         format_version=FORMAT_VERSION,
-        files=files,
+        files={name: entries[name] for name in files},
         facts={"n": len(vectors), "d": int(vectors.shape[1]), "dtype": "float32", **(facts or {})},
     )
     return _opened(path, manifest)
@@ -230,10 +242,6 @@ def row_blocks(vectors: Float32s, block_bytes: int = 64 << 20) -> Iterable[Float
     """Consecutive blocks of rows of at most `block_bytes` (at least one row each)."""
     rows = max(1, block_bytes // max(1, vectors.shape[1] * vectors.itemsize))
     return (vectors[start : start + rows] for start in range(0, len(vectors), rows))
-
-
-def _content_fingerprint(path: Path, files: Sequence[str]) -> str:
-    return fingerprint(**{name: sha256_of(path / name) for name in files})
 
 
 def read_geometry(path: Path) -> Geometry:

@@ -1,7 +1,7 @@
 """The old matrix and a delta as one new matrix, block by block; and one list of it at a time.
 
 Pure merging: nothing is computed from vectors. Reads the old matrix through the two arrays that it
-is given (HDF5 datasets do). Memory: one block.
+is given (readers of HDF5 datasets do). Memory: one block.
 """
 
 from collections.abc import Iterator
@@ -69,8 +69,9 @@ def lists_at(
     far = np.full(near.shape, np.inf, np.float32)
     for place, row in enumerate(rows):
         if row < old_n:
-            old = neighbours[int(row)]
-            near[place, : len(old)], far[place, : len(old)] = old, distances[int(row)]
+            own = slice(int(row), int(row) + 1)
+            old = neighbours[own][0]
+            near[place, : len(old)], far[place, : len(old)] = old, distances[own][0]
         enter(near[place : place + 1], far[place : place + 1], int(row), delta)
     return near, far
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected, UsageError
+from nearfield.ingest.ids import ids_in_form
 from nearfield.space import Int32s
 from nearfield.vectorset import VectorSet
 
@@ -27,7 +28,8 @@ class Change:
 
     added, changed, returned: how many of them are new, had another vector, or were removed before.
     gone: rows int32 that leave now; removed: all rows without a recording afterwards, ascending.
-    unchanged: how many were there with the same vector. n: rows afterwards.
+    unchanged: how many were there with the same vector. n: rows afterwards. ids: of `rows`, in the
+    form of the run's.
     """
 
     rows: Int32s
@@ -86,7 +88,7 @@ def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Ch
         gone=gone,
         removed=_removed(base, gone, rows),
         n=base.n + len(fresh),
-        ids=ids.take(pa.array(fresh)),
+        ids=ids.take(pa.array(source)),
     )
 
 
@@ -159,12 +161,7 @@ def _comparable_ids(base: VectorSet, add: VectorSet) -> pa.ChunkedArray:
     if numbered[1]:
         # numbers of one source mean nothing in another: all are new
         return pc.add(add.ids, pc.max(base.ids).as_py() + 1)
-    if add.ids.type != base.ids.type:
-        raise UsageError(
-            f"ids of the run are {base.ids.type}, those to add are {add.ids.type} (such as"
-            f" {base.ids[0].as_py()!r} and {add.ids[0].as_py()!r}): give ids of the same form"
-        )
-    return add.ids
+    return ids_in_form(add.ids, base.ids)
 
 
 def _differs(

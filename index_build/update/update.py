@@ -83,9 +83,9 @@ def prepared_cells(base: Base) -> UpdateCells:
     return ends.cells(centres, at_training(home, len(centres)))
 
 
-def check_size(base: Base, change: Change) -> int:
+def check_size(config: RunConfig, change: Change) -> int:
     """Places per list afterwards; raises `InputRejected` where too few recordings are left."""
-    columns = min(base.config.k, change.n - 1)
+    columns = min(config.k, change.n - 1)
     left = change.n - len(change.removed)
     if left <= columns:
         raise InputRejected(
@@ -106,7 +106,7 @@ def computed_delta(
     Cost: (new + changed + lists that lost a member) x (residents of the cells that they visit) x d;
     with removed or changed recordings also one look at every list.
     """
-    columns = check_size(base, change)
+    columns = check_size(base.config, change)
     new = np.empty((0, base.config.d), np.float32)
     if add is not None:
         new = np.ascontiguousarray(add.vectors[change.source])
@@ -126,10 +126,9 @@ def computed_delta(
     recordings = base.vectors.recordings.slice(0, 0)
     if add is not None:
         recordings = add.recordings.take(change.source)
-        if len(change.ids) == len(change.rows):
-            # all are new; without ids of their own they are numbered on
-            at = recordings.column_names.index(ID_COLUMN)
-            recordings = recordings.set_column(at, ID_COLUMN, change.ids)
+        # without ids of their own they are numbered on
+        at = recordings.column_names.index(ID_COLUMN)
+        recordings = recordings.set_column(at, ID_COLUMN, change.ids)
     return Delta(
         rows=change.rows,
         vectors=new,

@@ -3,7 +3,8 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ from nearfield import ingest as reading
 from nearfield.cluster import available_cores
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.files import write_bytes
+from nearfield.hdf5 import RowReader
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
-from nearfield.manifest import fingerprint
+from nearfield.manifest import Manifest, fingerprint
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import VectorSet, open_vector_set
 
@@ -112,10 +114,12 @@ def update(
             shutil.rmtree(out / "incoming", ignore_errors=True)
             return finished
         steps = Run(out, base_run.config)
-        if not delta_is_finished(out / "delta", fingerprint=mark):
-            _make_delta(steps, base_run, sha256, added, list(remove), mark)
-        if matrix:
-            _write_run(steps, base_run, mark)
+        if matrix or not delta_is_finished(out / "delta", fingerprint=mark):
+            old = _checked(steps, base_run)
+            if not delta_is_finished(out / "delta", fingerprint=mark):
+                _make_delta(steps, old, added, list(remove), mark)
+            if matrix:
+                _write_run(steps, old, mark)
         return _report_of(out, made=True)
 
 
@@ -139,8 +143,7 @@ def plan_update(
             )
         added = open_vector_set(paths[0])
     change = changes(vector_set, added, list(remove))
-    with _opened(base_run, vector_set) as base:
-        columns = check_size(base, change)
+    columns = check_size(base_run.config, change)
     return UpdatePlan(
         base=base_run.folder,
         n=change.n,
@@ -216,70 +219,95 @@ def _frozen(out: Path, base: Run, sha256: str, mark: str) -> bool:
     return False
 
 
-@contextmanager
-def _opened(run: Run, vector_set: VectorSet) -> Iterator[Base]:
-    facts = run.finished_matrix(verify=False).facts
-    with h5py.File(run.matrix, "r") as file:
-        yield Base(
-            config=run.config,
-            vectors=vector_set,
-            neighbours=file["neighbours"],
-            distances=file["distances"],
-            exact=facts.get("method") == METHOD_EXACT,
-            estimate=float(facts.get("recall_estimate", run.config.recall)),
-            threads=available_cores(),
-        )
+@dataclass(frozen=True)
+class _Old:
+    """The run that is extended and its vector set, all files compared with their checksums."""
+
+    run: Run
+    vectors: VectorSet
+    matrix: Manifest
+
+    @property
+    def sha256(self) -> str:
+        """Identifies its lists."""
+        return self.matrix.files[self.run.matrix.name].sha256
+
+    @property
+    def cells(self) -> Path:
+        """Where its cells are kept."""
+        return self.run.folder / "cells"
+
+    @contextmanager
+    def opened(self) -> Iterator[Base]:
+        """Its lists, to be read."""
+        with (
+            h5py.File(self.run.matrix, "r") as file,
+            closing(RowReader(file["neighbours"])) as neighbours,
+            closing(RowReader(file["distances"])) as distances,
+        ):
+            yield Base(
+                config=self.run.config,
+                vectors=self.vectors,
+                neighbours=neighbours,
+                distances=distances,
+                exact=self.matrix.facts.get("method") == METHOD_EXACT,
+                estimate=float(self.matrix.facts.get("recall_estimate", self.run.config.recall)),
+                threads=available_cores(),
+            )
 
 
-def _cells(steps: Run, base_run: Run, base: Base, sha256: str) -> UpdateCells:
-    folder = base_run.folder / "cells"
+def _checked(steps: Run, run: Run) -> _Old:
+    """Nothing is read before its checksum was compared: lists are read without HDF5's help."""
+    with steps.step("check base"), ThreadPoolExecutor(2) as pool:
+        there = pool.submit(open_vector_set, Path(run.config.vectors))
+        manifest = run.finished_matrix()
+        there.result()
+        return _Old(run, _vector_set(run), manifest)
+
+
+def _cells(steps: Run, old: _Old, base: Base) -> UpdateCells:
     with steps.step("cells") as facts:
-        cells = read_cells(folder, fingerprint=sha256)
+        cells = read_cells(old.cells, fingerprint=old.sha256)
         facts["kept"] = cells is not None
         if cells is None:
             cells = prepared_cells(base)
-            with locked(base_run.folder):
-                write_cells(folder, cells, fingerprint=sha256)
+            with locked(old.run.folder):
+                write_cells(old.cells, cells, fingerprint=old.sha256)
         facts["cells"] = len(cells.centres)
     return cells
 
 
 def _make_delta(
-    steps: Run, base_run: Run, sha256: str, added: VectorSet | None, remove: list[str], mark: str
+    steps: Run, old: _Old, added: VectorSet | None, remove: list[str], mark: str
 ) -> None:
-    vector_set = _vector_set(base_run)
     with steps.step("changes") as facts:
-        change: Change = changes(vector_set, added, remove)
+        change: Change = changes(old.vectors, added, remove)
         if change.nothing:
             raise InputRejected(
                 f"nothing to do: all {change.unchanged:,} recordings to add are in the run already,"
                 " with the same vectors"
             )
         facts |= {"added": change.added, "changed": change.changed, "removed": len(change.gone)}
-    with _opened(base_run, vector_set) as base:
-        cells = _cells(steps, base_run, base, sha256)
+    with old.opened() as base:
+        cells = _cells(steps, old, base)
         with steps.step("update") as facts:
             delta = computed_delta(base, change, cells, added)
             facts |= {name: delta.facts[name] for name in ("refilled", "entered", "ratio")}
             write_delta(steps.folder / "delta", delta, fingerprint=mark)
 
 
-def _write_run(steps: Run, base_run: Run, mark: str) -> None:
+def _write_run(steps: Run, old: _Old, mark: str) -> None:
     """Vector set, matrix and cells of the run that the delta makes; kept steps aren't repeated."""
     out = steps.folder
     delta = read_delta(out / "delta", fingerprint=mark)
-    with steps.step("check base"):
-        manifest = base_run.finished_matrix()
-        old = open_vector_set(Path(base_run.config.vectors))
     with steps.step("write vectors"):
-        made = _written_set(out / "vectors", old, delta, mark)
-    with _opened(base_run, old) as base:
+        made = _written_set(out / "vectors", old.vectors, delta, mark)
+    with old.opened() as base:
         with steps.step("check recall") as facts:
-            recall = sampled_recall(base, delta, seed=base_run.config.seed)
+            recall = sampled_recall(base, delta, seed=old.run.config.seed)
             facts["recall"] = round(recall, 5)
-        run = create_run(out, _config(base_run.config, made))
-        sha256 = manifest.files[base_run.matrix.name].sha256
-        cells = read_cells(base_run.folder / "cells", fingerprint=sha256)
+        run = create_run(out, _config(old.run.config, made))
+        cells = read_cells(old.cells, fingerprint=old.sha256)
         blocks = merged_blocks(base.neighbours, base.distances, delta)
         if cells is not None:
             home = updated_home(cells, delta)
@@ -290,7 +318,7 @@ def _write_run(steps: Run, base_run: Run, mark: str) -> None:
                 run,
                 blocks,
                 made.ids,
-                attributes=_attributes(manifest.facts, base_run, recall, mark),
+                attributes=_attributes(old, recall, mark),
                 removed=made.removed,
             )
     if cells is not None:
@@ -315,7 +343,8 @@ def _config(base: RunConfig, made: VectorSet) -> RunConfig:
     )
 
 
-def _attributes(facts: Any, base: Run, recall: float, mark: str) -> dict[str, Any]:
+def _attributes(old: _Old, recall: float, mark: str) -> dict[str, Any]:
+    facts = old.matrix.facts
     updates = int(facts.get("updates", 0)) + 1
     return {
         "method": facts["method"],
@@ -324,7 +353,7 @@ def _attributes(facts: Any, base: Run, recall: float, mark: str) -> dict[str, An
         "parts": 1,
         "kept": 0,
         "updates": updates,
-        "updated_from": base.config.fingerprint,
+        "updated_from": old.run.config.fingerprint,
         "update": mark,
     }
 
@@ -342,7 +371,8 @@ def _finish(path: Path) -> None:
     with locked(path):
         frozen = json.loads((path / UPDATE).read_bytes())
         base = open_run(Path(frozen["base"]))
-        _write_run(Run(path, base.config), base, frozen["fingerprint"])
+        steps = Run(path, base.config)
+        _write_run(steps, _checked(steps, base), frozen["fingerprint"])
 
 
 def _report_of(out: Path, *, made: bool) -> UpdateReport:

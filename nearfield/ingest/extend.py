@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected, UsageError
+from nearfield.ingest.ids import ids_in_form
 from nearfield.ingest.labels import stacked
 from nearfield.ingest.options import Gathered
 from nearfield.space import Float32s
@@ -43,7 +44,7 @@ def merged(old: VectorSet, new: Gathered, work: Path) -> Gathered:
     when row numbers would meet ids. Cost: O((n + m) d), streamed; ids and labels in memory.
     """
     _check_comparable(old, new)
-    new = _renumbered(old, new)
+    new = _identified(old, new)
     match = _matched(old.ids, new.recordings[ID_COLUMN])
     path = work / "extended.f32"
     with path.open("wb") as stream:
@@ -81,28 +82,23 @@ def _check_comparable(old: VectorSet, new: Gathered) -> None:
         )
 
 
-def _renumbered(old: VectorSet, new: Gathered) -> Gathered:
-    """New recordings without ids are numbered on from the old ones."""
+def _identified(old: VectorSet, new: Gathered) -> Gathered:
+    """New recordings with ids of the old ones' form; without ids they are numbered on."""
     without = new.facts.get("ids") == ROW_NUMBERS
     if without != (old.manifest.facts.get("ids") == ROW_NUMBERS):
         raise UsageError(
             f"the recordings of {'the new sources' if without else old.path} have row numbers in"
             " place of ids, the others have ids: which are the same can't be told. Give ids to both"
         )
-    if not without:
-        return new
-    first = pc.max(old.ids).as_py() + 1
-    ids = pc.add(new.recordings[ID_COLUMN], first)
+    ids = new.recordings[ID_COLUMN]
+    if without:
+        ids = pc.add(ids, pc.max(old.ids).as_py() + 1)
+    ids = ids_in_form(ids, old.ids)
     place = new.recordings.column_names.index(ID_COLUMN)
     return replace(new, recordings=new.recordings.set_column(place, ID_COLUMN, ids))
 
 
 def _matched(old_ids: pa.ChunkedArray, new_ids: pa.ChunkedArray) -> Match:
-    if old_ids.type != new_ids.type:
-        raise UsageError(
-            f"the set's ids are {old_ids.type} and the new ones are {new_ids.type} (such as"
-            f" {old_ids[0].as_py()!r} and {new_ids[0].as_py()!r}): give ids of the same form"
-        )
     found = pc.index_in(new_ids, value_set=old_ids.combine_chunks())
     place = np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int64)
     fresh = place < 0

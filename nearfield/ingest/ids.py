@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nearfield.errors import InputRejected
+from nearfield.errors import InputRejected, UsageError
 from nearfield.ingest.compressed import opened
 
 ID_NAMES = (
@@ -52,6 +52,48 @@ def canonical_text_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:
         return texts
     same = pc.all(pc.equal(numbers.cast(pa.string()), texts)).as_py()
     return numbers if same else texts
+
+
+def ids_in_form(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`ids` as the type that the `known` ids have, so that both can be compared and kept in a set.
+
+    Numbers become text as they are printed: that is what they were, since text is read as numbers
+    only where it is printed so (`canonical_text_ids`). Text becomes numbers where all of it is
+    printed so. Raises `UsageError` where it isn't, and where a number is one of the known texts
+    but for its zeros in front: those were lost before it came here.
+    """
+    if ids.type == known.type:
+        return ids
+    texts = ids.cast(pa.string())
+    if known.type == pa.string():
+        _refuse_lost_zeros(texts, known)
+        return texts
+    numbers = canonical_text_ids(texts)
+    if numbers.type == known.type:
+        return numbers
+    raise UsageError(
+        f"the known ids are numbers (such as {known[0].as_py()!r}), of the new ones"
+        f" {_first_text(texts)!r} isn't one as it is printed: give ids of the same form"
+    )
+
+
+def _refuse_lost_zeros(texts: pa.ChunkedArray, known: pa.ChunkedArray) -> None:
+    padded = known.filter(pc.match_substring_regex(known, "^0[0-9]+$"))
+    found = pc.index_in(texts, value_set=pc.utf8_ltrim(padded, "0").combine_chunks())
+    found = found.filter(pc.invert(pc.is_in(texts, value_set=known.combine_chunks())))
+    found = found.drop_null()
+    if len(found):
+        text = padded[found[0].as_py()].as_py()
+        raise UsageError(
+            f"{len(found):,} of the new ids are numbers where the known ones have zeros in front"
+            f" ({int(text)} and {text!r}): write them as text, zeros and all"
+        )
+
+
+def _first_text(texts: pa.ChunkedArray) -> str | None:
+    """The first that isn't a number as Python prints it."""
+    whole = pc.match_substring_regex(texts, "^(0|-?[1-9][0-9]*)$")
+    return next(iter(texts.filter(pc.invert(whole)).to_pylist()), None)
 
 
 def typed_ids(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:

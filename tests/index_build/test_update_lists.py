@@ -17,6 +17,7 @@ from index_build.update.update import (
     sampled_recall,
     updated_home,
 )
+from index_build.update.vectors import write_updated_set
 from nearfield.errors import InputRejected, QualityGate, UsageError
 from nearfield.ingest import ingest
 from nearfield.run import RunConfig
@@ -318,10 +319,33 @@ class TestRefused:
         with pytest.raises(UsageError, match="has row numbers in place of ids"):
             changes(old, add, [])
 
-    def test_ids_of_another_type(self, tmp_path, old):
-        add = write_set(tmp_path / "new", points(3), [30, 31, 32])
-        with pytest.raises(UsageError, match="ids of the run are string, those to add are int64"):
+    def test_numbers_that_lost_their_zeros(self, tmp_path):
+        old = write_set(tmp_path / "padded", points(2), ["000002", "140"])
+        add = write_set(tmp_path / "new", points(3), [140, 2, 7])
+        with pytest.raises(UsageError, match=r"1 of the new ids .*2 and '000002'"):
             changes(old, add, [])
+
+    def test_text_where_the_run_has_numbers(self, tmp_path):
+        old = write_set(tmp_path / "numbered", points(2), [2, 140])
+        add = write_set(tmp_path / "new", points(3), ["140", "7", "0007"])
+        with pytest.raises(UsageError, match="'0007' isn't one as it is printed"):
+            changes(old, add, [])
+
+
+@pytest.mark.parametrize(
+    ("known", "given"), [(["000002", "140"], [7, 140]), ([2, 140], ["7", "140"])]
+)
+def test_ids_take_the_form_that_those_of_the_run_have(tmp_path, known, given):
+    base = base_of(tmp_path, points(40), k=3)
+    old = write_set(tmp_path / "known", points(40), [*known, *range(200, 238)] if known[0] == 2
+                    else [*known, *names(2, 40)])  # fmt: skip
+    base = replace(base, vectors=old)
+    add = write_set(tmp_path / "new", points(2, seed=8), given)
+    change, delta, *_ = updated(base, add)
+    assert (change.added, change.changed) == (1, 1)
+    made = write_updated_set(tmp_path / "made", old, delta, update="u")
+    assert made.ids.type == old.ids.type
+    assert [made.ids[row].as_py() for row in (0, 1, 40)] == [*known, type(known[0])(7)]
 
 
 def test_numbered_recordings_are_numbered_on(tmp_path):

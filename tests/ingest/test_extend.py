@@ -137,6 +137,21 @@ def test_ids_of_another_form_are_refused(tmp_path: Path) -> None:
         _extended(old, new, tmp_path / "out")
 
 
+def test_numbers_are_compared_with_ids_of_text_as_they_are_printed(tmp_path: Path) -> None:
+    old = _made(_csv(tmp_path, "old.csv", ["000002,1,2,A", "140,1,3,B"]))
+    new = _csv(tmp_path, "new.csv", ["140,5,5,C", "141,1,2,A"])
+    extended = _extended(old, new, tmp_path / "out")
+    assert extended.ids.to_pylist() == ["000002", "140", "141"]
+    assert extended.manifest.facts["changed"] == 1
+
+
+def test_numbers_that_lost_their_zeros_are_refused(tmp_path: Path) -> None:
+    old = _made(_csv(tmp_path, "old.csv", ["000002,1,2,A", "140,1,3,B"]))
+    new = _csv(tmp_path, "new.csv", ["2,5,5,C", "141,1,2,A"])
+    with pytest.raises(UsageError, match="zeros in front"):
+        _extended(old, new, tmp_path / "out")
+
+
 def test_the_old_set_is_never_written_to(old: VectorSet) -> None:
     with pytest.raises(UsageError, match="other than the set being extended"):
         _extended(old, old.path.parent / "old.csv", old.path)
