@@ -1,32 +1,34 @@
-"""What an update costs against its size, and whether many of them decay.
+"""What an update costs beside a build, and whether many updates lower recall.
 
     python -m benchmark.update_speed cost --work FOLDER [--rows 1000000] [--add 0.001 0.01]
     python -m benchmark.update_speed decay --work FOLDER [--rows 100000] [--updates 20]
 
-cost: a build of generated vectors as a user runs it (`nearfield build`, a worker per core), the
-self-join of them in one process (`knn_matrix`), then updates of the run that add, remove or change
-so large a share; each up to its delta, called from a process that has compiled everything, and with
---matrix what comes after the delta. The run is kept in FOLDER: --build and --join measure anew what
-the others are compared with. decay: updates of 1% one after the other (every second one removes as
-many, too), then one build of what is there; recall of both by the verifier. Prints Markdown.
+cost: `nearfield build` of generated vectors as a user runs it, then `nearfield update` of the run,
+which adds, removes or changes so large a share; each a command from its start to its end, that is
+with the program's start, all files written. The run is kept in FOLDER; --build builds again and
+states the updates as shares of it. decay: updates of 1% one after the other (every second one
+removes as many, too), then one build of what is there; recall of both by the verifier. Prints
+Markdown.
 """
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmark.datasets.manifold import manifold
-from index_build.selfjoin import knn_matrix
 from nearfield import api
 from nearfield.machine import machine_facts
 from nearfield.manifest import library_versions
@@ -35,8 +37,10 @@ from nearfield.space import Float32s
 from nearfield.vectorset import Geometry, write_vector_set
 
 DIMS, K = 128, 100
-STEPS = ("changes", "cells", "update")
-AFTER = ("check base", "write vectors", "check recall", "write matrix")
+STEPS = (
+    *("check base", "changes", "cells", "update"),
+    *("write vectors", "check recall", "write matrix"),
+)
 KINDS = ("add", "remove", "change")
 
 
@@ -49,8 +53,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=float, nargs="+", default=[], help="Shares.")
     parser.add_argument("--build", action="store_true", help="Build again, and time it.")
-    parser.add_argument("--join", action="store_true", help="Time knn_matrix too.")
-    parser.add_argument("--matrix", action="store_true", help="Write the matrix too.")
+    parser.add_argument("--no-matrix", action="store_true", help="Stop updates at the delta.")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--updates", type=int, default=20)
     asked = parser.parse_args(given)
@@ -66,23 +69,49 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
     """The table of costs."""
     more = _data(asked.work, rows, max([*asked.add, *asked.change, 0.001]))
     run = asked.work / "run"
+    built = None
     if asked.build or not (run / "matrix.json").exists():
         shutil.rmtree(run, ignore_errors=True)
-        _build(asked.work / "vectors", run)
-    if asked.join:
-        vectors = np.load(asked.work / "vectors" / "vectors.npy")
-        started, used = time.perf_counter(), _processor_s()
-        knn_matrix(vectors, K)
-        _say("knn_matrix", started, used)
-    # compiles, and makes the cells where the build left none
-    _update(asked, run, "add", more[: max(1, rows // 10_000)], shown=False)
-    print(f"\n| what | rows | total s | processor s | {' | '.join(STEPS)} | lists that differ |")
-    print(f"|{'---|' * (len(STEPS) + 5)}", flush=True)
+        built = _timed("build", asked.work / "vectors", "--out", run, "-k", K)
+        print(f"nearfield build: {built.wall_s:.1f} s, of processors {built.processor_s:.1f}")
+        print(f"\n{json.dumps(built.report['seconds'])}")
+    # compiles what was never compiled on this machine, and makes the cells where there are none
+    _update(asked, run, "add", more[: max(1, rows // 10_000)])
+    print(f"\n| what | rows | wall s | processor s | of the build | {' | '.join(STEPS)} | lists |")
+    print(f"|{'---|' * (len(STEPS) + 6)}", flush=True)
     for kind in KINDS:
         for share in getattr(asked, kind):
             for _ in range(asked.repeat):
-                _update(asked, run, kind, more[: int(rows * share)])
+                new = more[: int(rows * share)]
+                _say(kind, len(new), _update(asked, run, kind, new), built)
     shutil.rmtree(asked.work / "update", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a command took and said."""
+
+    wall_s: float
+    processor_s: float
+    report: dict[str, Any]
+
+
+def _timed(*arguments: object) -> Timed:
+    """Run a command of nearfield."""
+    command = [sys.executable, "-m", "nearfield", *map(str, arguments), "--json"]
+    started, used = time.perf_counter(), _children_s()
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Timed(time.perf_counter() - started, _children_s() - used, json.loads(done.stdout))
+
+
+def _say(kind: str, rows: int, took: Timed, built: Timed | None) -> None:
+    share = "" if built is None else f"{took.wall_s / built.wall_s:.1%}"
+    steps = " | ".join(f"{took.report['seconds'].get(step, 0):.2f}" for step in STEPS)
+    print(
+        f"| {kind} | {rows:,} | {took.wall_s:.2f} | {took.processor_s:.2f} | {share} | {steps} |"
+        f" {took.report['lists']:,} |",
+        flush=True,
+    )
 
 
 def _data(work: Path, rows: int, share: float) -> Float32s:
@@ -95,55 +124,28 @@ def _data(work: Path, rows: int, share: float) -> Float32s:
     return np.load(kept)
 
 
-def _build(vectors: Path, run: Path) -> None:
-    command = [sys.executable, "-m", "nearfield", "build", str(vectors), "--out", str(run)]
-    started, used = time.perf_counter(), _processor_s()
-    done = subprocess.run([*command, "-k", str(K)], check=True, capture_output=True, text=True)
-    _say("nearfield build", started, used)
-    print(done.stdout, flush=True)
-
-
-def _say(what: str, started: float, used: float) -> None:
-    print(
-        f"{what}: {time.perf_counter() - started:.1f} s, of processors {_processor_s() - used:.1f}",
-        flush=True,
-    )
-
-
-def _update(
-    asked: argparse.Namespace, run: Path, kind: str, new: Float32s, *, shown: bool = True
-) -> None:
-    """One update, and its line."""
+def _update(asked: argparse.Namespace, run: Path, kind: str, new: Float32s) -> Timed:
+    """One update, from the vectors to add or the ids to remove to the new run."""
     rows, out = open_run(run).config.n, asked.work / "update"
     shutil.rmtree(out, ignore_errors=True)
     chosen = np.sort(np.random.default_rng(5).choice(rows, len(new), replace=False))
-    remove = [str(row) for row in chosen] if kind == "remove" else []
-    if kind != "remove":
+    if kind == "remove":
+        gone = asked.work / "gone.txt"
+        gone.write_text("".join(f"{row}\n" for row in chosen))
+        what: tuple[object, ...] = ("--remove", gone)
+    else:
         ids = chosen if kind == "change" else np.arange(rows, rows + len(new))
         _write(asked.work / "new", new, ids)
-    add = [] if kind == "remove" else [asked.work / "new"]
-    started, used = time.perf_counter(), _processor_s()
-    report = api.update(run, out, add=add, remove=remove, matrix=False)
-    total, used = time.perf_counter() - started, _processor_s() - used
-    if not shown:
-        return
-    steps = " | ".join(f"{report.seconds.get(step, 0):.2f}" for step in STEPS)
-    print(
-        f"| {kind} | {len(new):,} | {total:.2f} | {used:.2f} | {steps} | {report.lists:,} |",
-        flush=True,
-    )
-    if asked.matrix:
-        started = time.perf_counter()
-        report = api.update(run, out, add=add, remove=remove)
-        total = time.perf_counter() - started
-        steps = ", ".join(f"{step} {report.seconds.get(step, 0):.2f}" for step in AFTER)
-        print(f"| after the delta: {steps} | | {total:.2f} | | | | | |", flush=True)
+        what = ("--add", asked.work / "new")
+    later = ("--no-matrix",) if asked.no_matrix else ()
+    os.sync()
+    return _timed("update", run, *what, "--out", out, *later)
 
 
-def _processor_s() -> float:
-    """Processor seconds of this process and of those that it started and that have ended."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
+def _children_s() -> float:
+    """Processor seconds of the processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def decay(asked: argparse.Namespace, rows: int) -> None:

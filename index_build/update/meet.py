@@ -1,14 +1,12 @@
 """Compiled: visitors of a cell against its residents, and the last step of a visitor's list.
 
-A tile gives squared distances, or, for inner products, a common lift less twice the product. What
-passes a limit widened by the tile's rounding is looked at; an entry into a resident's list is then
-decided by its distance in float64. Owns the kernels; refuses the order in which they are called.
+Distances are proposed by tiles in whole numbers whose error is known, inner products by tiles in
+float32, as a common lift less twice the product. What passes a limit widened by the tile's error is
+looked at; an entry into a resident's list is then decided by its distance in float64. Owns the
+kernels; refuses the order in which they are called.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from index_build.selfjoin.finish import INFINITE, sort_keys, squared_distance
 from index_build.selfjoin.jit import kernel, summing_kernel
@@ -22,7 +20,20 @@ from index_build.selfjoin.lanes import (
     passing,
 )
 from index_build.selfjoin.pack import pack_columns, pack_rows, squared_tile
+from index_build.selfjoin.rounded import (
+    WIDER,
+    Rounded,
+    reaching,
+    round_columns,
+    round_rows,
+    squared_reach,
+    squared_unit,
+    steps_per_unit,
+    whole_tile,
+    worst_error,
+)
 from index_build.selfjoin.select import keep_smallest
+from index_build.selfjoin.whole_lanes import apart_squared, passing_whole
 from index_build.update.rows import fetch_ahead, vector_of
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
@@ -52,81 +63,138 @@ def _distance(vectors: Float32s, left: int, right: int, kind: int) -> np.float32
 
 
 @kernel
-def _bounds(  # noqa: PLR0913, PLR0917
-    careful: bool, kind: int, scale: np.float32, lift: np.float32, d: int,
-    members: Int32s, limits: Float32s, norms: Float32s, out: Float32s,
-) -> None:  # fmt: skip
-    """Per resident the largest tile value that may be an entry; -1 where none may.
-
-    A tile is off by at most 2 e (d + 4) (|x|^2 + |y|^2); of a pair within the limit, |x|^2 is at
-    most 2 |y|^2 + 2 limit^2. Summed differences are off in proportion to themselves.
-    """
-    unit, square = 1.2e-7 * (d + 4), np.float64(scale) * np.float64(scale)
-    for j in range(len(members)):
-        limit = np.float64(limits[members[j]])
-        if limit == -np.inf:
-            continue
-        if kind == IP:
-            out[j] = np.float32(2 * lift + 2 * limit * square + 8 * unit * lift)
-            continue
-        squared = (limit * limit if kind == L2 else 2 * limit) * square
-        doubt = 8 * unit * squared + (0.0 if careful else 6 * unit * norms[j])
-        out[j] = np.float32(squared + doubt)
-
-
-@kernel
-def meet(  # noqa: PLR0912, PLR0913, PLR0915, PLR0917
-    careful: bool, kind: int, vectors: Float32s, members: Int32s,
-    visitors: Int32s, own: Int32s, offered: NDArray[np.bool_],
-    centre: Float32s, scale: np.float32, lift: np.float32,
-    limits: Float32s, largest: Int32s,
-    panel: Float32s, norms: Float32s, tile: Float32s, lines: Float32s, places: int,
+def meet(  # noqa: PLR0912, PLR0913, PLR0917
+    cosine: bool, vectors: Float32s, members: Int32s,
+    visitors: Int32s, own: Int32s, offered: bool, known: Int32s,
+    centre: Float32s, scale: np.float32, limits: Float32s, largest: Int32s,
+    queries: Rounded, columns: Rounded, lines: Int32s, places: int,
     out_points: Int32s, out_squared: Float32s, out_limits: Float32s, locks: Int32s,
 ) -> tuple[Int32s, Int32s, Float32s]:  # fmt: skip
     """Compare visitors with the residents `members` of one cell; offers residents to the lists of
-    the visitors and returns what enters the lists of residents: rows, neighbours, distances.
+    the visitors and, where they are offered, returns what enters the lists of residents: rows,
+    neighbours, distances.
 
-    vectors: of the residents, then of the visitors. own int32: the visitors' rows. Entries are in
-    no order. panel, norms, tile, lines: room to work in.
+    vectors: of the residents, then of the visitors. own int32: the visitors' rows. known [q, any]:
+    by query and ascending, rows that its list doesn't want. Entries are in no order. queries,
+    columns, lines: room to work in.
     """
-    d, size, width, k = vectors.shape[1], len(members), len(norms), out_points.shape[1]
-    every = np.arange(len(vectors), dtype=np.int32)
-    row_norms = np.empty(ROWS, np.float32)
-    room = max(places, size)
-    new_squared, new_points = np.empty(room + MASK_LANES, np.float32), np.empty(room, np.int32)
-    spare_squared = np.empty(k + room + MASK_LANES, np.float32)
-    spare_points = np.empty(k + room, np.int32)
-    rows, neighbours = np.empty(LEAST_ENTRIES, np.int32), np.empty(LEAST_ENTRIES, np.int32)
-    distances, entered = np.empty(LEAST_ENTRIES, np.float32), 0
-    pack_columns(vectors, every, 0, size, centre, scale, panel, norms)
-    closed = np.full(width, -1, np.float32)
-    bounds = closed.copy()
-    _bounds(careful, kind, scale, lift, d, members, limits, norms, bounds)
-    if kind == IP:
-        norms[:size] = lift
+    d, size, width = vectors.shape[1], len(members), len(columns.norms)
+    every, unit = np.arange(len(vectors), dtype=np.int32), squared_unit(scale)
+    new_squared, new_points, spare_squared, spare_points = _room(
+        out_points.shape[1], max(places, size)
+    )
+    entries, entered = _entries(LEAST_ENTRIES), 0
+    kind = COSINE if cosine else L2
+    steps, worst = steps_per_unit(squared_reach(vectors, every, centre, scale)), worst_error(d)
+    slack = round_columns(vectors, every, 0, size, centre, scale, steps, columns)
+    bounds = np.full(width, -1, np.int32)
+    for j in range(size if offered else 0):
+        limit = np.float64(limits[members[j]])
+        if limit != -np.inf:
+            # a little more, since distances are compared as they round
+            squared = (2 * limit if cosine else limit * limit) * unit * WIDER
+            bounds[j] = reaching(np.float32(squared), steps, columns.errors[j] + worst)
     for first in range(0, len(visitors), ROWS):
         count = min(ROWS, len(visitors) - first)
-        pack_rows(vectors, every, size + first, count, centre, scale, tile, row_norms)
-        if kind == IP:
-            row_norms[:] = lift
+        round_rows(vectors, every, size + first, count, centre, scale, steps, queries, 0)
         for c in range(0, width, COLUMNS):
-            squared_tile(careful, tile, 0, d, panel, c, row_norms, norms, lines)
-        if entered + count * size > len(rows):
-            longer = 2 * len(rows) + count * size
-            rows, neighbours = _longer(rows, longer), _longer(neighbours, longer)
-            distances = _longer(distances, longer)
+            whole_tile(queries, 0, columns, c, lines)
+        entries = _with_room(entries, entered, count * size)
+        rows, neighbours, distances = entries
         for r in range(count):
-            query, at, found = visitors[first + r], r * width, 0
-            limit, row = out_limits[query], own[first + r]
-            open_to = bounds if offered[first + r] else closed
+            query, row, found = visitors[first + r], own[first + r], 0
+            limit = out_limits[query]
+            bound = reaching(limit, steps, queries.errors[r] + slack)
             for c in range(0, width, MASK_LANES):
-                hits = passing(lines, at + c, open_to, c, limit)
+                hits = passing_whole(lines, r * width + c, bounds, c, bound)
                 while hits:
                     j = c + lowest_bit(hits)
                     hits &= hits - 1
                     if members[j] == row:
                         continue
-                    if lines[at + j] <= limit:
+                    value = lines[r * width + j]
+                    if value <= bound and not _among(known, query, members[j]):
+                        squared = np.float32(
+                            unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
+                        )
+                        if squared <= limit:
+                            new_squared[found], new_points[found] = squared, members[j]
+                            found += 1
+                        if found >= places and limit < np.inf:
+                            merge_into(
+                                query, new_squared, new_points, found,
+                                spare_squared, spare_points,
+                                out_points, out_squared, out_limits, locks,
+                            )  # fmt: skip
+                            limit, found = out_limits[query], 0
+                            bound = reaching(limit, steps, queries.errors[r] + slack)
+                    if value <= bounds[j]:
+                        distance = _distance(vectors, size + first + r, j, kind)
+                        last = limits[members[j]]
+                        if distance < last or (distance == last and row < largest[members[j]]):
+                            rows[entered], neighbours[entered] = members[j], row
+                            distances[entered] = distance
+                            entered += 1
+            _offer(
+                query, found, new_squared, new_points, spare_squared, spare_points,
+                out_points, out_squared, out_limits, locks,
+            )  # fmt: skip
+    rows, neighbours, distances = entries
+    return rows[:entered], neighbours[:entered], distances[:entered]
+
+
+@kernel
+def _product_bounds(
+    scale: np.float32, lift: np.float32, d: int, members: Int32s, limits: Float32s, out: Float32s
+) -> None:
+    """Per resident the largest tile value that may be an entry; -1 where none may."""
+    unit, square = 1.2e-7 * (d + 4), np.float64(scale) * np.float64(scale)
+    for j in range(len(members)):
+        limit = np.float64(limits[members[j]])
+        if limit != -np.inf:
+            out[j] = np.float32(2 * lift + 2 * limit * square + 8 * unit * lift)
+
+
+@kernel
+def meet_products(  # noqa: PLR0913, PLR0917
+    vectors: Float32s, members: Int32s,
+    visitors: Int32s, own: Int32s, offered: bool, known: Int32s,
+    scale: np.float32, lift: np.float32, limits: Float32s, largest: Int32s,
+    panel: Float32s, norms: Float32s, tile: Float32s, lines: Float32s, places: int,
+    out_points: Int32s, out_squared: Float32s, out_limits: Float32s, locks: Int32s,
+) -> tuple[Int32s, Int32s, Float32s]:  # fmt: skip
+    """As `meet`, by inner products; panel, norms, tile, lines: room to work in."""
+    d, size, width = vectors.shape[1], len(members), len(norms)
+    every, nowhere = np.arange(len(vectors), dtype=np.int32), np.zeros(d, np.float32)
+    row_norms = np.empty(ROWS, np.float32)
+    new_squared, new_points, spare_squared, spare_points = _room(
+        out_points.shape[1], max(places, size)
+    )
+    entries, entered = _entries(LEAST_ENTRIES), 0
+    pack_columns(vectors, every, 0, size, nowhere, scale, panel, norms)
+    bounds = np.full(width, -1, np.float32)
+    if offered:
+        _product_bounds(scale, lift, d, members, limits, bounds)
+    norms[:size] = lift
+    for first in range(0, len(visitors), ROWS):
+        count = min(ROWS, len(visitors) - first)
+        pack_rows(vectors, every, size + first, count, nowhere, scale, tile, row_norms)
+        row_norms[:] = lift
+        for c in range(0, width, COLUMNS):
+            squared_tile(False, tile, 0, d, panel, c, row_norms, norms, lines)
+        entries = _with_room(entries, entered, count * size)
+        rows, neighbours, distances = entries
+        for r in range(count):
+            query, at, found = visitors[first + r], r * width, 0
+            limit, row = out_limits[query], own[first + r]
+            for c in range(0, width, MASK_LANES):
+                hits = passing(lines, at + c, bounds, c, limit)
+                while hits:
+                    j = c + lowest_bit(hits)
+                    hits &= hits - 1
+                    if members[j] == row:
+                        continue
+                    if lines[at + j] <= limit and not _among(known, query, members[j]):
                         new_squared[found], new_points[found] = lines[at + j], members[j]
                         found += 1
                         if found >= places and limit < np.inf:
@@ -136,29 +204,79 @@ def meet(  # noqa: PLR0912, PLR0913, PLR0915, PLR0917
                                 out_points, out_squared, out_limits, locks,
                             )  # fmt: skip
                             limit, found = out_limits[query], 0
-                    if lines[at + j] <= open_to[j]:
-                        distance = _distance(vectors, size + first + r, j, kind)
+                    if lines[at + j] <= bounds[j]:
+                        distance = _distance(vectors, size + first + r, j, IP)
                         last = limits[members[j]]
                         if distance < last or (distance == last and row < largest[members[j]]):
                             rows[entered], neighbours[entered] = members[j], row
                             distances[entered] = distance
                             entered += 1
-            if found > k:
-                keep_smallest(new_squared, new_points, found, k)
-                found = k
-            if found:
-                merge_into(
-                    query, new_squared, new_points, found, spare_squared, spare_points,
-                    out_points, out_squared, out_limits, locks,
-                )  # fmt: skip
+            _offer(
+                query, found, new_squared, new_points, spare_squared, spare_points,
+                out_points, out_squared, out_limits, locks,
+            )  # fmt: skip
+    rows, neighbours, distances = entries
     return rows[:entered], neighbours[:entered], distances[:entered]
 
 
 @kernel
-def _longer(values: Any, length: int) -> Any:
-    out = np.empty(length, values.dtype)
-    out[: len(values)] = values
-    return out
+def _room(k: int, most: int) -> tuple[Float32s, Int32s, Float32s, Int32s]:
+    """For what one visitor finds in a cell, and for its merging into a list of k."""
+    return (
+        np.empty(most + MASK_LANES, np.float32), np.empty(most, np.int32),
+        np.empty(k + most + MASK_LANES, np.float32), np.empty(k + most, np.int32),
+    )  # fmt: skip
+
+
+@kernel
+def _offer(  # noqa: PLR0913, PLR0917
+    query: int, found: int, new_squared: Float32s, new_points: Int32s,
+    spare_squared: Float32s, spare_points: Int32s,
+    out_points: Int32s, out_squared: Float32s, out_limits: Float32s, locks: Int32s,
+) -> None:  # fmt: skip
+    """Put what a visitor found in a cell into its list."""
+    k = out_points.shape[1]
+    if found > k:
+        keep_smallest(new_squared, new_points, found, k)
+        found = k
+    if found:
+        merge_into(
+            query, new_squared, new_points, found, spare_squared, spare_points,
+            out_points, out_squared, out_limits, locks,
+        )  # fmt: skip
+
+
+@kernel
+def _entries(length: int) -> tuple[Int32s, Int32s, Float32s]:
+    return (
+        np.empty(length, np.int32), np.empty(length, np.int32), np.empty(length, np.float32)
+    )  # fmt: skip
+
+
+@kernel
+def _with_room(
+    entries: tuple[Int32s, Int32s, Float32s], entered: int, more: int
+) -> tuple[Int32s, Int32s, Float32s]:
+    """The entries, with room for `more`."""
+    if entered + more <= len(entries[0]):
+        return entries
+    longer = _entries(2 * len(entries[0]) + more)
+    longer[0][:entered], longer[1][:entered] = entries[0][:entered], entries[1][:entered]
+    longer[2][:entered] = entries[2][:entered]
+    return longer
+
+
+@kernel
+def _among(known: Int32s, query: int, row: int) -> bool:
+    low, high = 0, known.shape[1]
+    while low < high:
+        middle = (low + high) >> 1
+        # empty places are -1, which without a sign is the largest
+        if 0 <= known[query, middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low < known.shape[1] and known[query, low] == row
 
 
 @kernel

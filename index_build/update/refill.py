@@ -1,10 +1,12 @@
-"""Lists that lost a member: which they are, and what stays in them while they are filled up.
+"""Lists that lost a member: which they are, what stays in them, and what may take the place.
 
 Nothing may be missed here, so every list is looked at. What a list still has needn't be found
-again: the search of it is for what comes in place of the lost, and its finds join the rest.
+again: the search of it is for what comes in place of the lost, which is little farther than the
+last of its members was, so that far it looks at first. Its finds join the rest.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel, run_parallel
 from nearfield.neighbours import EMPTY
-from nearfield.space import Float32s, Int32s
+from nearfield.space import Float32s, Int32s, SpaceName
 
 SCAN_ROWS = 65_536
+LEAST_MEMBERS = 8
+"""So many say how dense it is around a list."""
 
 
 def scanned(n: int) -> Iterator[slice]:
@@ -37,27 +41,88 @@ def lists_that_lost(lists: Any, away: NDArray[np.bool_], *, threads: int) -> NDA
     return lost
 
 
-def keep_members(
-    lists: tuple[Any, Any], rows: Int32s, away: NDArray[np.bool_],
-    found: tuple[Int32s, Float32s], *, threads: int,
-) -> None:  # fmt: skip
-    """Bring what is left of the old lists of `rows` into what was found for them, in place.
+@dataclass(frozen=True)
+class Kept:
+    """What is left of the old lists of some rows: neighbours and distances [m, k], empty places at
+    the end; `known` int32 [m, k]: the same neighbours in the order of their rows, then `NOBODY`."""
 
-    lists: old neighbours and distances [n, k], sliceable; rows int32 [m], ascending; found:
-    neighbours and distances [m, k], by (distance, row) before and after.
+    neighbours: Int32s
+    distances: Float32s
+    known: Int32s
+
+    @property
+    def places(self) -> Int32s:
+        """Empty places of each list."""
+        return np.count_nonzero(self.neighbours == EMPTY, axis=1).astype(np.int32)
+
+    def padded(self, columns: int) -> tuple[Int32s, Float32s]:
+        """The lists with so many places."""
+        nothing = np.empty((len(self.neighbours), 0), np.int32)
+        return joined_lists(self, (nothing, nothing.astype(np.float32)), columns)
+
+    def of(self, rows: NDArray[np.integer]) -> "Kept":
+        """Some of the lists."""
+        return Kept(self.neighbours[rows], self.distances[rows], self.known[rows])
+
+
+def kept_members(
+    lists: tuple[Any, Any], rows: Int32s, away: NDArray[np.bool_], *, threads: int
+) -> Kept:
+    """What is left of the old lists of `rows` (int32 [m], ascending) without what is `away`.
+
+    lists: old neighbours and distances [n, k], sliceable.
     """
-    blocks = list(scanned(len(lists[0])))
+    blocks, k = list(scanned(len(lists[0]))), lists[0][0:1].shape[1]
+    near, known = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.int32)
+    far = np.empty((len(rows), k), np.float32)
 
     def one(number: int) -> None:
         stretch = blocks[number]
         low, high = np.searchsorted(rows, (stretch.start, stretch.stop))
-        if low == high:
-            return
-        inside = rows[low:high] - stretch.start
-        near, far = (values[stretch][inside] for values in lists)
-        _keep(near, far, away, found[0][low:high], found[1][low:high])
+        if low < high:
+            part = slice(low, high)
+            _keep(*(values[stretch] for values in lists), rows[part] - np.int32(stretch.start),
+                  away, near[part], far[part])  # fmt: skip
+            known[part] = np.sort(near[part].view(np.uint32), axis=1).view(np.int32)
 
     run_parallel(one, range(len(blocks)), threads)
+    return Kept(near, far, known)
+
+
+def without_members(rows: int) -> Kept:
+    """Nothing is left."""
+    return Kept(*(np.empty((rows, 0), dtype) for dtype in (np.int32, np.float32, np.int32)))
+
+
+def reaches(kept: Kept, places: int, space: SpaceName) -> Float32s:
+    """How far a search of each list need look, float32 [m], for `places` finds beyond its members.
+
+    Within r there are as many as r^D of them, with D by the list itself: by how much farther than
+    that of its middle the distance of its last member is. Infinity where that can't be told.
+    """
+    count = kept.neighbours.shape[1] - kept.places
+    if space == "ip":
+        return np.full(len(count), np.inf, np.float32)
+    ends = np.maximum(count - 1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        last, middle = (
+            np.take_along_axis(kept.distances, at[:, None], 1)[:, 0].astype(np.float64)
+            for at in (ends, ends // 2)
+        )
+        further = np.log2((count + places) / np.maximum(count, 1))
+        found = last * (last / middle) ** further
+    found[(count < LEAST_MEMBERS) | ~np.isfinite(found)] = np.inf
+    return found.astype(np.float32)
+
+
+def joined_lists(
+    kept: Kept, found: tuple[Int32s, Float32s], columns: int
+) -> tuple[Int32s, Float32s]:
+    """Members and finds [m, any], nobody among both, as lists [m, columns] by (distance, row)."""
+    near = np.full((len(found[0]), columns), EMPTY, np.int32)
+    far = np.full(near.shape, np.inf, np.float32)
+    _join(kept.neighbours, kept.distances, *found, near, far)
+    return near, far
 
 
 @kernel
@@ -70,26 +135,36 @@ def _name(lists: Int32s, away: NDArray[np.bool_], out: NDArray[np.bool_]) -> Non
 
 @kernel
 def _keep(
-    old: Int32s, old_far: Float32s, away: NDArray[np.bool_], near: Int32s, far: Float32s
-) -> None:
-    k = near.shape[1]
-    found, found_far = np.empty(k, np.int32), np.empty(k, np.float32)
-    for i in range(len(near)):
-        found[:], found_far[:] = near[i], far[i]
+    old: Int32s, old_far: Float32s, rows: Int32s, away: NDArray[np.bool_],
+    near: Int32s, far: Float32s,
+) -> None:  # fmt: skip
+    for i in range(len(rows)):
         near[i], far[i] = EMPTY, np.inf
+        place = 0
+        for j in range(old.shape[1]):
+            member = old[rows[i], j]
+            if member >= 0 and not away[member]:
+                near[i, place], far[i, place] = member, old_far[rows[i], j]
+                place += 1
+
+
+@kernel
+def _join(
+    old: Int32s, old_far: Float32s, found: Int32s, found_far: Float32s,
+    near: Int32s, far: Float32s,
+) -> None:  # fmt: skip
+    for i in range(len(near)):
         a, b = 0, 0
-        for place in range(k):
-            while a < k and (old[i, a] < 0 or away[old[i, a]]):
-                a += 1
-            # a changed recording is away with its old vector, and may be found with the new one
-            while b < k and found[b] >= 0 and not away[found[b]] and (old[i] == found[b]).any():
-                b += 1
-            ended = b == k or found[b] < 0
-            if a < k and (ended or _before(old_far[i, a], old[i, a], found_far[b], found[b])):
+        for place in range(near.shape[1]):
+            left = a < old.shape[1] and old[i, a] >= 0
+            right = b < found.shape[1] and found[i, b] >= 0
+            if left and (
+                not right or _before(old_far[i, a], old[i, a], found_far[i, b], found[i, b])
+            ):
                 near[i, place], far[i, place] = old[i, a], old_far[i, a]
                 a += 1
-            elif not ended:
-                near[i, place], far[i, place] = found[b], found_far[b]
+            elif right:
+                near[i, place], far[i, place] = found[i, b], found_far[i, b]
                 b += 1
 
 

@@ -28,7 +28,14 @@ from index_build.update.cells import (
 )
 from index_build.update.change import Change
 from index_build.update.delta import Delta
-from index_build.update.refill import keep_members, lists_that_lost, scanned
+from index_build.update.refill import (
+    joined_lists,
+    kept_members,
+    lists_that_lost,
+    reaches,
+    scanned,
+    without_members,
+)
 from index_build.update.rows import Rows
 from index_build.update.visit import Entries, Queries, Residents, visited
 from nearfield.distances import sort_lists
@@ -42,6 +49,10 @@ from nearfield.vectorset import ID_COLUMN, VectorSet
 SAMPLE = 200
 QUERIES = 100_000
 """Rows searched at once: 2 x 4 bytes x (k + 16) each."""
+FEW = 16
+"""A list that lost no more members than this is searched near by first."""
+MISSED = 16
+"""Finds beyond these that it has room for: what the build had missed in it."""
 
 
 @dataclass(frozen=True)
@@ -212,40 +223,60 @@ class _Search:
         """Lists [q, columns] of the queries and the entries of the new ones among them."""
         neighbours = np.empty((len(queries), self.columns), np.int32)
         distances = np.empty((len(queries), self.columns), np.float32)
-        entries = []
+        entries, live = [], live.astype(np.int32)
         for first in range(0, len(queries), QUERIES):
             part = queries[first : first + QUERIES]
-            near, far, entered = self._some(part)
+            offered = np.isin(part, self.change.rows)
+            near, far = neighbours[first : first + QUERIES], distances[first : first + QUERIES]
+            near[offered], far[offered], entered = self._new(part[offered])
+            near[~offered], far[~offered] = self._refilled(part[~offered])
             short = np.flatnonzero((near == EMPTY).any(axis=1))
             if self.base.exact:
                 short = np.arange(len(part))
             if len(short):
                 near[short], far[short] = _exact(
-                    self.rows, part[short], live.astype(np.int32), self.columns, self.base
+                    self.rows, part[short], live, self.columns, self.base
                 )
-            neighbours[first : first + len(part)], distances[first : first + len(part)] = near, far
             entries.append(entered)
         return neighbours, distances, _sorted(entries)
 
-    def _some(self, queries: Int32s) -> tuple[Int32s, Float32s, Entries]:
-        threads, offered = self.base.threads, np.isin(queries, self.change.rows)
-        vectors, centres = self.rows.take(queries, threads=threads), self.residents.centres
-        places = np.empty((len(queries), most_visits(centres)), np.int32)
-        for some, ratio in ((offered, self.reach.ratio), (~offered, self.reach.refill)):
-            places[some] = visits(vectors[some], centres, ratio, threads=threads)
-        asked = Queries(queries, places, offered)
-        near, far, entries = visited(
-            self.rows, self.residents, asked, self.columns, threads=threads
-        )
-        refilled = np.flatnonzero(~offered)
-        if len(refilled) and self.base.config.columns == self.columns:
-            found, lists = (
-                (near[refilled], far[refilled]),
-                (self.base.neighbours, self.base.distances),
-            )
-            keep_members(lists, queries[refilled], self.away, found, threads=threads)
-            near[refilled], far[refilled] = found
-        return near, far, entries
+    def _new(self, queries: Int32s) -> tuple[Int32s, Float32s, Entries]:
+        """Lists of recordings with new vectors, and which other lists they enter."""
+        asked = Queries.of(queries, self._places(queries, self.reach.ratio), offered=True)
+        return visited(self.rows, self.residents, asked, self.columns, threads=self.base.threads)
+
+    def _refilled(self, queries: Int32s) -> tuple[Int32s, Float32s]:
+        """Lists that lost a member, with what comes in its place."""
+        if self.base.exact or not len(queries):
+            # every pair is compared for them anyway
+            return without_members(len(queries)).padded(self.columns)
+        kept = without_members(len(queries))
+        if self.base.config.columns == self.columns:
+            lists = self.base.neighbours, self.base.distances
+            kept = kept_members(lists, queries, self.away, threads=self.base.threads)
+        near, far = kept.padded(self.columns)
+        places = self._places(queries, self.reach.refill)
+        few = kept.places <= FEW
+        for some, most in ((few, FEW + MISSED), (None, self.columns)):
+            # what didn't find enough near by is searched once more, without a bound
+            chosen = np.flatnonzero((near == EMPTY).any(axis=1) if some is None else some)
+            if not len(chosen):
+                continue
+            part = kept.of(chosen)
+            reach = np.full(len(chosen), np.inf, np.float32)
+            if some is not None:
+                reach = reaches(part, FEW + MISSED, self.base.config.space)
+            asked = Queries(queries[chosen], places[chosen], False, part.known, reach)
+            *found, _ = visited(self.rows, self.residents, asked, most, threads=self.base.threads)
+            near[chosen], far[chosen] = joined_lists(part, (found[0], found[1]), self.columns)
+        return near, far
+
+    def _places(self, queries: Int32s, ratio: float) -> Int32s:
+        """The cells that each of the queries visits."""
+        if not len(queries):
+            return np.empty((0, most_visits(self.residents.centres)), np.int32)
+        vectors = self.rows.take(queries, threads=self.base.threads)
+        return visits(vectors, self.residents.centres, ratio, threads=self.base.threads)
 
 
 def _away(base: Base, change: Change) -> NDArray[np.bool_]:

@@ -9,7 +9,6 @@ of threads. Holds no I/O; the kernels are in meet.py.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index_build.selfjoin.cells import Lists, lists_by
 from index_build.selfjoin.jit import run_parallel
@@ -17,9 +16,10 @@ from index_build.selfjoin.join import NearLists, buffer_places, empty_lists
 from index_build.selfjoin.lanes import ROWS
 from index_build.selfjoin.pack import aligned, padded, scale_for
 from index_build.selfjoin.points import frozen
-from index_build.update.meet import IP, KINDS, finish_lists, meet
+from index_build.selfjoin.rounded import room_for_columns, room_for_rows, whole_aligned
+from index_build.update.meet import KINDS, finish_lists, meet, meet_products
 from index_build.update.rows import Rows
-from nearfield.space import Float32s, Int32s
+from nearfield.space import Float32s, Int32s, SpaceName
 
 SLACK = 16
 """Candidates kept beyond k: room for the rounding of the float32 products."""
@@ -28,8 +28,6 @@ CHUNK = 4_096
 FINISHED = 256
 """Queries whose lists are finished at once."""
 SAMPLE = 2_048
-CANCELLING = 1e-3
-"""Squared distances below this share of the squared extent lose digits in a float32 product."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,21 @@ class Residents:
 
 @dataclass(frozen=True)
 class Queries:
-    """rows int32 [q], ascending; visits int32 [q, most] cells, -1 unused; offered bool [q]: may
-    enter the lists of residents."""
+    """rows int32 [q], ascending; visits int32 [q, most] cells, -1 unused; offered: whether they
+    may enter the lists of residents. known int32 [q, any]: rows, ascending, then -1, that needn't
+    be found; reach float32 [q]: nothing farther need be found."""
 
     rows: Int32s
     visits: Int32s
-    offered: NDArray[np.bool_]
+    offered: bool
+    known: Int32s
+    reach: Float32s
+
+    @classmethod
+    def of(cls, rows: Int32s, visits: Int32s, *, offered: bool) -> "Queries":
+        """Queries that know nothing."""
+        nothing = np.empty((len(rows), 0), np.int32)
+        return cls(rows, visits, offered, nothing, np.full(len(rows), np.inf, np.float32))
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,8 @@ class _Unit:
 
 @dataclass(frozen=True)
 class _Tiles:
-    """How a tile is computed: see `Points` and `meet`."""
+    """How a tile is computed: vectors are multiplied by `scale`; `lift`: of inner products."""
 
-    kind: int
-    careful: bool
     scale: np.float32
     lift: np.float32
 
@@ -92,12 +97,13 @@ def visited(
 ) -> tuple[Int32s, Float32s, Entries]:
     """Lists [q, k] of the queries, by (distance, row), -1 and infinity where too few were met.
 
-    And the entries into residents' lists. Cost: (residents of the visited cells) d per query;
-    memory: q (k + 16) places, a chunk of a cell per thread, and the entries.
+    And the entries into residents' lists. What is a little farther than a query's reach may be in
+    its list. Cost: (residents of the visited cells) d per query; memory: q (k + 16) places, a chunk
+    of a cell per thread, and the entries.
     """
-    lists = empty_lists(len(queries.rows), k + SLACK)
     units = _units(residents, queries)
     tiles = _tiles(rows, residents, queries.rows)
+    lists = _begun_lists(queries, k + SLACK, tiles, rows.space)
     none = np.empty(0, np.int32)
     found = [Entries(none, none, np.empty(0, np.float32))] * (len(units) + 1)
 
@@ -107,6 +113,18 @@ def visited(
     run_parallel(one, range(len(units)), threads)
     finished = _finished(rows, lists, queries.rows, k, threads)
     return *finished, together(found, len(residents.limits))
+
+
+def _begun_lists(queries: Queries, places: int, tiles: _Tiles, space: SpaceName) -> NearLists:
+    """Lists without entries, whose empty places are as far as is to be looked."""
+    lists = empty_lists(len(queries.rows), places)
+    if space == "ip":
+        return lists
+    reach = queries.reach.astype(np.float64)
+    squared = (reach * reach if space == "l2" else 2 * reach) * np.float64(tiles.scale) ** 2
+    lists.squared[:] = squared[:, None]
+    lists.limits[:] = squared
+    return lists
 
 
 def together(parts: list[Entries], n: int) -> Entries:
@@ -133,20 +151,14 @@ def _units(residents: Residents, queries: Queries) -> list[_Unit]:
 
 
 def _tiles(rows: Rows, residents: Residents, queries: Int32s) -> _Tiles:
-    kind, live = KINDS[rows.space], residents.cells.values
+    live = residents.cells.values
     some = live[:: max(1, len(live) // SAMPLE)]
-    sample = rows.take(some)
-    scale = scale_for(sample, np.arange(len(some)))
-    if kind == IP:
-        longest = [_longest(rows, part, scale) for part in (live, queries)]
-        # a little more, so that rounding leaves nothing below zero
-        return _Tiles(kind, False, scale, np.float32(longest[0] * longest[1] * 1.0001 + 1e-30))
-    limits = residents.limits[some]
-    limits = limits[limits >= 0].astype(np.float64)
-    squared = limits * limits if rows.space == "l2" else 2 * limits
-    extent = ((sample - sample.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=1).max(initial=0)
-    careful = bool(squared.min(initial=np.inf) < CANCELLING * extent)
-    return _Tiles(kind, careful, scale, np.float32(0))
+    scale = scale_for(rows.take(some), np.arange(len(some)))
+    if rows.space != "ip":
+        return _Tiles(scale, np.float32(0))
+    longest = [_longest(rows, part, scale) for part in (live, queries)]
+    # a little more, so that rounding leaves nothing below zero
+    return _Tiles(scale, np.float32(longest[0] * longest[1] * 1.0001 + 1e-30))
 
 
 def _longest(rows: Rows, part: Int32s, scale: np.float32) -> float:
@@ -160,16 +172,23 @@ def _met(
     lists: NearLists,
 ) -> Entries:  # fmt: skip
     own = queries.rows[unit.visitors]
-    vectors = rows.take(np.concatenate([unit.members, own]))
-    d, width = vectors.shape[1], padded(len(unit.members))
-    centre = residents.centres[unit.cell] * np.float32(tiles.kind != IP and not tiles.careful)
-    entered, neighbours, distances = meet(
-        tiles.careful, tiles.kind, frozen(vectors), unit.members,
-        unit.visitors, own, queries.offered[unit.visitors],
-        centre, tiles.scale, tiles.lift, residents.limits, residents.largest,
-        aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
-        buffer_places(lists.k), lists.points, lists.squared, lists.limits, lists.locks,
+    vectors = frozen(rows.take(np.concatenate([unit.members, own])))
+    d, width, size = vectors.shape[1], padded(len(unit.members)), len(unit.members)
+    who = (unit.members, unit.visitors, own, queries.offered, queries.known)
+    ends = (residents.limits, residents.largest)
+    out = (
+        buffer_places(lists.k), lists.points, lists.squared, lists.limits, lists.locks
     )  # fmt: skip
+    if rows.space == "ip":
+        room = (aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width))
+        found = meet_products(vectors, *who, tiles.scale, tiles.lift, *ends, *room, *out)
+    else:
+        centre = residents.centres[unit.cell]
+        columns = room_for_columns(size, d)
+        whole = (room_for_rows(ROWS, d), columns, whole_aligned(ROWS * len(columns.norms)))
+        cosine = rows.space == "cosine"
+        found = meet(cosine, vectors, *who, centre, tiles.scale, *ends, *whole, *out)
+    entered, neighbours, distances = found
     order = np.lexsort((neighbours, distances))
     return Entries(entered[order], neighbours[order], distances[order])
 

@@ -71,6 +71,18 @@ def test_a_build_follows_the_choice_beside_the_vector_set(program):
     assert "exact (as asked)" in ended.out
 
 
+def test_a_library_that_the_benchmark_chose_makes_the_matrix_by_its_indexes(program):
+    path = program.folder / "bench" / "choice.toml"
+    head, *ways = path.read_text().split("[[candidates]]")
+    path.write_text("[[candidates]]".join([head, *(way for way in ways if '"exact"' not in way)]))
+    ended = program("build", "vectors", "--out", "run", "-k", 5, "--recall", 0.8, "--json")
+    assert ended.code == 0, ended.err
+    assert "method annoy(trees=5), by " in ended.err
+    assert ended.json["method"] == "annoy(trees=5)"
+    verified = program("verify", "run", "--json")
+    assert (verified.code, verified.json["passed"]) == (0, True)
+
+
 def test_a_method_can_be_named_with_its_parameters(program):
     ended = program("build", "vectors", "--out", "run", "-k", 5, "--method", "annoy(trees=5)")
     assert ended.code == 0, ended.err

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from index_build.update.apply import lists_at, merged_blocks
-from index_build.update.cells import Ends, drift, read_cells, write_cells
+from index_build.update.cells import Ends, drift, read_cells, single, write_cells
 from index_build.update.change import changes
-from index_build.update.refill import keep_members
+from index_build.update.refill import joined_lists, kept_members
 from index_build.update.update import (
     Base,
     computed_delta,
@@ -188,18 +188,36 @@ def test_any_number_of_threads_finds_the_same_and_nothing_that_is_not_so(tmp_pat
     assert 0.95 * due.sum() < len(entries.rows) <= 1.001 * due.sum() + 5
 
 
-def test_what_a_list_still_has_stays_and_is_not_there_twice():
+def test_what_a_list_still_has_stays_and_finds_take_their_places():
     away = np.zeros(20, bool)
     away[[3, 7]] = True
-    old = np.array([[3, 4, 7, 9], [4, 5, 7, -1]], np.int32)
-    old_far = np.array([[1, 2, 3, 4], [1, 2, 3, np.inf]], np.float32)
-    # 7 comes back with another vector; 4 is found at a distance that rounds otherwise
-    near = np.array([[4, 11, 7, 12], [9, -1, -1, -1]], np.int32)
-    far = np.array([[2.5, 3, 3.5, 5], [1.5, np.inf, np.inf, np.inf]], np.float32)
-    rows = np.arange(2, dtype=np.int32)
-    keep_members((old, old_far), rows, away, (near, far), threads=2)
-    assert near.tolist() == [[4, 11, 7, 9], [4, 9, 5, -1]]
+    old = np.array([[3, 9, 7, 4], [0, 1, 2, 3], [5, 4, 7, -1]], np.int32)
+    old_far = np.array([[1, 2, 3, 4], [1, 1, 1, 1], [1, 2, 3, np.inf]], np.float32)
+    rows = np.array([0, 2], np.int32)
+    kept = kept_members((old, old_far), rows, away, threads=2)
+    assert kept.neighbours.tolist() == [[9, 4, -1, -1], [5, 4, -1, -1]]
+    assert kept.known.tolist() == [[4, 9, -1, -1], [4, 5, -1, -1]]
+    assert kept.places.tolist() == [2, 2]
+    # 7 comes back with another vector
+    found = np.array([[11, 7, 12], [9, -1, -1]], np.int32)
+    far = np.array([[3, 3.5, 5], [1.5, np.inf, np.inf]], np.float32)
+    near, far = joined_lists(kept, (found, far), 4)
+    assert near.tolist() == [[9, 11, 7, 4], [5, 9, 4, -1]]
     assert far.tolist() == [[2, 3, 3.5, 4], [1, 1.5, 2, np.inf]]
+
+
+@pytest.mark.parametrize("space", ["l2", "cosine"])
+def test_lists_are_filled_up_from_near_by_as_if_everything_had_been_looked_at(tmp_path, space):
+    vectors = points(2_000, d=16)
+    base = base_of(tmp_path, vectors, space=space, exact=False)
+    centres, home = single(2_000, 16)
+    cells = replace(prepared_cells(base), centres=centres, home=home)
+    gone = np.arange(0, 2_000, 50)
+    change = changes(base.vectors, None, [f"id-{row}" for row in gone])
+    delta = computed_delta(base, change, cells, None)
+    expected, far = truth(vectors, gone, 10, space)
+    np.testing.assert_allclose(delta.distances, far[delta.listed], rtol=3e-6, atol=3e-6)
+    assert (delta.neighbours != expected[delta.listed]).mean() < 0.001
 
 
 @pytest.mark.long
