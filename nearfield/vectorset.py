@@ -147,19 +147,21 @@ def write_vector_set(
     manifest (counts, sources, policies); `removed`: see `VectorSet.removed`. Raises
     `InputRejected`. Cost O(n d), one block at a time.
     """
-    check_finite(vectors)
+    _check_shape(vectors)
     check_ids(recordings, expected=len(vectors))
     path.mkdir(parents=True, exist_ok=True)
-    (path / "manifest.json").unlink(missing_ok=True)
-    entries = {}
+    entries, first = {}, 0
     with atomic_path(path / "vectors.npy") as temporary:
         with temporary.open("wb") as stream, synced_along(temporary) as wrote:
             np.lib.format.write_array_header_1_0(
                 stream, {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
             )
             for block in row_blocks(vectors):
+                _check_rows(block, first)
                 stream.write(np.ascontiguousarray(block, dtype="<f4").data)
                 wrote(block.nbytes)
+                first += len(block)
+        (path / "manifest.json").unlink(missing_ok=True)
         entries["vectors.npy"] = synced_entry(temporary)
     with atomic_path(path / "recordings.parquet") as temporary:
         pq.write_table(recordings, temporary, compression="zstd")
@@ -205,11 +207,20 @@ def opened_copy(path: Path, manifest: Manifest, url: ObjectPath) -> VectorSet:
 
 def check_finite(vectors: Float32s) -> None:
     """Raise `InputRejected` unless vectors are float32 [n >= 1, d >= 1] and finite throughout."""
+    _check_shape(vectors)
+    _check_rows(vectors, 0)
+
+
+def _check_shape(vectors: Float32s) -> None:
     if vectors.ndim != 2 or vectors.dtype != np.float32 or 0 in vectors.shape:
         raise InputRejected(
             f"expected vectors float32 [n >= 1, d >= 1]; got {vectors.dtype} {vectors.shape}"
         )
-    first, zeros = 0, np.zeros(0, np.float32)
+
+
+def _check_rows(vectors: Float32s, first: int) -> None:
+    """Raise `InputRejected` unless the vectors, rows from `first` on, are finite."""
+    zeros = np.zeros(0, np.float32)
     for block in row_blocks(vectors, FINITE_BYTES):
         if len(zeros) < block.size:
             zeros = np.zeros(block.size, np.float32)

@@ -82,6 +82,8 @@ class Method(ABC):
     """`Index.add` works; else more vectors need a new build."""
     maps: ClassVar[bool] = False
     """`load(mapped=True)` works: the bulk of the index stays on disk and is paged in."""
+    concurrent: ClassVar[bool] = False
+    """Several threads may search one index at once; else effort or buffers belong to the index."""
     install: ClassVar[str] = "pip install 'nearfield[bench]'"
     """What to do where the library is missing."""
     graphs: ClassVar[bool] = False
@@ -198,7 +200,8 @@ class Method(ABC):
 
 
 class Index(ABC):
-    """A built or loaded index. `native` is the library's object; one caller at a time."""
+    """A built or loaded index. `native` is the library's object; one caller at a time, unless
+    the method is `concurrent`."""
 
     def __init__(self, native: Any, method: Method, holds: Holds, threads: int) -> None:
         self.native, self.method, self.holds, self.threads = native, method, holds, threads

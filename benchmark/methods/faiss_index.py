@@ -35,6 +35,7 @@ class FaissMethod(Method):
     spaces: ClassVar[frozenset[SpaceName]] = frozenset({"l2", "cosine", "ip"})
     adds: ClassVar[bool] = True
     maps: ClassVar[bool] = True
+    concurrent: ClassVar[bool] = True
     index: ClassVar[type["FaissIndex"]]
 
     def make(self, vectors: Float32s, space: SpaceName, seed: int) -> Any:

@@ -189,9 +189,7 @@ class ShardedIndex:
     def _asked(self, number: int, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
         shard = self.store.shard(number)
         width = min(k, len(shard.rows))
-        efforts = shard.index.efforts(width)
-        effort = efforts[min(shard.place, len(efforts) - 1)]
-        local = shard.index.search(queries, width, effort)
+        local = shard.search(queries, width)
         distances = list_distances(queries, shard.vectors, local, self.config.space)
         return np.where(local == EMPTY, np.int32(EMPTY), shard.rows[local]), distances
 

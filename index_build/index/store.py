@@ -6,9 +6,10 @@ when it needs them. Refuses to search.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 
 import numpy as np
 
@@ -33,6 +34,17 @@ class LoadedShard:
     vectors: Float32s
     index: Index
     place: int
+    _turn: Lock = field(default_factory=Lock)
+
+    def search(self, queries: Float32s, k: int) -> Int32s:
+        """Places int32 [q, k] in the shard of what its library finds; see `Index.search`.
+
+        Callers take turns where the library knows one effort at a time.
+        """
+        efforts = self.index.efforts(k)
+        effort = efforts[min(self.place, len(efforts) - 1)]
+        with nullcontext() if self.index.method.concurrent else self._turn:
+            return self.index.search(queries, k, effort)
 
 
 class ShardStore:

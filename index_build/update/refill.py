@@ -94,8 +94,8 @@ def without_members(rows: int) -> Kept:
     return Kept(*(np.empty((rows, 0), dtype) for dtype in (np.int32, np.float32, np.int32)))
 
 
-def reaches(kept: Kept, places: int, space: SpaceName) -> Float32s:
-    """How far a search of each list need look, float32 [m], for `places` finds beyond its members.
+def reaches(kept: Kept, finds: NDArray[np.integer], space: SpaceName) -> Float32s:
+    """How far a search of each list need look, float32 [m], for so many finds beyond its members.
 
     Within r there are as many as r^D of them, with D by the list itself: by how much farther than
     that of its middle the distance of its last member is. Infinity where that can't be told.
@@ -109,7 +109,7 @@ def reaches(kept: Kept, places: int, space: SpaceName) -> Float32s:
             np.take_along_axis(kept.distances, at[:, None], 1)[:, 0].astype(np.float64)
             for at in (ends, ends // 2)
         )
-        further = np.log2((count + places) / np.maximum(count, 1))
+        further = np.log2((count + finds) / np.maximum(count, 1))
         found = last * (last / middle) ** further
     found[(count < LEAST_MEMBERS) | ~np.isfinite(found)] = np.inf
     return found.astype(np.float32)

@@ -51,8 +51,11 @@ QUERIES = 100_000
 """Rows searched at once: 2 x 4 bytes x (k + 16) each."""
 FEW = 16
 """A list that lost no more members than this is searched near by first."""
-MISSED = 16
+MISSED = 8
 """Finds beyond these that it has room for: what the build had missed in it."""
+SPARE = 8
+"""So far is looked that twice as many as were lost, and so many, would be found by the density
+around a list, which isn't known well."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +268,7 @@ class _Search:
             part = kept.of(chosen)
             reach = np.full(len(chosen), np.inf, np.float32)
             if some is not None:
-                reach = reaches(part, FEW + MISSED, self.base.config.space)
+                reach = reaches(part, 2 * part.places + SPARE, self.base.config.space)
             asked = Queries(queries[chosen], places[chosen], False, part.known, reach)
             *found, _ = visited(self.rows, self.residents, asked, most, threads=self.base.threads)
             near[chosen], far[chosen] = joined_lists(part, (found[0], found[1]), self.columns)

@@ -21,8 +21,8 @@ from index_build.update.meet import KINDS, finish_lists, meet, meet_products
 from index_build.update.rows import Rows
 from nearfield.space import Float32s, Int32s, SpaceName
 
-SLACK = 16
-"""Candidates kept beyond k: room for the rounding of the float32 products."""
+SLACK = {"l2": 4, "cosine": 4, "ip": 16}
+"""Candidates kept beyond k: room for what float32 rounds, most in its products."""
 CHUNK = 4_096
 """Residents of a cell that are compared at once."""
 FINISHED = 256
@@ -98,12 +98,12 @@ def visited(
     """Lists [q, k] of the queries, by (distance, row), -1 and infinity where too few were met.
 
     And the entries into residents' lists. What is a little farther than a query's reach may be in
-    its list. Cost: (residents of the visited cells) d per query; memory: q (k + 16) places, a chunk
-    of a cell per thread, and the entries.
+    its list. Cost: (residents of the visited cells) d per query; memory: q (k + 4) places (16 by
+    inner products), a chunk of a cell per thread, and the entries.
     """
     units = _units(residents, queries)
     tiles = _tiles(rows, residents, queries.rows)
-    lists = _begun_lists(queries, k + SLACK, tiles, rows.space)
+    lists = _begun_lists(queries, k + SLACK[rows.space], tiles, rows.space)
     none = np.empty(0, np.int32)
     found = [Entries(none, none, np.empty(0, np.float32))] * (len(units) + 1)
 

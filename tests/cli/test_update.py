@@ -110,6 +110,31 @@ class TestUpdate:
         assert done.code == 0, done.err
         assert api.verify(job.folder / "run2").passed
 
+    @pytest.mark.parametrize(
+        "step",
+        ["write_delta", "write_updated_set", "sampled_recall", "write_matrix", "write_cells"],
+    )
+    def test_stopped_at_any_step_the_same_update_converges(self, job, monkeypatch, step):
+        gone = ["song-7", "song-8"]
+        api.update(job.folder / "run", job.folder / "whole", remove=gone)
+        with monkeypatch.context() as patched:
+            patched.setattr(f"nearfield.api.updates.{step}", _stop)
+            with pytest.raises(KeyboardInterrupt):
+                api.update(job.folder / "run", job.folder / "run2", remove=gone)
+        assert api.update(job.folder / "run", job.folder / "run2", remove=gone).made
+        for found, expected in zip(
+            lists_of(job.folder / "run2"), lists_of(job.folder / "whole"), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+    def test_status_says_that_and_why_a_rebuild_is_due(self, job):
+        gone = [f"song-{i}" for i in range(100)]
+        api.update(job.folder / "run", job.folder / "run2", remove=gone)
+        done = job("status", "run2")
+        assert done.code == 0, done.err
+        assert "100 of 400 rows are removed and still take room" in done.out
+        assert "rebuild" not in job("status", "run").out
+
     def test_without_removed_recordings_a_set_can_be_built_anew(self, job):
         api.update(job.folder / "run", job.folder / "run2", remove=["song-7"])
         fresh = api.compact(job.folder / "run2/vectors", job.folder / "fresh")
@@ -137,6 +162,10 @@ class TestCells:
         steps = [json.loads(it) for it in (tmp_path / "run2/steps.jsonl").read_text().splitlines()]
         assert next(it for it in steps if it["step"] == "cells")["kept"]
         assert api.verify(tmp_path / "run2").recall > 0.8
+
+
+def _stop(*_given, **_named):
+    raise KeyboardInterrupt
 
 
 def options(folder):

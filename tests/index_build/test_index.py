@@ -1,6 +1,7 @@
 """The sharded index over every library: answers, bounds, memory, damage, and what is measured."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import numpy as np
@@ -114,6 +115,22 @@ class TestEveryLibrary:
         )
         with pytest.raises(DamagedArtefact, match="make it anew"):
             open_index(path).search(curved(3), 5, shards=3)
+
+
+@pytest.mark.parametrize("method", LIBRARIES)
+def test_threads_that_ask_at_once_get_what_each_would_alone(made, method):
+    path = made(method)
+    limit = max(library_bytes(path, number) for number in range(3))
+    index = open_index(path, memory_bytes=limit)
+    queries = curved(40, seed=6)
+    asked = [(queries[i : i + 1], 3 + 5 * (i % 2), 1 + i % index.shards) for i in range(40)]
+
+    def answer(it):
+        return index.search(it[0], it[1], shards=it[2]).rows.tolist()
+
+    alone = [answer(it) for it in asked]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(answer, asked)) == alone
 
 
 class TestLimits:
