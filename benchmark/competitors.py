@@ -32,8 +32,8 @@ from benchmark.competitors_report import cheapest, report
 from benchmark.datasets.manifold import manifold
 from benchmark.methods import method_named
 from benchmark.selfjoin_ladder import Case, machine, measured
-from nearfield.cluster import available_cores
 from nearfield.files import write_bytes
+from nearfield.machine import available_cores
 from nearfield.space import Float32s, Int32s
 
 CHECKED_ROWS = 1_000

@@ -4,9 +4,10 @@
 
 Builds (or keeps) the index of generated vectors in FOLDER, then asks it for vectors that aren't in
 it; truth by exact search among the indexed, in a process of its own. One batch of 1,000 by all
-cores, then 300 one by one; the same by comparing with everything, but for fewer. Memory is that of this process beyond what it had before: what it holds
-itself, and at its largest with the pages of files that are mapped, which the system takes back when
-it needs them. With a small --memory-mib, shards are loaded again and again. Prints Markdown.
+cores, then 300 one by one; the same by comparing with everything, but for fewer. Memory is that of
+this process beyond what it had before: what it holds itself, and at its largest with the pages of
+files that are mapped, which the system takes back when it needs them. With a small --memory-mib,
+shards are loaded again and again. Prints Markdown.
 """
 
 import argparse
@@ -27,8 +28,8 @@ from index_build.index.build import IndexOptions
 from index_build.index.layout import LIBRARY_MANIFEST, SHARD_INDEX_KIND, shard_path
 from index_build.index.search import ShardedIndex
 from nearfield import api
-from nearfield.cluster import ClusterOptions, available_cores
-from nearfield.machine import machine_facts
+from nearfield.cluster import ClusterOptions
+from nearfield.machine import available_cores, machine_facts
 from nearfield.manifest import library_versions, read_manifest
 from nearfield.space import Float32s
 from nearfield.vectorset import Geometry, write_vector_set

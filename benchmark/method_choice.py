@@ -19,9 +19,8 @@ from benchmark.datasets.manifold import manifold
 from benchmark.methods import Asked
 from benchmark.methods.base import tie_aware_recall
 from index_build.joining import joined
-from nearfield.cluster import available_cores
 from nearfield.exact import exact_search
-from nearfield.machine import machine_facts
+from nearfield.machine import available_cores, machine_facts
 from nearfield.manifest import library_versions
 from nearfield.space import Float32s
 

@@ -39,7 +39,7 @@ from nearfield.vectorset import Geometry, write_vector_set
 DIMS, K = 128, 100
 STEPS = (
     *("check base", "changes", "cells", "update"),
-    *("write vectors", "check recall", "write matrix"),
+    *("write vectors, check recall", "write matrix"),
 )
 KINDS = ("add", "remove", "change")
 

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
+from nearfield.ahead import ahead
 from nearfield.errors import DamagedArtefact
 from nearfield.files import atomic_path, fsync_path, synced_along
 from nearfield.hdf5 import CHUNK_ROWS, new_dataset, new_file, stored_bytes
@@ -43,9 +44,10 @@ def write_matrix(
     """Write `RUN/matrix.h5`, read it back, and write its manifest `RUN/matrix.json` last.
 
     blocks: (first row, neighbours int32 [m, k], distances float32 [m, k]), ascending and without
-    gaps; one is held at a time. ids: n recording ids in row order, strings or int64. `attributes`
-    (strings and numbers) go into the file and into the manifest's facts. `removed`: rows without a
-    recording, ascending; their lists must be -1 and infinity throughout, all others full.
+    gaps; two are held at a time, one of which is made while the other is written. ids: n recording
+    ids in row order, strings or int64. `attributes` (strings and numbers) go into the file and into
+    the manifest's facts. `removed`: rows without a recording, ascending; their lists must be -1 and
+    infinity throughout, all others full.
 
     Raises `DamagedArtefact` naming the rows that are missing, repeated or unfilled, and `DiskFull`.
     Cost: one write and two reads of 8 n k bytes.
@@ -58,7 +60,7 @@ def write_matrix(
     with atomic_path(target) as temporary:
         with new_file(temporary, _room(config, ids) + stored_bytes(gone.shape, 4)) as file:
             with synced_along(temporary) as wrote:
-                _write_lists(file, _checked(blocks, config, gone), config, wrote)
+                _write_lists(file, ahead(_checked(blocks, config, gone)), config, wrote)
             _write_ids(file, ids, config)
             if len(gone):
                 new_dataset(file, "removed", gone.shape, "<i4", -1)[:] = gone

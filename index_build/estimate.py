@@ -27,9 +27,9 @@ from index_build.selfjoin import on_track
 from index_build.selfjoin.probing import HUBS
 from index_build.shards import use_threads
 from index_build.whole import fits_one_task, whole_bytes
-from nearfield.cluster import available_cores
 from nearfield.errors import UsageError
 from nearfield.exact import exact_search
+from nearfield.machine import available_cores
 from nearfield.run import RunConfig
 from nearfield.space import prepared
 from nearfield.vectorset import VectorSet

@@ -20,6 +20,7 @@ from distributed import Client, Future, LocalCluster, as_completed
 
 from nearfield.clusters.connection import connection
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
+from nearfield.machine import available_cores
 from nearfield.progress import progress
 from nearfield.traffic import Traffic, counted
 
@@ -67,11 +68,6 @@ class Task:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     workers: tuple[str, ...] = ()
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @contextmanager

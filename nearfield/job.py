@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from nearfield import api
-from nearfield.cluster import ClusterOptions, available_cores
+from nearfield.cluster import ClusterOptions
 from nearfield.errors import NearfieldError, QualityGate, UsageError
 from nearfield.files import modified, remove_tree, write_bytes
 from nearfield.ingest import ingest
 from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
 from nearfield.locations import Location, location
 from nearfield.lock import held, locked
+from nearfield.machine import available_cores
 from nearfield.manifest import fingerprint
 from nearfield.settings import IngestSettings, Settings, read_settings
 from nearfield.vectorset import VectorSet, open_vector_set

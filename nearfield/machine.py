@@ -22,6 +22,11 @@ FEATURES = (
 """Processor features that nearest-neighbour libraries dispatch on, as /proc/cpuinfo spells them."""
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 @dataclass(frozen=True)
 class Processor:
     """`architecture` as the kernel names it (x86_64, aarch64); `features` out of `FEATURES`."""

@@ -29,12 +29,12 @@ from benchmark.runner.plan import KS, QUICK_KS, WORKLOADS, Group, Settings, ks_f
 from benchmark.runner.schedule import one_worker_per_host, run_groups
 from benchmark.runner.store import Place
 from benchmark.runner.truth import audit_given, truth_task
-from nearfield.cluster import ClusterOptions, available_cores, connected
+from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import UsageError, disk_errors
 from nearfield.files import remove_temporaries, write_bytes
 from nearfield.libraries import library_facts
 from nearfield.lock import locked
-from nearfield.machine import machine_facts
+from nearfield.machine import available_cores, machine_facts
 from nearfield.manifest import library_versions
 from nearfield.progress import progress
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from dumps.dump.contents import content_problems
-from nearfield.cluster import available_cores
 from nearfield.errors import MissingFile
+from nearfield.machine import available_cores
 from nearfield.progress import progress
 
 SUMS = "SHA256SUMS"

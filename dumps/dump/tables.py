@@ -25,8 +25,8 @@ import zstandard
 from dumps.dump.list_pages import ListEncoder
 from dumps.dump.row_groups import Chunk, joined_file
 from dumps.dump.source import Lists, Matrix
-from nearfield.cluster import available_cores
 from nearfield.files import synced_along
+from nearfield.machine import available_cores
 from nearfield.progress import Advance
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import ID_COLUMN

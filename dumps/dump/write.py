@@ -36,9 +36,9 @@ from dumps.dump.tables import (
 )
 from dumps.postgres.gate import Verdict, verdict
 from dumps.postgres.source import opened_source
-from nearfield.cluster import available_cores
 from nearfield.errors import DamagedArtefact, UsageError, disk_errors
 from nearfield.files import TEMPORARY_MARK, fsync_path, sha256_of, write_bytes
+from nearfield.machine import available_cores
 from nearfield.manifest import fingerprint, library_versions
 from nearfield.progress import progress
 from nearfield.run import Run

@@ -31,9 +31,10 @@ from index_build.index.store import ShardStore
 from index_build.index.work import shard_index, shard_is_finished
 from index_build.inputs import join_input
 from index_build.shards import write_shard
-from nearfield.cluster import Task, available_cores, run_tasks
+from nearfield.cluster import Task, run_tasks
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.files import atomic_path
+from nearfield.machine import available_cores
 from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
 from nearfield.vectorset import VectorSet
 

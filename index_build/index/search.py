@@ -6,6 +6,7 @@ Owns what an answer is. Distances are recomputed from the vectors in float64; li
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from index_build.index.layout import (
     read_config,
 )
 from index_build.index.store import ShardStore
-from nearfield.cluster import available_cores
 from nearfield.distances import list_distances, sort_lists
 from nearfield.errors import InputRejected, UsageError
 from nearfield.exact import exact_search
+from nearfield.machine import available_cores
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, prepared
 from nearfield.vectorset import ID_COLUMN, check_finite
@@ -83,12 +84,15 @@ class ShardedIndex:
         """Ids and labels of the indexed recordings, in row order."""
         return pq.read_table(self.path / "recordings.parquet")
 
+    @cached_property
+    def _ids(self) -> pa.ChunkedArray:
+        return pq.read_table(self.path / "recordings.parquet", columns=[ID_COLUMN])[ID_COLUMN]
+
     def ids(self, rows: Int32s) -> list[list[str | int | None]]:
-        """Recording ids of rows [q, c]; None where there is no row."""
-        ids = pq.read_table(self.path / "recordings.parquet", columns=[ID_COLUMN])[ID_COLUMN]
+        """Recording ids of rows [q, c]; None where there is no row. Keeps all ids from then on."""
         flat = pa.array(rows.ravel(), mask=rows.ravel() == EMPTY)
         width = rows.shape[1]
-        listed = ids.take(flat).to_pylist()
+        listed = self._ids.take(flat).to_pylist()
         return [listed[at : at + width] for at in range(0, len(listed), width or 1)]
 
     def search(

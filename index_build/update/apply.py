@@ -7,10 +7,10 @@ is given (readers of HDF5 datasets do). Memory: one block.
 from collections.abc import Iterator
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from index_build.selfjoin.jit import kernel
 from index_build.update.delta import Delta
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
@@ -76,7 +76,7 @@ def lists_at(
     return near, far
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _enter(
     rows: NDArray[np.integer],
     new_neighbours: Int32s,

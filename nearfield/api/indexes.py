@@ -21,11 +21,12 @@ from index_build.index.build import BuiltIndex, IndexOptions
 from index_build.index.matrix import index_blocks, index_parts
 from index_build.index.search import MEMORY_BYTES
 from nearfield import ingest as reading
-from nearfield.cluster import ClusterOptions, available_cores, connected
+from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.files import atomic_path
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
+from nearfield.machine import available_cores
 from nearfield.run import Run, RunConfig, create_run
 from nearfield.space import Float32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, open_vector_set, read_geometry

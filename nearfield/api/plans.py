@@ -36,11 +36,10 @@ from index_build.machines.choice import (
 )
 from index_build.machines.model import Cluster, fitted
 from nearfield.api.vectors import ingest
-from nearfield.cluster import available_cores
 from nearfield.clusters.prices import PRICE_FILE, read_prices
 from nearfield.errors import Infrastructure, UsageError
 from nearfield.ingest.options import IngestOptions
-from nearfield.machine import machine_facts
+from nearfield.machine import available_cores, machine_facts
 from nearfield.manifest import library_versions
 from nearfield.progress import progress
 from nearfield.run import open_run

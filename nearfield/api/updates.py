@@ -26,12 +26,12 @@ from index_build.update.update import (
 )
 from index_build.update.vectors import write_updated_set
 from nearfield import ingest as reading
-from nearfield.cluster import available_cores
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.files import write_bytes
 from nearfield.hdf5 import RowReader
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
+from nearfield.machine import available_cores
 from nearfield.manifest import Manifest, fingerprint
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import VectorSet, open_vector_set
@@ -300,11 +300,12 @@ def _write_run(steps: Run, old: _Old, mark: str) -> None:
     """Vector set, matrix and cells of the run that the delta makes; kept steps aren't repeated."""
     out = steps.folder
     delta = read_delta(out / "delta", fingerprint=mark)
-    with steps.step("write vectors"):
-        made = _written_set(out / "vectors", old.vectors, delta, mark)
     with old.opened() as base:
-        with steps.step("check recall") as facts:
+        # the disk has its time while the processor has its
+        with steps.step("write vectors, check recall") as facts, ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(_written_set, out / "vectors", old.vectors, delta, mark)
             recall = sampled_recall(base, delta, seed=old.run.config.seed)
+            made = writing.result()
             facts["recall"] = round(recall, 5)
         run = create_run(out, _config(old.run.config, made))
         cells = read_cells(old.cells, fingerprint=old.sha256)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from nearfield import ingest as reading
-from nearfield.cluster import available_cores
 from nearfield.copies import open_vector_set, send_folder
 from nearfield.ingest import IngestReport
 from nearfield.ingest.options import IngestOptions
 from nearfield.locations import location, scratch_folder
 from nearfield.lock import held
+from nearfield.machine import available_cores
 
 
 def ingest(

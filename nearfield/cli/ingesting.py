@@ -96,8 +96,8 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
         _print_plan(sources, out, as_json=as_json)
         return
     from nearfield.api import ingest as run_ingest
-    from nearfield.cluster import available_cores
     from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
+    from nearfield.machine import available_cores
 
     options = IngestOptions(
         space=space,

@@ -55,8 +55,8 @@ def update(  # noqa: PLR0913  (a command has as many parameters as it has option
 ) -> None:
     """Extend a run by recordings, remove some, without building it again: rows keep numbers."""
     from nearfield import api
-    from nearfield.cluster import available_cores
     from nearfield.ingest.options import IngestOptions, TableOptions
+    from nearfield.machine import available_cores
 
     gone = _ids(remove)
     if dry_run:

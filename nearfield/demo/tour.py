@@ -10,10 +10,10 @@ from typing import Any
 
 from nearfield import api
 from nearfield.api import Neighbour
-from nearfield.cluster import available_cores
 from nearfield.demo.dump import write_dump
 from nearfield.files import write_bytes
 from nearfield.job import JobReport, run_job
+from nearfield.machine import available_cores
 from nearfield.vectorset import ID_COLUMN, open_vector_set
 
 JOB = """\

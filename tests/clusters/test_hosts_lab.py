@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nearfield import api
-from nearfield.cluster import available_cores
+from nearfield.machine import available_cores
 from tests.cli.conftest import clustered
 from tests.clusters.lab import Lab, missing, until
 

@@ -10,6 +10,8 @@ from index_build.update.apply import lists_at, merged_blocks
 from index_build.update.cells import Ends, drift, read_cells, single, write_cells
 from index_build.update.change import changes
 from index_build.update.refill import joined_lists, kept_members
+from index_build.update.rows import Rows
+from index_build.update.truth import kth_distances
 from index_build.update.update import (
     Base,
     computed_delta,
@@ -273,6 +275,25 @@ class TestCells:
 
 
 class TestGate:
+    @pytest.mark.parametrize("space", SPACES)
+    def test_recall_is_measured_against_all_that_is_left(self, tmp_path, space):
+        vectors = points(420)
+        base = base_of(tmp_path, vectors[:400], space=space)
+        add = write_set(tmp_path / "new", vectors[400:], names(400, 420), space=space)
+        change = changes(base.vectors, add, names(0, 30))
+        new = np.ascontiguousarray(vectors[400:])
+        rows = Rows(base.vectors.vectors, change.rows, new, space)
+        live = np.arange(420) >= 30
+        asked = np.array([30, 77, 399, 400, 419], np.int32)
+        _, far = truth(vectors, np.arange(30), 10, space)
+        # lists that have missed some say farther than need be
+        _, farther = truth(vectors, np.arange(30), 14, space)
+        for found in (far, farther[:, 4:]):
+            kth = kth_distances(rows, asked, live, found[asked], threads=2)
+            np.testing.assert_allclose(kth, far[asked, -1], rtol=3e-6, atol=3e-6)
+        nearer = np.where(far < 0, far * 2, far / 2)[asked]
+        assert (kth_distances(rows, asked, live, nearer, threads=1) == -np.inf).all()
+
     def test_lists_below_what_the_run_had_are_refused(self, tmp_path):
         vectors = points(330)
         base = base_of(tmp_path, vectors[:300])
