@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def report(index: ShardedIndex, asked: argparse.Namespace, truth: Float32s) -> N
         started = time.perf_counter()
         found = index.search(queries, K, shards=shards)
         qps = QUERIES / (time.perf_counter() - started)
-        half, most = _single(lambda it, p=shards: index.search(it, K, shards=p), queries[:SINGLE])
+        half, most = _single(partial(index.search, k=K, shards=shards), queries[:SINGLE])
         recall = tie_aware_recall(found.distances, truth)
         own, mapped = (now - then for now, then in zip(_memory_mib(), before, strict=True))
         print(
@@ -120,7 +121,7 @@ def report(index: ShardedIndex, asked: argparse.Namespace, truth: Float32s) -> N
     started = time.perf_counter()
     index.search(queries, K, exact=True)
     qps = QUERIES / (time.perf_counter() - started)
-    half, most = _single(lambda it: index.search(it, K, exact=True), queries[:EXACT])
+    half, most = _single(partial(index.search, k=K, exact=True), queries[:EXACT])
     print(f"| exact | 1 | | {qps:,.0f} | {half:.1f} | {most:.1f} | | | |", flush=True)
 
 

@@ -8,6 +8,7 @@
 Owns these files, and the choice of how many cells a recording visits. Exact runs have one cell.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from index_build.selfjoin import points_of
 from index_build.selfjoin.nearest import NearCells, near_cells, panel_of
 from index_build.selfjoin.plan import MOST_CELLS, cell_size
 from index_build.selfjoin.train import trained_centres
+from index_build.update.refill import scanned
 from nearfield.errors import DamagedArtefact, MissingFile
 from nearfield.files import atomic_path
 from nearfield.manifest import read_manifest, write_manifest
@@ -81,6 +83,11 @@ class Ends:
             low, high = np.searchsorted(self.sample, (first, first + len(near)))
             self.listed[low:high] = near[self.sample[low:high] - first][:, self.places]
             yield first, near, far
+
+    def read(self, neighbours: Any, distances: Any) -> None:
+        """Note them of lists [n, k] (sliceable) that were written before."""
+        for rows in scanned(len(self.home)):
+            deque(self.of([(rows.start, neighbours[rows], distances[rows])]), maxlen=0)
 
     def cells(self, centres: Float32s, facts: dict[str, Any]) -> UpdateCells:
         """The cells, once all blocks have passed."""

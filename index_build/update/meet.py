@@ -92,8 +92,8 @@ def meet(  # noqa: PLR0912, PLR0913, PLR0917
         limit = np.float64(limits[members[j]])
         if limit != -np.inf:
             # a little more, since distances are compared as they round
-            squared = (2 * limit if cosine else limit * limit) * unit * WIDER
-            bounds[j] = reaching(np.float32(squared), steps, columns.errors[j] + worst)
+            reach = np.float32((2 * limit if cosine else limit * limit) * unit * WIDER)
+            bounds[j] = reaching(reach, steps, columns.errors[j] + worst)
     for first in range(0, len(visitors), ROWS):
         count = min(ROWS, len(visitors) - first)
         round_rows(vectors, every, size + first, count, centre, scale, steps, queries, 0)

@@ -81,8 +81,8 @@ def kept_members(
         low, high = np.searchsorted(rows, (stretch.start, stretch.stop))
         if low < high:
             part = slice(low, high)
-            _keep(*(values[stretch] for values in lists), rows[part] - np.int32(stretch.start),
-                  away, near[part], far[part])  # fmt: skip
+            inside = rows[part] - np.int32(stretch.start)
+            _keep(lists[0][stretch], lists[1][stretch], inside, away, near[part], far[part])
             known[part] = np.sort(near[part].view(np.uint32), axis=1).view(np.int32)
 
     run_parallel(one, range(len(blocks)), threads)
@@ -91,7 +91,8 @@ def kept_members(
 
 def without_members(rows: int) -> Kept:
     """Nothing is left."""
-    return Kept(*(np.empty((rows, 0), dtype) for dtype in (np.int32, np.float32, np.int32)))
+    nobody = np.empty((rows, 0), np.int32)
+    return Kept(nobody, np.empty((rows, 0), np.float32), nobody)
 
 
 def reaches(kept: Kept, finds: NDArray[np.integer], space: SpaceName) -> Float32s:

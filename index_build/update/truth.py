@@ -73,8 +73,13 @@ def _perhaps(
     longest = np.sqrt(own.max(initial=0)) + np.sqrt(their.max(initial=0))
     doubt = unit * float(longest) ** 2
     if space == "ip":
-        return np.nonzero(-products <= (reach + doubt).astype(np.float32)[:, None])
+        return _places(-products <= (reach + doubt).astype(np.float32)[:, None])
     squared = (reach * reach if space == "l2" else 2 * reach) * (1 + unit)
     # |x - y|^2 <= r^2, as |y|^2 / 2 - xy <= (r^2 - |x|^2) / 2
     products -= their / 2
-    return np.nonzero(products >= ((own - squared - doubt) / 2).astype(np.float32)[:, None])
+    return _places(products >= ((own - squared - doubt) / 2).astype(np.float32)[:, None])
+
+
+def _places(hits: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first, second = np.nonzero(hits)
+    return first.astype(np.int64), second.astype(np.int64)

@@ -32,7 +32,6 @@ from index_build.update.refill import (
     kept_members,
     lists_that_lost,
     reaches,
-    scanned,
     without_members,
 )
 from index_build.update.rows import Rows
@@ -91,9 +90,7 @@ def prepared_cells(base: Base) -> UpdateCells:
         centres, home = trained(ready, base.config.k, seed=base.config.seed, threads=base.threads)
     home[~live] = REMOVED
     ends = Ends(home, base.config.columns, seed=base.config.seed)
-    blocks = ((it.start, base.neighbours[it], base.distances[it]) for it in scanned(base.n))
-    for _ in ends.of(blocks):
-        pass
+    ends.read(base.neighbours, base.distances)
     return ends.cells(centres, at_training(home, len(centres)))
 
 
@@ -226,7 +223,7 @@ class _Search:
         """Lists [q, columns] of the queries and the entries of the new ones among them."""
         neighbours = np.empty((len(queries), self.columns), np.int32)
         distances = np.empty((len(queries), self.columns), np.float32)
-        entries, live = [], live.astype(np.int32)
+        entries, there = [], live.astype(np.int32)
         for first in range(0, len(queries), QUERIES):
             part = queries[first : first + QUERIES]
             offered = np.isin(part, self.change.rows)
@@ -238,7 +235,7 @@ class _Search:
                 short = np.arange(len(part))
             if len(short):
                 near[short], far[short] = _exact(
-                    self.rows, part[short], live, self.columns, self.base
+                    self.rows, part[short], there, self.columns, self.base
                 )
             entries.append(entered)
         return neighbours, distances, _sorted(entries)
@@ -270,8 +267,10 @@ class _Search:
             if some is not None:
                 reach = reaches(part, 2 * part.places + SPARE, self.base.config.space)
             asked = Queries(queries[chosen], places[chosen], False, part.known, reach)
-            *found, _ = visited(self.rows, self.residents, asked, most, threads=self.base.threads)
-            near[chosen], far[chosen] = joined_lists(part, (found[0], found[1]), self.columns)
+            new, new_far, _ = visited(
+                self.rows, self.residents, asked, most, threads=self.base.threads
+            )
+            near[chosen], far[chosen] = joined_lists(part, (new, new_far), self.columns)
         return near, far
 
     def _places(self, queries: Int32s, ratio: float) -> Int32s:

@@ -173,22 +173,24 @@ def _met(
 ) -> Entries:  # fmt: skip
     own = queries.rows[unit.visitors]
     vectors = frozen(rows.take(np.concatenate([unit.members, own])))
-    d, width, size = vectors.shape[1], padded(len(unit.members)), len(unit.members)
-    who = (unit.members, unit.visitors, own, queries.offered, queries.known)
-    ends = (residents.limits, residents.largest)
-    out = (
-        buffer_places(lists.k), lists.points, lists.squared, lists.limits, lists.locks
-    )  # fmt: skip
+    d, size, places = vectors.shape[1], len(unit.members), buffer_places(lists.k)
     if rows.space == "ip":
-        room = (aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width))
-        found = meet_products(vectors, *who, tiles.scale, tiles.lift, *ends, *room, *out)
+        width = padded(size)
+        entered, neighbours, distances = meet_products(
+            vectors, unit.members, unit.visitors, own, queries.offered, queries.known,
+            tiles.scale, tiles.lift, residents.limits, residents.largest,
+            aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
+            places, lists.points, lists.squared, lists.limits, lists.locks,
+        )  # fmt: skip
     else:
-        centre = residents.centres[unit.cell]
         columns = room_for_columns(size, d)
-        whole = (room_for_rows(ROWS, d), columns, whole_aligned(ROWS * len(columns.norms)))
-        cosine = rows.space == "cosine"
-        found = meet(cosine, vectors, *who, centre, tiles.scale, *ends, *whole, *out)
-    entered, neighbours, distances = found
+        entered, neighbours, distances = meet(
+            rows.space == "cosine",
+            vectors, unit.members, unit.visitors, own, queries.offered, queries.known,
+            residents.centres[unit.cell], tiles.scale, residents.limits, residents.largest,
+            room_for_rows(ROWS, d), columns, whole_aligned(ROWS * len(columns.norms)),
+            places, lists.points, lists.squared, lists.limits, lists.locks,
+        )  # fmt: skip
     order = np.lexsort((neighbours, distances))
     return Entries(entered[order], neighbours[order], distances[order])
 

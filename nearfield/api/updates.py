@@ -111,6 +111,7 @@ def update(
         known = _frozen(out, base_run, sha256, mark)
         finished = _report_of(out, made=False) if known and _is_finished(out, mark) else None
         if finished is not None:
+            _keep_cells(open_run(out), base_run, mark)
             shutil.rmtree(out / "incoming", ignore_errors=True)
             return finished
         steps = Run(out, base_run.config)
@@ -326,6 +327,21 @@ def _write_run(steps: Run, old: _Old, mark: str) -> None:
         after = ends.cells(cells.centres, cells.facts)
         write_cells(out / "cells", after, fingerprint=written.files[run.matrix.name].sha256)
     shutil.rmtree(out / "incoming", ignore_errors=True)
+
+
+def _keep_cells(run: Run, base: Run, mark: str) -> None:
+    """Write the cells of a run whose update was stopped between its matrix and them."""
+    sha256 = run.finished_matrix(verify=False).files[run.matrix.name].sha256
+    before = base.finished_matrix(verify=False).files[base.matrix.name].sha256
+    cells = read_cells(base.folder / "cells", fingerprint=before)
+    if cells is None or read_cells(run.folder / "cells", fingerprint=sha256) is not None:
+        return
+    home = updated_home(cells, read_delta(run.folder / "delta", fingerprint=mark))
+    ends = Ends(home, run.config.columns, seed=run.config.seed)
+    with h5py.File(run.matrix, "r") as file:
+        ends.read(file["neighbours"], file["distances"])
+    after = ends.cells(cells.centres, cells.facts)
+    write_cells(run.folder / "cells", after, fingerprint=sha256)
 
 
 def _written_set(path: Path, old: VectorSet, delta: Delta, mark: str) -> VectorSet:

@@ -121,7 +121,9 @@ class TestUpdate:
             patched.setattr(f"nearfield.api.updates.{step}", _stop)
             with pytest.raises(KeyboardInterrupt):
                 api.update(job.folder / "run", job.folder / "run2", remove=gone)
-        assert api.update(job.folder / "run", job.folder / "run2", remove=gone).made
+        again = api.update(job.folder / "run", job.folder / "run2", remove=gone)
+        assert again.recall == 1.0
+        assert api.run_drift(job.folder / "run2") == api.run_drift(job.folder / "whole")
         for found, expected in zip(
             lists_of(job.folder / "run2"), lists_of(job.folder / "whole"), strict=True
         ):
