@@ -72,6 +72,7 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
     built = None
     if asked.build or not (run / "matrix.json").exists():
         shutil.rmtree(run, ignore_errors=True)
+        os.sync()
         built = _timed("build", asked.work / "vectors", "--out", run, "-k", K)
         print(f"nearfield build: {built.wall_s:.1f} s, of processors {built.processor_s:.1f}")
         print(f"\n{json.dumps(built.report['seconds'])}")

@@ -2,9 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,17 @@ from index_build.update.update import (
 )
 from index_build.update.vectors import write_updated_set
 from nearfield import ingest as reading
+from nearfield.api.old_run import OldRun, checked_run, old_vectors
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.files import write_bytes
-from nearfield.hdf5 import RowReader
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
 from nearfield.machine import available_cores
-from nearfield.manifest import Manifest, fingerprint
+from nearfield.manifest import fingerprint
 from nearfield.run import Run, RunConfig, create_run, open_run
-from nearfield.vectorset import VectorSet, open_vector_set
+from nearfield.vectorset import VectorSet
 
 UPDATE = "update.json"
-METHOD_EXACT = "exact"
 TWICE = ("duplicate id", "duplicate document")
 
 
@@ -116,7 +114,7 @@ def update(
             return finished
         steps = Run(out, base_run.config)
         if matrix or not delta_is_finished(out / "delta", fingerprint=mark):
-            old = _checked(steps, base_run)
+            old = checked_run(steps, base_run)
             if not delta_is_finished(out / "delta", fingerprint=mark):
                 _make_delta(steps, old, added, list(remove), mark)
             if matrix:
@@ -133,7 +131,7 @@ def plan_update(
     """
     base_run = open_run(Path(run))
     base_run.finished_matrix(verify=False)
-    vector_set = _vector_set(base_run)
+    vector_set = old_vectors(base_run)
     paths = _paths(add)
     added = None
     if paths:
@@ -173,15 +171,6 @@ def _is_vector_set(paths: list[Path]) -> bool:
     return len(paths) == 1 and (paths[0] / "space.json").is_file()
 
 
-def _vector_set(run: Run) -> VectorSet:
-    found = open_vector_set(Path(run.config.vectors), verify=False)
-    if found.fingerprint != run.config.vectors_fingerprint:
-        raise MissingFile(
-            f"{found.path} holds another vector set than {run.path} was made from: put it back"
-        )
-    return found
-
-
 def _added(
     base: Run, out: Path, add: Sequence[Path | str] | Path | str, options: IngestOptions | None
 ) -> VectorSet | None:
@@ -191,7 +180,7 @@ def _added(
     if _is_vector_set(paths):
         return open_vector_set(paths[0])
     options = options or IngestOptions(workers=available_cores())
-    geometry = _vector_set(base).geometry
+    geometry = old_vectors(base).geometry
     report = reading.ingest(paths, out / "incoming", replace(options, base=geometry))
     twice = sum(report.rejected.get(reason, 0) for reason in TWICE)
     if twice:
@@ -220,53 +209,7 @@ def _frozen(out: Path, base: Run, sha256: str, mark: str) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class _Old:
-    """The run that is extended and its vector set, all files compared with their checksums."""
-
-    run: Run
-    vectors: VectorSet
-    matrix: Manifest
-
-    @property
-    def sha256(self) -> str:
-        """Identifies its lists."""
-        return self.matrix.files[self.run.matrix.name].sha256
-
-    @property
-    def cells(self) -> Path:
-        """Where its cells are kept."""
-        return self.run.folder / "cells"
-
-    @contextmanager
-    def opened(self) -> Iterator[Base]:
-        """Its lists, to be read."""
-        with (
-            h5py.File(self.run.matrix, "r") as file,
-            closing(RowReader(file["neighbours"])) as neighbours,
-            closing(RowReader(file["distances"])) as distances,
-        ):
-            yield Base(
-                config=self.run.config,
-                vectors=self.vectors,
-                neighbours=neighbours,
-                distances=distances,
-                exact=self.matrix.facts.get("method") == METHOD_EXACT,
-                estimate=float(self.matrix.facts.get("recall_estimate", self.run.config.recall)),
-                threads=available_cores(),
-            )
-
-
-def _checked(steps: Run, run: Run) -> _Old:
-    """Nothing is read before its checksum was compared: lists are read without HDF5's help."""
-    with steps.step("check base"), ThreadPoolExecutor(2) as pool:
-        there = pool.submit(open_vector_set, Path(run.config.vectors))
-        manifest = run.finished_matrix()
-        there.result()
-        return _Old(run, _vector_set(run), manifest)
-
-
-def _cells(steps: Run, old: _Old, base: Base) -> UpdateCells:
+def _cells(steps: Run, old: OldRun, base: Base) -> UpdateCells:
     with steps.step("cells") as facts:
         cells = read_cells(old.cells, fingerprint=old.sha256)
         facts["kept"] = cells is not None
@@ -279,7 +222,7 @@ def _cells(steps: Run, old: _Old, base: Base) -> UpdateCells:
 
 
 def _make_delta(
-    steps: Run, old: _Old, added: VectorSet | None, remove: list[str], mark: str
+    steps: Run, old: OldRun, added: VectorSet | None, remove: list[str], mark: str
 ) -> None:
     with steps.step("changes") as facts:
         change: Change = changes(old.vectors, added, remove)
@@ -297,7 +240,7 @@ def _make_delta(
             write_delta(steps.folder / "delta", delta, fingerprint=mark)
 
 
-def _write_run(steps: Run, old: _Old, mark: str) -> None:
+def _write_run(steps: Run, old: OldRun, mark: str) -> None:
     """Vector set, matrix and cells of the run that the delta makes; kept steps aren't repeated."""
     out = steps.folder
     delta = read_delta(out / "delta", fingerprint=mark)
@@ -360,7 +303,7 @@ def _config(base: RunConfig, made: VectorSet) -> RunConfig:
     )
 
 
-def _attributes(old: _Old, recall: float, mark: str) -> dict[str, Any]:
+def _attributes(old: OldRun, recall: float, mark: str) -> dict[str, Any]:
     facts = old.matrix.facts
     updates = int(facts.get("updates", 0)) + 1
     return {
@@ -389,7 +332,7 @@ def _finish(path: Path) -> None:
         frozen = json.loads((path / UPDATE).read_bytes())
         base = open_run(Path(frozen["base"]))
         steps = Run(path, base.config)
-        _write_run(steps, _checked(steps, base), frozen["fingerprint"])
+        _write_run(steps, checked_run(steps, base), frozen["fingerprint"])
 
 
 def _report_of(out: Path, *, made: bool) -> UpdateReport:
