@@ -33,7 +33,7 @@ from nearfield.lock import locked
 from nearfield.machine import available_cores
 from nearfield.manifest import fingerprint
 from nearfield.run import Run, RunConfig, create_run, open_run
-from nearfield.vectorset import VectorSet
+from nearfield.vectorset import VectorSet, open_vector_set
 
 UPDATE = "update.json"
 TWICE = ("duplicate id", "duplicate document")
