@@ -46,6 +46,8 @@ from nearfield.space import Float32s, Int32s, prepared
 from nearfield.vectorset import ID_COLUMN, VectorSet
 
 SAMPLE = 200
+ERRORS = 3
+"""By two, one update in forty would be refused by chance alone."""
 QUERIES = 100_000
 """Rows searched at once: 2 x 4 bytes x (k + 16) each."""
 FEW = 16
@@ -172,7 +174,7 @@ def sampled_recall(base: Base, delta: Delta, *, seed: int) -> float:
     """Recall of the updated lists on a seeded sample of rows, by all distances to what is left.
 
     Half the sample are rows whose list the update touched. Raises `QualityGate` when it is below
-    what the run was built for and, by more than twice the sampling error, below the run's own.
+    what the run was built for and, by more than `ERRORS` sampling errors, below the run's own.
     """
     rows = Rows(base.vectors.vectors, delta.rows, delta.vectors, base.config.space)
     live = np.ones(int(delta.facts["n"]), bool)
@@ -189,7 +191,7 @@ def sampled_recall(base: Base, delta: Delta, *, seed: int) -> float:
     kth = kth_distances(rows, chosen, live, found, threads=base.threads)
     shares = (found <= kth[:, None] + 1e-6 * np.abs(kth[:, None])).mean(axis=1)
     recall, error = float(np.mean(shares)), float(np.std(shares) / len(shares) ** 0.5)
-    if recall < base.config.recall and recall + 2 * error < base.estimate:
+    if recall < base.config.recall and recall + ERRORS * error < base.estimate:
         raise QualityGate(
             f"the updated lists reach a recall of {recall:.4f} on {len(chosen)} rows, below the"
             f" {base.config.recall} asked and the {base.estimate:.4f} of the run that is extended."
