@@ -164,6 +164,8 @@ def _random_lists(n: int, k: int, seed: int) -> Iterator[Block]:
         steps = random.choice(n - 1, k, replace=False) + 1
         neighbours = random.permuted((own + steps) % n, axis=1)
         distances = np.sort(random.random(neighbours.shape, np.float32), axis=1)
+        for row in np.flatnonzero((np.diff(distances, axis=1) == 0).any(axis=1)):
+            neighbours[row] = neighbours[row][np.lexsort((neighbours[row], distances[row]))]
         yield first, neighbours.astype(np.int32), distances
 
 

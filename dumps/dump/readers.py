@@ -76,7 +76,7 @@ def lists_of(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
 
 def sample_of(path: Path, config: RunConfig, known: Recordings) -> Block:
     """The sample, whose ids were compared with the known ones."""
-    file = pq.ParquetFile(path)
+    file = _opened(path)
     if file.metadata.num_rows != min(len(known.rows), 10_000):
         raise InputRejected(f"it has {file.metadata.num_rows:,} rows")
     table, k = file.read(), config.columns
@@ -95,7 +95,7 @@ def sample_of(path: Path, config: RunConfig, known: Recordings) -> Block:
 def flat_pairs(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
     """The pairs of `rows` recordings at a time: ids of both sides, ranks, distances."""
     k = config.columns
-    file = pq.ParquetFile(path)
+    file = _opened(path)
     _check_types(
         file.schema_arrow,
         {"recording_id": pa.string(), "rank": pa.int32(), "neighbour_id": pa.string(),
@@ -113,7 +113,7 @@ def flat_pairs(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
 
 def recordings_of(path: Path, config: RunConfig, step: int) -> tuple[Recordings, list[str]]:
     """All recordings, and where the CSV of them differs from the Parquet file."""
-    file = pq.ParquetFile(path / "recordings.parquet")
+    file = _opened(path / "recordings.parquet")
     schema = file.schema_arrow
     _check_types(schema, RECORDING, others=True)
     if not 2 <= file.metadata.num_rows <= config.n:
@@ -178,7 +178,7 @@ def _hdf5(path: Path, config: RunConfig, step: int) -> Iterator[Block]:
 
 
 def _parquet(path: Path, rows: int) -> Iterator[pa.Table]:
-    file = pq.ParquetFile(path)
+    file = _opened(path)
     kinds = RECORDING | {name: pa.list_(kind) for name, kind in LISTS.items()}
     found = {field.name: field.type for field in file.schema_arrow}
     if [*found] != [*kinds] or any(not _same(found[name], kinds[name]) for name in kinds):
@@ -190,6 +190,11 @@ def _same(found: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_list(expected):
         return bool(pa.types.is_list(found) and found.value_type == expected.value_type)
     return bool(found == expected)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    # what Arrow reads ahead it keeps until the whole file is read
+    return pq.ParquetFile(path, pre_buffer=False)
 
 
 def _batches(file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:

@@ -90,8 +90,7 @@ class Source:
     def recordings(self) -> Iterator[pa.RecordBatch]:
         """Ids and labels in row order."""
         if self.labels is not None:
-            file = pq.ParquetFile(self.labels.path / "recordings.parquet")
-            yield from file.iter_batches(RECORDING_ROWS)
+            yield from _opened(self.labels).iter_batches(RECORDING_ROWS)
             return
         for first in range(0, self.n, RECORDING_ROWS):
             yield pa.record_batch({ID_COLUMN: self.texts(slice(first, first + RECORDING_ROWS))})
@@ -103,8 +102,7 @@ class Source:
             for first in range(0, self.n, RECORDING_ROWS):
                 yield self.texts(slice(first, first + RECORDING_ROWS))
             return
-        file = pq.ParquetFile(self.labels.path / "recordings.parquet")
-        for batch in file.iter_batches(RECORDING_ROWS, columns=[ID_COLUMN]):
+        for batch in _opened(self.labels).iter_batches(RECORDING_ROWS, columns=[ID_COLUMN]):
             yield batch.column(0).cast(pa.string())
 
     def ids(self, rows: Any) -> list[str]:
@@ -164,6 +162,11 @@ def check_lists(first: int | Int32s, neighbours: Int32s, distances: Float32s, n:
             f"row {row:,} of the matrix isn't a neighbour list (row numbers in 0..{n - 1:,} "
             "without itself, distances finite and ascending): nothing was published. Build it again"
         )
+
+
+def _opened(labels: VectorSet) -> pq.ParquetFile:
+    # what Arrow reads ahead it keeps until the whole file is read
+    return pq.ParquetFile(labels.path / "recordings.parquet", pre_buffer=False)
 
 
 def _labelled(run: Run) -> VectorSet:

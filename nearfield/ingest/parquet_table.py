@@ -41,7 +41,13 @@ class ParquetTable:
         """Record numbers (from 0) and the asked columns, about BATCH_VALUES values at a time."""
         del rejects  # a Parquet file has no malformed records: it is whole or unreadable
         seen = 0
-        with _damage_rejected(self.path), pq.ParquetFile(self.path) as parquet:
+        with (
+            _damage_rejected(self.path),
+            pq.ParquetFile(
+                self.path,
+                pre_buffer=False,  # what Arrow reads ahead it keeps until the whole file is read
+            ) as parquet,
+        ):
             for batch in parquet.iter_batches(
                 batch_size=max(1024, BATCH_VALUES // max(1, len(columns))), columns=list(columns)
             ):

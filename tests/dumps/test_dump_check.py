@@ -13,12 +13,13 @@ import zstandard
 
 from dumps import guard
 from dumps.dump.check import check_dump
+from dumps.dump.readers import lists_of
 from dumps.dump.write import DumpOptions
 from dumps.guard import unreadable
 from dumps.verify import verify_run
 from nearfield.errors import MissingFile
 from tests.dumps.dump_case import K, N, dumped, resum
-from tests.dumps.small_run import agree, small_run
+from tests.dumps.small_run import agree, small_config, small_run
 
 ENDLESS = Path(__file__).parent / "golden" / "endless.h5.gz"
 """A matrix of 40 x 5 with one byte changed: HDF5 reads it for ever."""
@@ -50,6 +51,22 @@ def test_a_sound_dump_passes_and_is_found_by_latest(original):
     assert found.problems == ()
     assert (found.n, found.k, found.files) == (N, K, len(FILES))
     assert check_dump(original.parent).path == original
+
+
+def test_lists_are_read_without_holding_the_file(tmp_path):
+    n, k = 40_000, 40
+    values = np.random.default_rng(0).random(n * k, np.float32)
+    lists = [pa.ListArray.from_arrays(np.arange(0, n * k + 1, k, dtype=np.int32), pa.array(each))
+             for each in (np.arange(n * k, dtype=np.int32), values)]  # fmt: skip
+    rows = pa.array(np.arange(n, dtype=np.int32))
+    columns = [rows, rows.cast(pa.string()), *lists]
+    table = pa.table(columns, names=["row", "recording_id", "neighbours", "distances"])
+    path = tmp_path / "matrix.parquet"
+    pq.write_table(table, path, row_group_size=1000, use_dictionary=False, compression="none")
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in lists_of(path, small_config(n, k), 1000):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < path.stat().st_size / 5
 
 
 @pytest.mark.parametrize(
