@@ -111,7 +111,8 @@ def test_arrays_stay_within_the_bound_that_was_given(space: SpaceName) -> None:
 
 def chroma(folder: Path) -> Float32s:
     path = folder / "billboard-chroma24" / "chroma24_dev.f32.npy.zst"
-    raw = zstandard.ZstdDecompressor().stream_reader(path.open("rb")).read()
+    with path.open("rb") as file:
+        raw = zstandard.ZstdDecompressor().stream_reader(file).read()
     return np.load(io.BytesIO(raw), allow_pickle=False)
 
 
