@@ -38,7 +38,8 @@ MEMORY = 2 << 30
 def read(path: Path) -> Float32s:
     """Vectors float32 [n, d] of one of the files."""
     if path.name.endswith(".npy.zst"):
-        raw = zstandard.ZstdDecompressor().stream_reader(path.open("rb")).read()
+        with path.open("rb") as file:
+            raw = zstandard.ZstdDecompressor().stream_reader(file).read()
         return np.load(io.BytesIO(raw), allow_pickle=False)
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
