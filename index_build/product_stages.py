@@ -49,7 +49,7 @@ from index_build.selfjoin import (
 from index_build.selfjoin.probing import Probing
 from index_build.selfjoin.train import Trained
 from index_build.vector_file import vectors_of
-from index_build.work import GROUPING_SAMPLE, Work, kth_distances, write, write_judged
+from index_build.work import Work, grouping_sample, kth_distances, write, write_judged
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 from nearfield.traffic import note_read
@@ -97,7 +97,7 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
             cells = probing.cells
             arrays |= {"centres": cells.centres, "radii": cells.radii, "shares": cells.shares}
             arrays["shard_of"] = grouped_products(
-                probing, _some(points, work), work.sizes.shards, threads=threads
+                probing, grouping_sample(points, work.seed), work.sizes.shards, threads=threads
             )
             facts["cells"] = len(cells.centres)
     write(work, "plan", number, [(0, arrays)], facts)
@@ -258,12 +258,6 @@ def _sweep_short(
         neighbours[short] = lists.points
         distances[short] = products.lengths(rows[short], lists.points)
     sort_lists(neighbours, distances)
-
-
-def _some(points: Points, work: Work) -> Points:
-    random = np.random.default_rng((work.seed, 3))
-    some = random.choice(work.n, min(work.n, GROUPING_SAMPLE), replace=False)
-    return points.chosen(np.sort(some).astype(np.int32))
 
 
 def _probing(plan: Segments) -> Probing:

@@ -44,7 +44,7 @@ from index_build.selfjoin import (
     starts_of,
 )
 from index_build.vector_file import rows_at_hand, vectors_of
-from index_build.work import GROUPING_SAMPLE, Work, kth_distances, write, write_judged
+from index_build.work import Work, grouping_sample, kth_distances, write, write_judged
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 from nearfield.traffic import note_read
@@ -72,10 +72,8 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
         "expected": 1.0,
     }
     if plan is not None:
-        random = np.random.default_rng((work.seed, 3))
-        some = random.choice(work.n, min(work.n, GROUPING_SAMPLE), replace=False)
         cells = partition(
-            points.chosen(np.sort(some).astype(np.int32)), plan.panel,
+            grouping_sample(points, work.seed), plan.panel,
             ratio=plan.ratio, most=plan.most, threads=threads,
         )  # fmt: skip
         arrays |= {

@@ -92,6 +92,13 @@ class Work:
         return open_segments(self.path("plan"))
 
 
+def grouping_sample(points: Points, seed: int) -> Points:
+    """Those that tell which cells belong together."""
+    random = np.random.default_rng((seed, 3))
+    some = random.choice(len(points), min(len(points), GROUPING_SAMPLE), replace=False)
+    return points.chosen(np.sort(some).astype(np.int32))
+
+
 def kth_distances(points: Points, sample: Int32s, truth: Int32s, space: SpaceName) -> Float32s:
     """The distance of each sampled point's k-th neighbour, as `nearfield.space` defines it.
 
@@ -120,9 +127,7 @@ def write(
 
 def write_lists(work: Work, number: int, neighbours: Int32s, distances: Float32s) -> None:
     """Write a part: final lists [m, k] of its rows."""
-    arrays = {"neighbours": neighbours, "distances": distances}
-    facts = {"first": number * work.sizes.part_rows}
-    write(work, "part", number, [(0, arrays)], facts)
+    _write_part(work, number, neighbours, distances, {})
 
 
 def write_judged(work: Work, number: int, neighbours: Int32s, distances: Float32s) -> None:
@@ -132,9 +137,16 @@ def write_judged(work: Work, number: int, neighbours: Int32s, distances: Float32
     inside = np.flatnonzero((sample >= rows[0]) & (sample <= rows[-1]))
     found = distances[sample[inside] - rows[0]]
     recall = tie_aware_recall(found, kth[inside, None]) if len(inside) else 1.0
+    judged = {"sampled": len(inside), "recall": recall}
+    _write_part(work, number, neighbours, distances, judged)
+
+
+def _write_part(
+    work: Work, number: int, neighbours: Int32s, distances: Float32s, facts: Mapping[str, Any]
+) -> None:
     arrays = {"neighbours": neighbours, "distances": distances}
-    facts = {"first": int(rows[0]), "sampled": len(inside), "recall": recall}
-    write(work, "part", number, [(0, arrays)], facts)
+    first = number * work.sizes.part_rows
+    write(work, "part", number, [(0, arrays)], {"first": first, **facts})
 
 
 def judged_recall(parts: Sequence[Location]) -> float:

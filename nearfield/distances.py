@@ -16,6 +16,8 @@ _ONE_AT_A_TIME = Lock()
 ALONE = 1 << 18
 """Products that one thread does before others have woken up; threads of several libraries that wait
 for work on the same cores keep each other from it for milliseconds."""
+_L2, _COSINE, _IP = 0, 1, 2
+_KINDS: dict[SpaceName, int] = {"l2": _L2, "cosine": _COSINE, "ip": _IP}
 _REASSOCIATE = {"reassoc", "contract"}
 """Lets the compiler add in lanes; nothing else about float arithmetic is relaxed."""
 
@@ -31,12 +33,12 @@ def list_distances(
     several callers at once. Cost O(m k d).
     """
     distances = np.empty(neighbours.shape, dtype=np.float32)
-    given = (queries, vectors, neighbours, distances, 0.5 if space == "cosine" else 0.0)
+    given = (queries, vectors, neighbours, distances, _KINDS[space])
     if neighbours.size * queries.shape[1] <= ALONE:
-        (_products_alone if space == "ip" else _squared_alone)(*given)
+        _alone(*given)
         return distances
     with _ONE_AT_A_TIME:
-        (_products_together if space == "ip" else _squared_together)(*given)
+        _together(*given)
     return distances
 
 
@@ -47,63 +49,36 @@ def sort_lists(neighbours: Int32s, distances: Float32s) -> tuple[Int32s, Float32
 
 
 @numba.njit(cache=True, fastmath=_REASSOCIATE)
-def _squared_line(
-    query: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, half: float
-) -> None:
-    for j in range(len(neighbours)):
-        row = neighbours[j]
-        if row < 0:
-            out[j] = np.inf
-            continue
-        total = 0.0
-        for t in range(len(query)):
-            difference = np.float64(query[t]) - np.float64(vectors[row, t])
-            total += difference * difference
-        out[j] = total * half if half > 0 else np.sqrt(total)
-
-
-@numba.njit(cache=True, fastmath=_REASSOCIATE)
-def _product_line(
-    query: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, _half: float
-) -> None:
-    for j in range(len(neighbours)):
-        row = neighbours[j]
-        if row < 0:
-            out[j] = np.inf
-            continue
-        total = 0.0
+def _distance(query: Float32s, vectors: Float32s, row: int, kind: int) -> float:
+    total = 0.0
+    if kind == _IP:
         for t in range(len(query)):
             total += np.float64(query[t]) * np.float64(vectors[row, t])
-        out[j] = -total
+        return -total
+    for t in range(len(query)):
+        difference = np.float64(query[t]) - np.float64(vectors[row, t])
+        total += difference * difference
+    return total * 0.5 if kind == _COSINE else np.sqrt(total)
+
+
+@numba.njit(cache=True)
+def _line(query: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, kind: int) -> None:
+    for j in range(len(neighbours)):
+        row = neighbours[j]
+        out[j] = _distance(query, vectors, row, kind) if row >= 0 else np.inf
 
 
 @numba.njit(parallel=True, cache=True)
-def _squared_together(
-    queries: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, half: float
+def _together(
+    queries: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, kind: int
 ) -> None:
     for i in numba.prange(neighbours.shape[0]):
-        _squared_line(queries[i], vectors, neighbours[i], out[i], half)
-
-
-@numba.njit(parallel=True, cache=True)
-def _products_together(
-    queries: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, half: float
-) -> None:
-    for i in numba.prange(neighbours.shape[0]):
-        _product_line(queries[i], vectors, neighbours[i], out[i], half)
+        _line(queries[i], vectors, neighbours[i], out[i], kind)
 
 
 @numba.njit(cache=True, nogil=True)
-def _squared_alone(
-    queries: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, half: float
+def _alone(
+    queries: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, kind: int
 ) -> None:
     for i in range(neighbours.shape[0]):
-        _squared_line(queries[i], vectors, neighbours[i], out[i], half)
-
-
-@numba.njit(cache=True, nogil=True)
-def _products_alone(
-    queries: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, half: float
-) -> None:
-    for i in range(neighbours.shape[0]):
-        _product_line(queries[i], vectors, neighbours[i], out[i], half)
+        _line(queries[i], vectors, neighbours[i], out[i], kind)

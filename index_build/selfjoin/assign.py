@@ -7,8 +7,9 @@ to centres; refuses the rule of visits (`nearest`).
 
 import numpy as np
 
+from index_build.selfjoin.gather import gather_exact, no_bounds
 from index_build.selfjoin.jit import kernel, run_parallel
-from index_build.selfjoin.lanes import COLUMNS, MASK_LANES, ROWS, lowest_bit
+from index_build.selfjoin.lanes import COLUMNS, MASK_LANES, ROWS
 from index_build.selfjoin.nearest import CHUNK, TILES, NearCells, Panel
 from index_build.selfjoin.points import Points, frozen
 from index_build.selfjoin.rounded import (
@@ -26,7 +27,6 @@ from index_build.selfjoin.rounded import (
     widened,
 )
 from index_build.selfjoin.select import count_up_to, keep_smallest, kth_bits
-from index_build.selfjoin.whole_lanes import NOWHERE, apart_squared, passing_whole
 from nearfield.space import Float32s, Int32s
 
 
@@ -70,7 +70,7 @@ def _assign(  # noqa: PLR0913, PLR0917
     home: Int32s, cells: Int32s, squared: Float32s,
 ) -> None:  # fmt: skip
     width, most = len(columns.norms), cells.shape[1]
-    near_ids = np.empty(width, np.int32)
+    near_ids, nothing, unit = np.empty(width, np.int32), no_bounds(width), squared_unit(scale)
     near_squared = np.empty(width + MASK_LANES, np.float32)
     reach = max(
         squared_reach(vectors, rows, middle, scale), squared_reach(centres, every, middle, scale)
@@ -90,7 +90,9 @@ def _assign(  # noqa: PLR0913, PLR0917
             line, row, error = lines[r * width : (r + 1) * width], first + r, queries.errors[r]
             bound = widened(least_of(line), error + slack)
             nearest = np.float32(np.inf)
-            count = gather(queries, r, columns, line, bound, scale, near_squared, near_ids)
+            count = gather_exact(
+                queries, r, columns, line, nothing, bound, unit, near_squared, near_ids
+            )
             for i in range(count):
                 if near_squared[i] < nearest:
                     nearest, home[row] = near_squared[i], near_ids[i]
@@ -104,7 +106,9 @@ def _assign(  # noqa: PLR0913, PLR0917
             if count_up_to(line, width, int(bound)) > most:
                 kth = np.int32(kth_bits(line, width, most))
                 bound = min(bound, widened(kth, error + slack))
-            found = gather(queries, r, columns, line, bound, scale, near_squared, near_ids)
+            found = gather_exact(
+                queries, r, columns, line, nothing, bound, unit, near_squared, near_ids
+            )
             count = 0
             for i in range(found):
                 near_squared[count], near_ids[count] = near_squared[i], near_ids[i]
@@ -123,23 +127,3 @@ def least_of(line: Int32s) -> np.int32:
     for c in range(len(line)):
         least = min(least, line[c])
     return least
-
-
-@kernel
-def gather(  # noqa: PLR0913, PLR0917
-    queries: Rounded, r: int, columns: Rounded, line: Int32s, bound: np.int32, scale: np.float32,
-    near_squared: Float32s, near_columns: Int32s,
-) -> int:  # fmt: skip
-    """Exact squared distances of row r to the columns that pass `bound`; returns how many do."""
-    d, unit, found = columns.exact.shape[1], squared_unit(scale), 0
-    for c in range(0, len(line), MASK_LANES):
-        hits = passing_whole(line, c, NOWHERE, 0, bound)
-        while hits:
-            j = c + lowest_bit(hits)
-            hits &= hits - 1
-            near_squared[found] = np.float32(
-                unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
-            )
-            near_columns[found] = j
-            found += 1
-    return found

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from index_build.selfjoin.cells import Cells, Int64s
+from index_build.selfjoin.gather import (
+    exact_squared,
+    gather_exact,
+    gather_passing,
+    no_bounds,
+)
 from index_build.selfjoin.jit import kernel, run_parallel
 from index_build.selfjoin.lanes import (
-    CACHE_LINE,
     COLUMNS,
     MASK_LANES,
     ROWS,
     exchange,
-    lowest_bit,
-    prefetch,
+    fetch,
 )
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.rounded import (
@@ -40,10 +44,6 @@ from index_build.selfjoin.rounded import (
     worst_error,
 )
 from index_build.selfjoin.select import PADDING, keep_smallest, kth_bits, replace_largest
-from index_build.selfjoin.whole_lanes import (
-    apart_squared,
-    passing_whole,
-)
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 
@@ -139,9 +139,8 @@ def fetch_lists(
     """Have the lists of points[first:stop] on their way while something is computed."""
     k = out_points.shape[1]
     for i in range(first, min(stop, len(points))):
-        for at in range(points[i] * k, (points[i] + 1) * k, CACHE_LINE):
-            prefetch(out_points, at)
-            prefetch(out_squared, at)
+        fetch(out_points, points[i] * k, (points[i] + 1) * k)
+        fetch(out_squared, points[i] * k, (points[i] + 1) * k)
 
 
 @kernel
@@ -149,8 +148,7 @@ def fetch_vectors(vectors: Float32s, rows: Int32s, first: int, stop: int) -> Non
     """Have vectors[rows[first:stop]] on their way."""
     d = vectors.shape[1]
     for i in range(first, min(stop, len(rows))):
-        for at in range(rows[i] * d, (rows[i] + 1) * d, CACHE_LINE):
-            prefetch(vectors, at)
+        fetch(vectors, rows[i] * d, (rows[i] + 1) * d)
 
 
 @kernel
@@ -160,12 +158,12 @@ def _residents(  # noqa: PLR0913, PLR0917
     out_points: Int32s, out_squared: Float32s, limits: Float32s,
 ) -> None:  # fmt: skip
     size, k, width = len(members), out_points.shape[1], len(columns.norms)
-    kept, d, unit = min(k, size - 1), vectors.shape[1], squared_unit(scale)
+    kept, unit = min(k, size - 1), squared_unit(scale)
     for member in members:
         out_points[member, kept:], out_squared[member, kept:] = EMPTY, np.inf
     near_squared = np.empty(size + MASK_LANES, np.float32)
     near_points = np.empty(size, np.int32)
-    candidates, no_bounds = np.empty(width, np.int32), np.full(width, -1, np.int32)
+    candidates, nothing = np.empty(width, np.int32), no_bounds(width)
     steps = steps_per_unit(squared_reach(vectors, rows, centre, scale))
     slack = round_columns(vectors, rows, 0, size, centre, scale, steps, columns)
     for first in range(0, size if kept else 0, ROWS):
@@ -182,13 +180,12 @@ def _residents(  # noqa: PLR0913, PLR0917
             if kept < size - 1:
                 kth = kth_bits(lines[at : at + width], width, kept)
                 bound = widened(np.int32(kth), queries.errors[r] + slack)
-            found = gather_columns(lines, at, width, no_bounds, bound, candidates)
+            found = gather_exact(
+                queries, r, columns, lines[at : at + width], nothing, bound, unit,
+                near_squared, candidates,
+            )  # fmt: skip
             for i in range(found):
-                j = candidates[i]
-                near_squared[i] = np.float32(
-                    unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
-                )
-                near_points[i] = members[j]
+                near_points[i] = members[candidates[i]]
             largest = keep_smallest(near_squared, near_points, found, kept)
             out_squared[member, :kept] = near_squared[:kept]
             out_points[member, :kept] = near_points[:kept]
@@ -280,21 +277,6 @@ def drop_met(home: int, begins: Int64s, values: Int32s, candidates: Int32s, coun
 
 
 @kernel
-def gather_columns(
-    lines: Int32s, at: int, width: int, bounds: Int32s, bound: np.int32, columns: Int32s
-) -> int:
-    """Which numbers of lines[at : at + width] pass their own bound or the common one; how many."""
-    found = 0
-    for c in range(0, width, MASK_LANES):
-        hits = passing_whole(lines, at + c, bounds, c, bound)
-        while hits:
-            columns[found] = c + lowest_bit(hits)
-            hits &= hits - 1
-            found += 1
-    return found
-
-
-@kernel
 def _visitors(  # noqa: PLR0913, PLR0917
     vectors: Float32s, rows: Int32s, members: Int32s, visitor_rows: Int32s, visitors: Int32s,
     centre: Float32s, scale: np.float32, queries: Rounded, columns: Rounded, lines: Int32s,
@@ -303,7 +285,7 @@ def _visitors(  # noqa: PLR0913, PLR0917
 ) -> None:  # fmt: skip
     size, width, k = len(members), len(columns.norms), out_points.shape[1]
     d, unit = vectors.shape[1], squared_unit(scale)
-    column_bounds = np.full(width, -1, np.int32)
+    column_bounds = no_bounds(width)
     column_limits, counts = np.empty(size, np.float32), np.zeros(size, np.int32)
     column_squared = np.empty((size, places), np.float32)
     column_points = np.empty((size, places), np.int32)
@@ -332,14 +314,12 @@ def _visitors(  # noqa: PLR0913, PLR0917
             visitor, at, found = visitors[first + r], r * width, 0
             their_home, limit = home[visitor], limits[visitor]
             bound = reaching(limit, steps, queries.errors[r] + slack)
-            passed = gather_columns(lines, at, width, column_bounds, bound, candidates)
+            passed = gather_passing(lines[at : at + width], column_bounds, bound, candidates)
             if their_home < cell:
                 passed = drop_met(their_home, begins, values, candidates, passed)
             for i in range(passed):
                 j = candidates[i]
-                squared = np.float32(
-                    unit * apart_squared(queries.exact, r * d, columns.exact, j * d, d)
-                )
+                squared = exact_squared(queries, r, columns, j, unit)
                 # written in any case, counted if it passes: a branch can't be foreseen here
                 row_squared[found], row_points[found] = squared, members[j]
                 found += squared <= limit

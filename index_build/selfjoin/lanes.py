@@ -16,6 +16,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from index_build.selfjoin.jit import kernel
 
 FLOAT = ir.FloatType()
 INT = ir.IntType(64)
@@ -231,6 +234,13 @@ def prefetch(_typing, array, at):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@kernel
+def fetch(array: NDArray[Any], first: int, stop: int) -> None:
+    """Have array[first:stop], of 4-byte items, on its way while something is computed."""
+    for at in range(first, stop, CACHE_LINE):
+        prefetch(array, at)
 
 
 @intrinsic

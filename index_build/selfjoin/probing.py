@@ -5,7 +5,6 @@ of the radius. The longest points of all are hubs. How many of both is computed 
 known truth, as for distances. Owns that choice; refuses to compare points.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,11 +122,6 @@ def askers_by_cell(asked: Int32s, cells: int) -> Lists:
     """For each cell the points that ask it, of asked [m, probes]."""
     points = np.arange(len(asked), dtype=np.int32)
     return lists_by(asked.ravel(), np.repeat(points, asked.shape[1]), cells)
-
-
-def blocks_of(members: Int32s, size: int) -> Sequence[Int32s]:
-    """`members` in blocks of about so many; none of nobody."""
-    return np.array_split(members, -(-len(members) // size)) if len(members) else []
 
 
 def _promise(cells: Trained) -> tuple[Panel, np.float32]:

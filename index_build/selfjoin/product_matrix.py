@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from index_build.selfjoin.cells import lists_by
-from index_build.selfjoin.jit import run_parallel
 from index_build.selfjoin.join import NearLists, empty_lists
 from index_build.selfjoin.plan import cell_size, drawn
 from index_build.selfjoin.points import points_of
@@ -17,7 +16,6 @@ from index_build.selfjoin.probing import (
     Probing,
     asked_cells,
     askers_by_cell,
-    blocks_of,
     chosen_probing,
     residents_of,
 )
@@ -79,7 +77,6 @@ def _probe_all(
     u, c = len(products.targets), len(probing.cells.centres)
     largest = max(BLOCK, float(probing.cells.shares.max()) * u)
     threads = request.memory.threads_for(1.0 + probing.probes, largest, u, request.threads)
-    every = np.arange(u, dtype=np.int32)
     with report.phase("partition"):
         points = points_of(products.targets.vectors, products.targets.rows, request.seed)
         home = residents_of(points, probing.cells, probing.hubs, threads)
@@ -88,17 +85,8 @@ def _probe_all(
         asked = asked_cells(points, probing.cells, probing.probes, threads)
         askers = askers_by_cell(asked, c)
         del asked, home
-    hubs = blocks_of(probing.hubs, BLOCK)
-
-    def one(number: int) -> None:
-        if number < len(hubs):
-            products.join(hubs[number], every, lists)
-        else:
-            cell = number - len(hubs)
-            products.join(residents[cell], askers[cell], lists)
-
     with report.phase("join"):
-        run_parallel(one, range(len(hubs) + c), threads)
+        products.probe(probing.hubs, residents, askers, lists, threads)
     with report.phase("fill"):
         short = np.flatnonzero(np.isinf(lists.limits)).astype(np.int32)
         for first in range(0, len(short), request.memory.list_rows()):

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from index_build.selfjoin.cells import Int64s, Lists, lists_by, starts_of
 from index_build.selfjoin.finish import Pairs
 from index_build.selfjoin.group import grouped
-from index_build.selfjoin.jit import kernel, run_parallel
+from index_build.selfjoin.jit import kernel
 from index_build.selfjoin.join import NearLists, empty_lists
 from index_build.selfjoin.lanes import MASK_LANES
 from index_build.selfjoin.points import Points, frozen
-from index_build.selfjoin.probing import Probing, asked_cells, blocks_of
-from index_build.selfjoin.products import BLOCK, Products
+from index_build.selfjoin.probing import Probing, asked_cells
+from index_build.selfjoin.products import Products
 from index_build.selfjoin.select import keep_smallest
 from index_build.selfjoin.shards import hold_places
 from nearfield.neighbours import EMPTY
@@ -227,16 +227,7 @@ def _join(
     asked = askers.calls.asked
     cells = np.searchsorted(shard.numbers, asked.values).astype(np.int32)
     asking = lists_by(cells, np.repeat(every, asked.sizes), len(shard.numbers))
-    hubs = blocks_of(shard.hubs, BLOCK)
-
-    def one(number: int) -> None:
-        if number < len(hubs):
-            products.join(hubs[number], every, lists)
-        else:
-            cell = number - len(hubs)
-            products.join(shard.residents[cell], asking[cell], lists)
-
-    run_parallel(one, range(len(hubs) + len(shard.numbers)), threads)
+    products.probe(shard.hubs, shard.residents, asking, lists, threads)
 
 
 def _named(shard: ProductShard, found: Int32s) -> Int32s:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from index_build.selfjoin.cells import Lists
 from index_build.selfjoin.finish import sort_keys
 from index_build.selfjoin.jit import kernel, run_parallel, summing_kernel
 from index_build.selfjoin.join import NearLists, buffer_places, merge_into
@@ -24,14 +25,13 @@ from index_build.selfjoin.lanes import (
 from index_build.selfjoin.nearest import CHUNK
 from index_build.selfjoin.pack import aligned, pack_columns, pack_rows, padded, squared_tile
 from index_build.selfjoin.points import Points, frozen
-from index_build.selfjoin.select import keep_smallest
+from index_build.selfjoin.select import PADDING, in_order, keep_smallest
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import row_blocks
 
 BLOCK = 1_024
 BLOCK_BYTES = 8 << 20
-LAST = 0x7FFFFFFF
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,22 @@ class Products:
         """Offer `targets`, ascending, to the lists of `askers`; a point never to itself."""
         if len(targets) and len(askers):
             self._offer(targets, askers, askers, lists)
+
+    def probe(
+        self, hubs: Int32s, residents: Lists, askers: Lists, lists: NearLists, threads: int
+    ) -> None:
+        """Offer hubs to all lists, and the residents of each cell to those of its askers."""
+        every = np.arange(len(self.askers), dtype=np.int32)
+        blocks = np.array_split(hubs, -(-len(hubs) // BLOCK)) if len(hubs) else []
+
+        def one(number: int) -> None:
+            if number < len(blocks):
+                self.join(blocks[number], every, lists)
+            else:
+                cell = number - len(blocks)
+                self.join(residents[cell], askers[cell], lists)
+
+        run_parallel(one, range(len(blocks) + len(residents)), threads)
 
     def sweep(self, askers: Int32s, lists: NearLists, threads: int) -> None:
         """Offer every target to the list i of askers[i]. Cost q x u x d."""
@@ -204,7 +220,8 @@ def _offer(  # noqa: PLR0913, PLR0917
 
 
 @summing_kernel
-def _product(left: Float32s, left_row: int, right: Float32s, right_row: int) -> float:
+def inner_product(left: Float32s, left_row: int, right: Float32s, right_row: int) -> float:
+    """Of two rows, in float64."""
     total = 0.0
     for t in range(left.shape[1]):
         total += np.float64(left[left_row, t]) * np.float64(right[right_row, t])
@@ -221,7 +238,7 @@ def _distances(
             if found[i, j] < 0:
                 out[i, j] = np.inf
                 continue
-            product = _product(asking, asking_rows[i], vectors, rows[found[i, j]])
+            product = inner_product(asking, asking_rows[i], vectors, rows[found[i, j]])
             # plus zero: there is one zero only
             out[i, j] = np.float32(-product) + np.float32(0)
 
@@ -233,17 +250,16 @@ def _sort(neighbours: Int32s, distances: Float32s) -> None:
     for i in range(len(neighbours)):
         bits = distances[i].view(np.int32)
         for j in range(k):
-            # the bits of negative floats run backwards; empty places come last and need own keys
+            # empty places come last and need own keys
             empty = neighbours[i, j] < 0
-            order = bits[j] if bits[j] >= 0 else np.int32(bits[j] ^ LAST)
-            keys[j] = (np.int64(LAST if empty else order) << 32) | np.int64(
+            keys[j] = (np.int64(PADDING if empty else in_order(bits[j])) << 32) | np.int64(
                 j if empty else neighbours[i, j]
             )
         sort_keys(keys, ordered)
         for j in range(k):
             order = np.int32(ordered[j] >> 32)
-            if order == LAST:
+            if order == PADDING:
                 neighbours[i, j], distances[i, j] = EMPTY, np.inf
                 continue
-            distances[i, j] = float_of(order if order >= 0 else np.int32(order ^ LAST))
-            neighbours[i, j] = ordered[j] & LAST
+            distances[i, j] = float_of(in_order(order))
+            neighbours[i, j] = ordered[j] & PADDING

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel, summing_kernel
-from index_build.selfjoin.lanes import CACHE_LINE, COLUMNS, ROWS, prefetch
+from index_build.selfjoin.lanes import COLUMNS, ROWS, fetch
 from index_build.selfjoin.pack import aligned, padded, squared_length
 from index_build.selfjoin.whole_lanes import PAIRS_PER_STEP, tile_whole
 from nearfield.space import Float32s, Int32s
@@ -88,8 +88,7 @@ def squared_reach(
     d, largest = vectors.shape[1], np.float32(0)
     for i in range(len(rows)):
         if i + AHEAD < len(rows):
-            for at in range(rows[i + AHEAD] * d, (rows[i + AHEAD] + 1) * d, CACHE_LINE):
-                prefetch(vectors, at)
+            fetch(vectors, rows[i + AHEAD] * d, (rows[i + AHEAD] + 1) * d)
         largest = max(largest, _squared_reach(vectors, rows[i], centre, scale))
     return largest
 

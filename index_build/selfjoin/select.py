@@ -17,6 +17,14 @@ EVERY_LANE = (1 << MASK_LANES) - 1
 
 
 @kernel
+def in_order(bits: np.int32) -> np.int32:
+    """A float's bits as a number that orders like it, and back: those of negative floats run
+    backwards.
+    """
+    return bits if bits >= 0 else np.int32(bits ^ PADDING)
+
+
+@kernel
 def count_up_to(bits: Int32s, count: int, limit: int) -> int:
     """How many of bits[:count] are <= limit; count is a multiple of 16."""
     bound = np.int32(limit)

@@ -9,7 +9,7 @@ kernels; refuses the order in which they are called.
 import numpy as np
 
 from index_build.selfjoin.finish import INFINITE, sort_keys, squared_distance
-from index_build.selfjoin.jit import kernel, summing_kernel
+from index_build.selfjoin.jit import kernel
 from index_build.selfjoin.join import merge_into
 from index_build.selfjoin.lanes import (
     COLUMNS,
@@ -20,6 +20,7 @@ from index_build.selfjoin.lanes import (
     passing,
 )
 from index_build.selfjoin.pack import pack_columns, pack_rows, squared_tile
+from index_build.selfjoin.products import inner_product
 from index_build.selfjoin.rounded import (
     WIDER,
     Rounded,
@@ -32,7 +33,7 @@ from index_build.selfjoin.rounded import (
     whole_tile,
     worst_error,
 )
-from index_build.selfjoin.select import keep_smallest
+from index_build.selfjoin.select import PADDING, in_order, keep_smallest
 from index_build.selfjoin.whole_lanes import apart_squared, passing_whole
 from index_build.update.rows import fetch_ahead, vector_of
 from nearfield.neighbours import EMPTY
@@ -40,16 +41,7 @@ from nearfield.space import Float32s, Int32s
 
 L2, COSINE, IP = 0, 1, 2
 KINDS = {"l2": L2, "cosine": COSINE, "ip": IP}
-LAST = 0x7FFFFFFF
 LEAST_ENTRIES = 1_024
-
-
-@summing_kernel
-def _product(vectors: Float32s, left: int, right: int) -> float:
-    total = 0.0
-    for t in range(vectors.shape[1]):
-        total += np.float64(vectors[left, t]) * np.float64(vectors[right, t])
-    return total
 
 
 @kernel
@@ -57,13 +49,13 @@ def _distance(vectors: Float32s, left: int, right: int, kind: int) -> np.float32
     """By the definition in `nearfield.space`, in float64."""
     if kind == IP:
         # plus zero: there is one zero only
-        return np.float32(-_product(vectors, left, right)) + np.float32(0)
+        return np.float32(-inner_product(vectors, left, vectors, right)) + np.float32(0)
     total = squared_distance(vectors, left, right)
     return np.float32(total / 2 if kind == COSINE else np.sqrt(total))
 
 
 @kernel
-def meet(  # noqa: PLR0912, PLR0913, PLR0917
+def meet(  # noqa: PLR0913, PLR0917
     cosine: bool, vectors: Float32s, members: Int32s,
     visitors: Int32s, own: Int32s, offered: bool, known: Int32s,
     centre: Float32s, scale: np.float32, limits: Float32s, largest: Int32s,
@@ -100,7 +92,6 @@ def meet(  # noqa: PLR0912, PLR0913, PLR0917
         for c in range(0, width, COLUMNS):
             whole_tile(queries, 0, columns, c, lines)
         entries = _with_room(entries, entered, count * size)
-        rows, neighbours, distances = entries
         for r in range(count):
             query, row, found = visitors[first + r], own[first + r], 0
             limit = out_limits[query]
@@ -130,11 +121,9 @@ def meet(  # noqa: PLR0912, PLR0913, PLR0917
                             bound = reaching(limit, steps, queries.errors[r] + slack)
                     if value <= bounds[j]:
                         distance = _distance(vectors, size + first + r, j, kind)
-                        last = limits[members[j]]
-                        if distance < last or (distance == last and row < largest[members[j]]):
-                            rows[entered], neighbours[entered] = members[j], row
-                            distances[entered] = distance
-                            entered += 1
+                        entered = _enter(
+                            entries, entered, members[j], row, distance, limits, largest
+                        )
             _offer(
                 query, found, new_squared, new_points, spare_squared, spare_points,
                 out_points, out_squared, out_limits, locks,
@@ -183,7 +172,6 @@ def meet_products(  # noqa: PLR0913, PLR0917
         for c in range(0, width, COLUMNS):
             squared_tile(False, tile, 0, d, panel, c, row_norms, norms, lines)
         entries = _with_room(entries, entered, count * size)
-        rows, neighbours, distances = entries
         for r in range(count):
             query, at, found = visitors[first + r], r * width, 0
             limit, row = out_limits[query], own[first + r]
@@ -206,11 +194,9 @@ def meet_products(  # noqa: PLR0913, PLR0917
                             limit, found = out_limits[query], 0
                     if lines[at + j] <= bounds[j]:
                         distance = _distance(vectors, size + first + r, j, IP)
-                        last = limits[members[j]]
-                        if distance < last or (distance == last and row < largest[members[j]]):
-                            rows[entered], neighbours[entered] = members[j], row
-                            distances[entered] = distance
-                            entered += 1
+                        entered = _enter(
+                            entries, entered, members[j], row, distance, limits, largest
+                        )
             _offer(
                 query, found, new_squared, new_points, spare_squared, spare_points,
                 out_points, out_squared, out_limits, locks,
@@ -251,6 +237,20 @@ def _entries(length: int) -> tuple[Int32s, Int32s, Float32s]:
     return (
         np.empty(length, np.int32), np.empty(length, np.int32), np.empty(length, np.float32)
     )  # fmt: skip
+
+
+@kernel
+def _enter(  # noqa: PLR0913, PLR0917
+    entries: tuple[Int32s, Int32s, Float32s], entered: int,
+    member: int, row: int, distance: np.float32, limits: Float32s, largest: Int32s,
+) -> int:  # fmt: skip
+    """Note `row` where it comes before the last of the member's list; returns how many are."""
+    rows, neighbours, distances = entries
+    last = limits[member]
+    if distance < last or (distance == last and row < largest[member]):
+        rows[entered], neighbours[entered], distances[entered] = member, row, distance
+        return entered + 1
+    return entered
 
 
 @kernel
@@ -301,11 +301,9 @@ def finish_lists(  # noqa: PLR0913, PLR0917
                 continue
             vector_of(old, new, place, points[i, j], kind == COSINE, pair[1])
             exact[0] = _distance(pair, 0, 1, kind)
-            # the bits of negative floats run backwards
-            order = bits[0] if bits[0] >= 0 else np.int32(bits[0] ^ LAST)
-            keys[j] = (np.int64(order) << 32) | np.int64(points[i, j])
+            keys[j] = (np.int64(in_order(bits[0])) << 32) | np.int64(points[i, j])
         sort_keys(keys, ordered)
         for j in range(k):
             order = np.int32(ordered[j] >> 32)
-            distances[i, j] = float_of(order if order >= 0 else np.int32(order ^ LAST))
-            neighbours[i, j] = EMPTY if order == INFINITE else ordered[j] & LAST
+            distances[i, j] = float_of(in_order(order))
+            neighbours[i, j] = EMPTY if order == INFINITE else ordered[j] & PADDING

@@ -6,7 +6,7 @@ Owns the two kernels that fetch a vector, so that nothing is copied before it is
 import numpy as np
 
 from index_build.selfjoin.jit import kernel, run_parallel
-from index_build.selfjoin.lanes import CACHE_LINE, prefetch
+from index_build.selfjoin.lanes import fetch
 from index_build.selfjoin.points import frozen
 from nearfield.errors import InputRejected
 from nearfield.space import Float32s, Int32s, SpaceName
@@ -79,8 +79,7 @@ def fetch_ahead(old: Float32s, place: Int32s, rows: Int32s, i: int) -> None:
     if i + AHEAD < len(rows):
         row, d = rows[i + AHEAD], old.shape[1]
         if row >= 0 and place[row] < 0:
-            for at in range(row * d, (row + 1) * d, CACHE_LINE):
-                prefetch(old, at)
+            fetch(old, row * d, (row + 1) * d)
 
 
 @kernel
