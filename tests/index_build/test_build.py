@@ -22,12 +22,6 @@ from nearfield.vectorset import Geometry, write_vector_set
 from tests.index_build.brute import nearest
 
 
-@pytest.fixture(scope="module")
-def client():
-    with connected(ClusterOptions(workers=2)) as client:
-        yield client
-
-
 def vector_set(path, vectors, space="l2"):
     recordings = pa.table({"recording_id": [f"r{i}" for i in range(len(vectors))]})
     return write_vector_set(path, vectors, recordings, Geometry(space=space))

@@ -18,24 +18,19 @@ from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact
 from nearfield.run import create_run
 from tests.index_build.brute import nearest
-from tests.index_build.test_build_selfjoin import (
+from tests.index_build.builds import (
     K,
     N,
     assert_same,
     built_lists,
     config_of,
     hard_vectors,
+    rebuilt,
     vector_set,
 )
 
 SHARDS = 5
 STAGES = ("plan", "block", "begun", "found", "part")
-
-
-@pytest.fixture(scope="module")
-def client():
-    with connected(ClusterOptions(workers=2)) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -139,15 +134,8 @@ class TestFaults:
         run = create_run(tmp_path / "run", config(opened))
         return run, opened, built_lists(build_lists(run, opened, client))
 
-    def again(self, finished, client):
-        run, opened, before = finished
-        built = build_lists(run, opened, client)
-        for one, other in zip(built_lists(built), before, strict=True):
-            np.testing.assert_array_equal(one, other)
-        return built
-
     def test_what_is_finished_is_kept(self, finished, client):
-        again = self.again(finished, client)
+        again = rebuilt(finished, client)
         assert (again.kept, again.parts) == (7, 7)
         left = sorted(path.name for path in (finished[0].path / "shards" / "0").iterdir())
         assert left == ["plan-00000"]
@@ -161,7 +149,7 @@ class TestFaults:
         if damage == "gone":
             part.unlink()
         # plan and parts, and the two rounds whose files were removed and are made again
-        assert self.again(finished, client).kept == 6
+        assert rebuilt(finished, client).kept == 6
 
 
 class TestStages:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from benchmark.datasets.manifold import manifold
@@ -22,17 +21,18 @@ from index_build.whole import fits_one_task
 from index_build.work import Work, read_lists
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact, InputRejected, UsageError
-from nearfield.run import RunConfig, create_run
-from nearfield.vectorset import Geometry, write_vector_set
+from nearfield.run import create_run
+from tests.index_build.builds import (
+    K,
+    N,
+    assert_same,
+    built_lists,
+    config_of,
+    hard_vectors,
+    rebuilt,
+    vector_set,
+)
 from tests.index_build.test_selfjoin_hard import chroma
-
-N, K = 6_000, 10
-
-
-@pytest.fixture(scope="module")
-def client():
-    with connected(ClusterOptions(workers=2)) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -41,50 +41,6 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(plan, "SHARD_BYTES", 600_000)
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1_000 * 16 * 4)
     monkeypatch.setattr(plan, "PART_ROWS", 1_700)
-
-
-def vector_set(path, vectors, space="l2"):
-    recordings = pa.table({"recording_id": np.arange(len(vectors))})
-    return write_vector_set(path, vectors, recordings, Geometry(space=space))
-
-
-def config_of(opened, k=K):
-    return RunConfig(
-        vectors=str(opened.path), vectors_fingerprint=opened.fingerprint, n=opened.n, d=opened.d,
-        space=opened.geometry.space, k=k, recall=0.95, method="selfjoin", seed=0,
-    )  # fmt: skip
-
-
-def built_lists(built):
-    first, neighbours, distances = zip(*built.blocks(), strict=True)
-    assert list(first) == np.cumsum([0, *map(len, neighbours)])[:-1].tolist()
-    return np.concatenate(neighbours), np.concatenate(distances)
-
-
-def assert_same(built, found):
-    for one, other in zip(built_lists(built), (found.neighbours, found.distances), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def hard_vectors(name):
-    vectors = manifold(N, 16)
-    random = np.random.default_rng(0)
-    if name == "40% duplicates":
-        vectors[: 2 * N // 5] = vectors[random.integers(0, N, 2 * N // 5)]
-    elif name == "zero rows":
-        vectors[random.choice(N, N // 3, replace=False)] = 0
-    elif name == "small islands":
-        vectors = np.repeat(random.normal(size=(N // 6, 8)), 6, axis=0).astype(np.float32)
-        vectors += random.normal(scale=1e-3, size=vectors.shape).astype(np.float32)
-    elif name == "no cells":
-        vectors = random.normal(size=(N, 48)).astype(np.float32)
-    elif name == "one giant cluster":
-        vectors[: 6 * N // 10] = 3 + 1e-4 * vectors[: 6 * N // 10]
-    elif name == "heavy tails":
-        vectors *= random.pareto(0.7, (N, 1)).astype(np.float32) + 1
-    elif name == "a third equal":
-        vectors[random.random(N) < 1 / 3] = vectors[0]
-    return vectors
 
 
 HARD = (
@@ -230,18 +186,10 @@ class TestFaults:
     def finished(self, tmp_path, client):
         opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
         run = create_run(tmp_path / "run", config_of(opened))
-        built = build_lists(run, opened, client)
-        return run, opened, built, built_lists(built)
-
-    def again(self, finished, client):
-        run, opened, _, before = finished
-        built = build_lists(run, opened, client)
-        for one, other in zip(built_lists(built), before, strict=True):
-            np.testing.assert_array_equal(one, other)
-        return built
+        return run, opened, built_lists(build_lists(run, opened, client))
 
     def test_what_is_finished_is_kept(self, finished, client):
-        again = self.again(finished, client)
+        again = rebuilt(finished, client)
         # the plan and four parts: what they were made from is gone, but for the cells
         assert (again.kept, again.parts) == (5, 5)
         left = sorted(path.name for path in (finished[0].path / "shards" / "0").iterdir())
@@ -256,7 +204,7 @@ class TestFaults:
         part.write_bytes(damaged[damage])
         if damage == "gone":
             part.unlink()
-        assert self.again(finished, client).kept == 4
+        assert rebuilt(finished, client).kept == 4
 
 
 class TestStages:

@@ -9,19 +9,12 @@ from index_build import plan
 from index_build.build import build_lists
 from index_build.estimate import estimate_build
 from index_build.selfjoin import knn_matrix
-from nearfield.cluster import ClusterOptions, connected
 from nearfield.run import create_run
 from tests.index_build.brute import nearest
-from tests.index_build.test_build_selfjoin import assert_same, built_lists, config_of, vector_set
+from tests.index_build.builds import assert_same, built_lists, config_of, vector_set
 from tests.index_build.test_selfjoin_circular import circle
 
 N = 5_000
-
-
-@pytest.fixture(scope="module")
-def client():
-    with connected(ClusterOptions(workers=2)) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
