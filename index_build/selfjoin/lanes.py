@@ -9,6 +9,8 @@ decision about neighbours.
 
 # ruff: noqa: ANN001, ANN201, ANN202, PLR0913  (numba gives these functions their types)
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -25,6 +27,9 @@ INT = ir.IntType(64)
 INT32 = ir.IntType(32)
 DOUBLE = ir.DoubleType()
 AT = types.int64
+Start = Callable[[Any, Any, Any], Any]
+Step = Callable[[Any, Any, Any, Any], Any]
+End = Callable[[Any, Any], Any]
 
 
 def _tile_shape() -> tuple[int, int, int]:
@@ -71,12 +76,33 @@ def multiply_add(module: Any, wide: Any) -> Any:
     )
 
 
-def tile_primitive(lanes: int, rows: int, vectors: int, *, differences: bool = False) -> Any:
-    """The tile for a register shape; `tile_products` and `tile_differences` use this machine's."""
+@dataclass(frozen=True)
+class TileShape:
+    """A tile of rows x (vectors of lanes) sums of `item`, which take `steps` items of a row at a
+    time.
+    """
+
+    lanes: int
+    rows: int
+    vectors: int
+    item: Any
+    steps: int = 1
+
+    @property
+    def wide(self) -> Any:
+        """A vector register."""
+        return ir.VectorType(self.item, self.lanes)
+
+
+def tile_frame(shape: TileShape, start: Start, step: Step, end: End) -> Any:
+    """The loop of a tile: sums begin by `start`, grow by `step` of a row's item and a column's
+    vector, and are stored as `end` makes them.
+    """
+    lanes, vectors, wide = shape.lanes, shape.vectors, shape.wide
 
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-        _typing, a, a_at, d, b, b_at, row_norms, row_at, column_norms, column_at,
+        _typing, a, a_at, length, b, b_at, row_norms, row_at, column_norms, column_at,
         out, out_at, stride,
     ):  # fmt: skip
         signature = types.void(
@@ -84,26 +110,25 @@ def tile_primitive(lanes: int, rows: int, vectors: int, *, differences: bool = F
         )  # fmt: skip
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kinds = signature.args
-            wide = ir.VectorType(FLOAT, lanes)
-            place = [
-                pointer_to(context, builder, kinds[i], values[i], values[i + 1], FLOAT)
-                for i in (5, 7, 9)
+            kinds, length, stride = signature.args, values[2], values[11]
+            left, right, row_norm, column_norm, target = (
+                pointer_to(context, builder, kinds[i], values[i], values[i + 1], shape.item)
+                for i in (0, 3, 5, 7, 9)
+            )
+
+            def columns_at(pointer: Any, first: Any) -> list[Any]:
+                places = (builder.add(first, INT(v * lanes)) for v in range(vectors))
+                return [load_wide(builder, builder.gep(pointer, [at]), wide) for at in places]
+
+            def one_of(pointer: Any, at: Any) -> Any:
+                return splat(builder, builder.load(builder.gep(pointer, [at])), wide)
+
+            columns = columns_at(column_norm, INT(0))
+            first = [
+                start(builder, one_of(row_norm, INT(r)), column)
+                for r in range(shape.rows)
+                for column in columns
             ]
-            left = pointer_to(context, builder, kinds[0], values[0], values[1], FLOAT)
-            right = pointer_to(context, builder, kinds[3], values[3], values[4], FLOAT)
-            d, stride = values[2], values[11]
-            fused = multiply_add(builder.module, wide)
-            columns = [
-                load_wide(builder, builder.gep(place[1], [INT(v * lanes)]), wide)
-                for v in range(vectors)
-            ]
-            zero, half = (ir.Constant(wide, [value] * lanes) for value in (0.0, 0.5))
-            # times zero: NaN of the padding stays
-            start = [builder.fmul(column, zero) for column in columns] * rows if differences else []
-            for r in range(0 if differences else rows):
-                norm = splat(builder, builder.load(builder.gep(place[0], [INT(r)])), wide)
-                start += [builder.fadd(norm, column) for column in columns]
             before = builder.block
             loop = builder.append_basic_block("tile")
             after = builder.append_basic_block("tile_done")
@@ -111,45 +136,54 @@ def tile_primitive(lanes: int, rows: int, vectors: int, *, differences: bool = F
             builder.position_at_end(loop)
             t = builder.phi(INT)
             t.add_incoming(INT(0), before)
-            sums = [builder.phi(wide) for _ in start]
-            for phi, value in zip(sums, start, strict=True):
-                phi.add_incoming(value, before)
-            at = builder.mul(t, INT(lanes * vectors))
-            candidates = [
-                load_wide(builder, builder.gep(right, [builder.add(at, INT(v * lanes))]), wide)
-                for v in range(vectors)
-            ]
-            following = []
-            for r in range(rows):
-                index = builder.add(builder.mul(d, INT(r)), t)
-                query = splat(builder, builder.load(builder.gep(left, [index])), wide)
-                for v in range(vectors):
-                    left_factor, right_factor = query, candidates[v]
-                    if differences:
-                        # rows carry the factor -2
-                        apart = builder.call(fused, [query, half, candidates[v]])
-                        left_factor = right_factor = apart
-                    following.append(
-                        builder.call(fused, [left_factor, right_factor, sums[r * vectors + v]])
-                    )
-            advanced = builder.add(t, INT(1))
+            sums = [builder.phi(wide) for _ in first]
+            following: list[Any] = list(sums)
+            for number in range(shape.steps):
+                at = builder.add(t, INT(number))
+                candidates = columns_at(right, builder.mul(at, INT(lanes * vectors)))
+                for r in range(shape.rows):
+                    query = one_of(left, builder.add(builder.mul(length, INT(r)), at))
+                    for v, candidate in enumerate(candidates, r * vectors):
+                        following[v] = step(builder, query, candidate, following[v])
+            advanced = builder.add(t, INT(shape.steps))
             t.add_incoming(advanced, loop)
-            for phi, value in zip(sums, following, strict=True):
-                phi.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", advanced, d), loop, after)
+            for phi, begun, grown in zip(sums, first, following, strict=True):
+                phi.add_incoming(begun, before)
+                phi.add_incoming(grown, loop)
+            builder.cbranch(builder.icmp_signed("<", advanced, length), loop, after)
             builder.position_at_end(after)
-            for r in range(rows):
+            for r in range(shape.rows):
                 for v in range(vectors):
-                    value = following[r * vectors + v]
-                    value = builder.select(builder.fcmp_ordered("<", value, zero), zero, value)
                     index = builder.add(builder.mul(stride, INT(r)), INT(v * lanes))
-                    pointer = builder.gep(place[2], [index])
-                    builder.store(value, builder.bitcast(pointer, wide.as_pointer()), align=4)
+                    pointer = builder.bitcast(builder.gep(target, [index]), wide.as_pointer())
+                    builder.store(end(builder, following[r * vectors + v]), pointer, align=4)
             return context.get_dummy_value()
 
         return signature, generate
 
     return tile
+
+
+def tile_primitive(lanes: int, rows: int, vectors: int, *, differences: bool = False) -> Any:
+    """The tile for a register shape; `tile_products` and `tile_differences` use this machine's."""
+    shape = TileShape(lanes, rows, vectors, FLOAT)
+    zero, half = (ir.Constant(shape.wide, [value] * lanes) for value in (0.0, 0.5))
+
+    def start(builder: Any, norm: Any, column: Any) -> Any:
+        # times zero: NaN of the padding stays
+        return builder.fmul(column, zero) if differences else builder.fadd(norm, column)
+
+    def step(builder: Any, query: Any, candidate: Any, total: Any) -> Any:
+        fused = multiply_add(builder.module, shape.wide)
+        if differences:
+            # rows carry the factor -2
+            query = candidate = builder.call(fused, [query, half, candidate])
+        return builder.call(fused, [query, candidate, total])
+
+    def end(builder: Any, total: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", total, zero), zero, total)
+
+    return tile_frame(shape, start, step, end)
 
 
 tile_products = tile_primitive(LANES, ROWS, VECTORS)

@@ -4,7 +4,7 @@ Owns the register tile of squared distances in int32, its mask of what passes, a
 squared differences that settles what passed. Refuses any decision about neighbours.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202, PLR0913  (numba gives these functions their types)
+# ruff: noqa: ANN001, ANN201  (numba gives these functions their types)
 
 from typing import Any
 
@@ -23,10 +23,12 @@ from index_build.selfjoin.lanes import (
     MASK_LANES,
     ROWS,
     VECTORS,
+    TileShape,
     load_wide,
     multiply_add,
     pointer_to,
     splat,
+    tile_frame,
 )
 
 SUM_LANES = 16
@@ -37,75 +39,14 @@ NOWHERE = np.full(MASK_LANES, -1, np.int32)
 
 def whole_tile_primitive(lanes: int, rows: int, vectors: int) -> Any:
     """The tile in whole numbers for a register shape; `tile_whole` uses this machine's."""
-
-    @intrinsic
-    def tile(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-        _typing, a, a_at, pairs, b, b_at, row_norms, row_at, column_norms, column_at,
-        out, out_at, stride,
-    ):  # fmt: skip
-        signature = types.void(
-            a, AT, AT, b, AT, row_norms, AT, column_norms, AT, out, AT, AT
-        )  # fmt: skip
-
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kinds = signature.args
-            wide = ir.VectorType(INT32, lanes)
-            place = [
-                pointer_to(context, builder, kinds[i], values[i], values[i + 1], INT32)
-                for i in (0, 3, 5, 7, 9)
-            ]
-            left, right, row_norm, column_norm, target = place
-            pairs, stride = values[2], values[11]
-            columns = [
-                load_wide(builder, builder.gep(column_norm, [INT(v * lanes)]), wide)
-                for v in range(vectors)
-            ]
-            start = []
-            for r in range(rows):
-                norm = splat(builder, builder.load(builder.gep(row_norm, [INT(r)])), wide)
-                start += [builder.add(norm, column) for column in columns]
-            before = builder.block
-            loop = builder.append_basic_block("tile")
-            after = builder.append_basic_block("tile_done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            t = builder.phi(INT)
-            t.add_incoming(INT(0), before)
-            sums = [builder.phi(wide) for _ in start]
-            following = list(sums)
-            for step in range(PAIRS_PER_STEP):
-                at = builder.add(t, INT(step))
-                column_at = builder.mul(at, INT(lanes * vectors))
-                candidates = [
-                    load_wide(
-                        builder, builder.gep(right, [builder.add(column_at, INT(v * lanes))]), wide
-                    )
-                    for v in range(vectors)
-                ]
-                for r in range(rows):
-                    index = builder.add(builder.mul(pairs, INT(r)), at)
-                    query = splat(builder, builder.load(builder.gep(left, [index])), wide)
-                    for v in range(vectors):
-                        own = r * vectors + v
-                        product = _pair_products(builder, query, candidates[v])
-                        following[own] = builder.add(following[own], product)
-            advanced = builder.add(t, INT(PAIRS_PER_STEP))
-            t.add_incoming(advanced, loop)
-            for phi, first, value in zip(sums, start, following, strict=True):
-                phi.add_incoming(first, before)
-                phi.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", advanced, pairs), loop, after)
-            builder.position_at_end(after)
-            for r in range(rows):
-                for v in range(vectors):
-                    index = builder.add(builder.mul(stride, INT(r)), INT(v * lanes))
-                    pointer = builder.bitcast(builder.gep(target, [index]), wide.as_pointer())
-                    builder.store(following[r * vectors + v], pointer, align=4)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return tile
+    return tile_frame(
+        TileShape(lanes, rows, vectors, INT32, PAIRS_PER_STEP),
+        lambda builder, norm, column: builder.add(norm, column),
+        lambda builder, query, candidate, total: builder.add(
+            total, _pair_products(builder, query, candidate)
+        ),
+        lambda _, total: total,
+    )
 
 
 def _pair_products(builder: Any, left: Any, right: Any) -> Any:
