@@ -102,14 +102,16 @@ def update(
     if not (base_path / "run.json").exists() and (base_path / UPDATE).exists():
         _finish(base_path)
     base_run = open_run(base_path)
-    sha256 = base_run.finished_matrix(verify=False).files[base_run.matrix.name].sha256
+    sha256 = _sha256_of_matrix(base_run)
     with locked(out):
         added = _added(base_run, out, add, options)
         mark = fingerprint(matrix=sha256, add=added and added.fingerprint, remove=sorted(remove))
         known = _frozen(out, base_run, sha256, mark)
         finished = _report_of(out, made=False) if known and _is_finished(out, mark) else None
         if finished is not None:
-            _keep_cells(open_run(out), base_run, mark)
+            _keep_cells(
+                open_run(out), read_cells(base_run.folder / "cells", fingerprint=sha256), mark
+            )
             shutil.rmtree(out / "incoming", ignore_errors=True)
             return finished
         steps = Run(out, base_run.config)
@@ -255,8 +257,7 @@ def _write_run(steps: Run, old: OldRun, mark: str) -> None:
         cells = read_cells(old.cells, fingerprint=old.sha256)
         blocks = merged_blocks(base.neighbours, base.distances, delta)
         if cells is not None:
-            home = updated_home(cells, delta)
-            ends = Ends(home, run.config.columns, seed=run.config.seed)
+            ends = _ends(run, cells, delta)
             blocks = ends.of(blocks)
         with run.step("write matrix"):
             written = write_matrix(
@@ -272,15 +273,22 @@ def _write_run(steps: Run, old: OldRun, mark: str) -> None:
     shutil.rmtree(out / "incoming", ignore_errors=True)
 
 
-def _keep_cells(run: Run, base: Run, mark: str) -> None:
-    """Write the cells of a run whose update was stopped between its matrix and them."""
-    sha256 = run.finished_matrix(verify=False).files[run.matrix.name].sha256
-    before = base.finished_matrix(verify=False).files[base.matrix.name].sha256
-    cells = read_cells(base.folder / "cells", fingerprint=before)
+def _sha256_of_matrix(run: Run) -> str:
+    return run.finished_matrix(verify=False).files[run.matrix.name].sha256
+
+
+def _ends(run: Run, cells: UpdateCells, delta: Delta) -> Ends:
+    return Ends(updated_home(cells, delta), run.config.columns, seed=run.config.seed)
+
+
+def _keep_cells(run: Run, cells: UpdateCells | None, mark: str) -> None:
+    """Write the cells of a run whose update was stopped between its matrix and them; `cells` are
+    those of the run before.
+    """
+    sha256 = _sha256_of_matrix(run)
     if cells is None or read_cells(run.folder / "cells", fingerprint=sha256) is not None:
         return
-    home = updated_home(cells, read_delta(run.folder / "delta", fingerprint=mark))
-    ends = Ends(home, run.config.columns, seed=run.config.seed)
+    ends = _ends(run, cells, read_delta(run.folder / "delta", fingerprint=mark))
     with h5py.File(run.matrix, "r") as file:
         ends.read(file["neighbours"], file["distances"])
     after = ends.cells(cells.centres, cells.facts)
