@@ -145,7 +145,7 @@ def _remote(named: str) -> Iterator[Client]:
             "Start one, or leave --scheduler away to use this machine"
         ) from error
     with client:
-        if not client.scheduler_info()["workers"]:
+        if not workers_of(client):
             raise Infrastructure(f"the scheduler at {address} has no workers: start some")
         yield client
 
@@ -209,7 +209,7 @@ def _threads_per_task(client: Client, tasks: int) -> int:
 
     A task gets at most the cores of the smallest host: it may land there.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     if not workers:
         raise Infrastructure(
             "expected workers on the cluster, all are gone at the moment: see their logs, then run "
@@ -223,13 +223,24 @@ def _threads_per_task(client: Client, tasks: int) -> int:
 
 def _worker_threads(client: Client) -> int:
     """Tasks that the workers of the moment do at once: it grows when a worker joins."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return sum(worker["nthreads"] for worker in workers)
+    return sum(worker["nthreads"] for worker in workers_of(client).values())
+
+
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """What the scheduler knows of each worker of the moment, by address.
+
+    `client.scheduler_info()` would do, but it reads its answer from a cache that the client
+    refreshes meanwhile without the workers: now and then a full cluster looks empty.
+    """
+    workers: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity, n_workers=-1)[
+        "workers"
+    ]
+    return workers
 
 
 def workers_by_host(client: Client) -> list[tuple[str, ...]]:
     """Addresses of the workers of each host."""
     hosts: dict[str, list[str]] = {}
-    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+    for address, worker in workers_of(client).items():
         hosts.setdefault(worker["host"], []).append(address)
     return [tuple(addresses) for addresses in hosts.values()]

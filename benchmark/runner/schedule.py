@@ -25,6 +25,7 @@ from benchmark.runner.budget import (
 from benchmark.runner.group import GroupReport, run_group
 from benchmark.runner.plan import Group
 from benchmark.runner.store import Place
+from nearfield.cluster import workers_by_host
 from nearfield.errors import Infrastructure, NearfieldError
 
 
@@ -176,8 +177,7 @@ def _is_full(error: BaseException | None) -> bool:
 
 def one_worker_per_host(client: Client) -> list[str]:
     """Addresses of one worker on each host of the cluster."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    return list({worker["host"]: address for address, worker in workers.items()}.values())
+    return [addresses[-1] for addresses in workers_by_host(client)]
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,8 @@ import time
 
 from distributed import Client
 
+from nearfield.cluster import workers_of
+
 POLL_S = 0.2
 
 
@@ -19,7 +21,7 @@ def watch(address: str, workers: int, timeout_s: float) -> dict[str, int]:
     with Client(address, timeout=max(2.0, timeout_s)) as client:
         while True:
             seen: dict[str, int] = {}
-            for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+            for worker in workers_of(client).values():
                 seen[worker["host"]] = seen.get(worker["host"], 0) + 1
             if sum(seen.values()) >= workers or time.monotonic() > deadline:
                 return seen

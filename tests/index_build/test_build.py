@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pytest
 from benchmark.methods.base import tie_aware_recall
 from index_build import plan, shards
 from index_build.build import build_lists
-from nearfield.cluster import ClusterOptions, Task, connected, run_tasks
+from nearfield.cluster import ClusterOptions, Task, connected, run_tasks, workers_of
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
 from nearfield.neighbours import read_part
 from nearfield.run import RunConfig, create_run
@@ -242,11 +243,17 @@ def test_a_killed_worker_costs_only_a_retry(tmp_path):
 def test_a_cluster_without_workers_is_said_to_be_one(tmp_path):
     with connected(ClusterOptions(workers=1)) as client:
         client.cluster.scale(0)
-        while client.scheduler_info()["workers"]:
+        while workers_of(client):
             time.sleep(0.05)
         task = Task("nobody's", _fails_for, (str(tmp_path), 1, ()))
         with pytest.raises(Infrastructure, match="all are gone"):
             run_tasks(client, "test", [task])
+
+
+def test_no_worker_is_missed_while_the_client_refreshes_what_it_knows():
+    often = {"distributed.client.scheduler-info-interval": "1ms"}
+    with dask.config.set(often), connected(ClusterOptions(workers=1)) as client:
+        assert all(len(workers_of(client)) == 1 for _ in range(300))
 
 
 def test_an_unreachable_scheduler_is_named(monkeypatch):
