@@ -1,17 +1,18 @@
-"""The old matrix and a delta as one new matrix, block by block; and one list of it at a time.
+"""The old lists and a delta as new lists, block by block; and one list of them at a time.
 
-Pure merging: nothing is computed from vectors. Reads the old matrix through the two arrays that it
-is given (readers of HDF5 datasets do). Memory: one block.
+Pure merging: nothing is computed from vectors. Lists are as wide as the delta's, that is with their
+reserve. Memory: one block.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel
 from index_build.update.delta import Delta
+from index_build.update.known import Known, nothing_known
+from index_build.update.refill import keep
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 
@@ -21,27 +22,40 @@ BLOCK_ROWS = 32_768
 Block = tuple[int, Int32s, Float32s]
 
 
-def merged_blocks(neighbours: Any, distances: Any, delta: Delta) -> Iterator[Block]:
-    """(first row, neighbours [m, k], distances [m, k]) of all rows afterwards, without gaps.
+def merged_blocks(known: Known, delta: Delta) -> Iterator[Block]:
+    """(first row, neighbours, distances [m, columns + r]) of all rows afterwards, without gaps.
 
-    neighbours, distances: the old lists [n, k], sliceable. Removed rows have -1 and infinity.
+    Places that nothing is known for, and removed rows, have -1 and infinity.
     """
-    n, columns, old_n = int(delta.facts["n"]), int(delta.facts["columns"]), len(neighbours)
+    n, away = int(delta.facts["n"]), delta.away
     for first in range(0, n, BLOCK_ROWS):
-        stop = min(n, first + BLOCK_ROWS)
-        near = np.full((stop - first, columns), EMPTY, np.int32)
-        far = np.full(near.shape, np.inf, np.float32)
-        if first < old_n:
-            old = neighbours[first : min(stop, old_n)]
-            near[: len(old), : old.shape[1]] = old
-            far[: len(old), : old.shape[1]] = distances[first : min(stop, old_n)]
-        enter(near, far, first, delta)
-        yield first, near, far
+        rows = slice(first, min(n, first + BLOCK_ROWS))
+        yield first, *_merged(known, rows, delta, away)
 
 
-def enter(near: Int32s, far: Float32s, first: int, delta: Delta) -> None:
-    """Bring the old lists [m, k] of the rows from `first` on up to date, in place."""
-    stop = first + len(near)
+def lists_at(known: Known, delta: Delta, rows: Int32s) -> tuple[Int32s, Float32s]:
+    """The lists [m, columns] of some rows (ascending) afterwards, without their reserve."""
+    columns, away = int(delta.facts["columns"]), delta.away
+    near, far = nothing_known(len(rows), columns)
+    for place, row in enumerate(rows.tolist()):
+        one, one_far = _merged(known, slice(row, row + 1), delta, away)
+        near[place], far[place] = one[0, :columns], one_far[0, :columns]
+    return near, far
+
+
+def _merged(
+    known: Known, rows: slice, delta: Delta, away: NDArray[np.bool_]
+) -> tuple[Int32s, Float32s]:
+    first, stop = rows.start, rows.stop
+    near, far = nothing_known(stop - first, delta.neighbours.shape[1])
+    if first < len(known):
+        old, old_far = known.lists(slice(first, min(stop, len(known))))
+        # no list has more members than there are recordings left, and they come first
+        width = min(old.shape[1], near.shape[1])
+        near[: len(old), :width], far[: len(old), :width] = old[:, :width], old_far[:, :width]
+        low, high = np.searchsorted(delta.lost, (first, stop))
+        lost = delta.lost[low:high] - np.int32(first)
+        near[lost], far[lost] = _left(old, old_far, lost, away, near.shape[1])
     entries = delta.entries
     low, high = np.searchsorted(entries.rows, (first, stop))
     part = slice(low, high)
@@ -58,21 +72,14 @@ def enter(near: Int32s, far: Float32s, first: int, delta: Delta) -> None:
     low, high = np.searchsorted(delta.removed, (first, stop))
     inside = delta.removed[low:high] - first
     near[inside], far[inside] = EMPTY, np.inf
+    return near, far
 
 
-def lists_at(
-    neighbours: Any, distances: Any, delta: Delta, rows: Int32s
+def _left(
+    old: Int32s, old_far: Float32s, rows: Int32s, away: NDArray[np.bool_], width: int
 ) -> tuple[Int32s, Float32s]:
-    """The lists [m, k] of some rows (ascending) afterwards."""
-    columns, old_n = int(delta.facts["columns"]), len(neighbours)
-    near = np.full((len(rows), columns), EMPTY, np.int32)
-    far = np.full(near.shape, np.inf, np.float32)
-    for place, row in enumerate(rows):
-        if row < old_n:
-            own = slice(int(row), int(row) + 1)
-            old = neighbours[own][0]
-            near[place, : len(old)], far[place, : len(old)] = old, distances[own][0]
-        enter(near[place : place + 1], far[place : place + 1], int(row), delta)
+    near, far = nothing_known(len(rows), width)
+    keep(old, old_far, rows, away, near, far)
     return near, far
 
 

@@ -1,7 +1,8 @@
 """The cells of an update: a partition kept beside the run, so that no update has to train it again.
 
     RUN/cells/  centres.npy float32 [c, d]   home.npy int32 [n] (-1: removed)
-                limits.npy float32 [n]       largest.npy int32 [n]: distance and row of the k-th
+                limits.npy float32 [n]       largest.npy int32 [n]: how far each list is complete
+                reserve.npy int32 [n, r]     reserve_distances.npy: what is known beyond the k-th
                 sample.npy int32 [s]         listed.npy int32 [s, m]: some rows, some of their lists
                 manifest.json                kind update cells; its fingerprint is the matrix'
 
@@ -21,15 +22,22 @@ from index_build.selfjoin import points_of
 from index_build.selfjoin.nearest import NearCells, near_cells, panel_of
 from index_build.selfjoin.plan import MOST_CELLS, cell_size
 from index_build.selfjoin.train import trained_centres
-from index_build.update.refill import scanned
+from index_build.update.known import Known, scanned
 from nearfield.errors import DamagedArtefact, MissingFile
 from nearfield.files import atomic_path
 from nearfield.manifest import read_manifest, write_manifest
+from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 
 KIND = "update cells"
-FORMAT_VERSION = 2
-ARRAYS = ("centres", "home", "limits", "largest", "sample", "listed")
+FORMAT_VERSION = 3
+ARRAYS = (
+    *("centres", "home", "limits", "largest", "sample", "listed"),
+    *("reserve", "reserve_distances"),
+)
+RESERVE = 8
+"""Places of each list beyond k: so many members it can lose, when none enter it, before it has to
+be searched."""
 KEPT_LOSS = 0.25
 """Share of the run's own loss of recall that the cells of an update may add for what they find."""
 SAMPLE = 200
@@ -39,12 +47,15 @@ RATIOS = np.linspace(1.0, 2.0, 51)
 REMOVED = -1
 
 Block = tuple[int, Int32s, Float32s]
+Limits = tuple[Float32s, Int32s]
+"""Distance and row, by row of the matrix."""
 
 
 @dataclass(frozen=True)
 class UpdateCells:
-    """centres float32 [c, d]; home int32 [n]; limits float32 [n] and largest int32 [n]; sample
-    int32 [s] and listed int32 [s, m].
+    """centres float32 [c, d]; home int32 [n]; limits float32 [n] and largest int32 [n]: up to
+    there, by (distance, row), list and reserve hold all that was found; sample int32 [s], listed
+    int32 [s, m]; reserve int32 and reserve_distances float32 [n, r], -1 and infinity where empty.
 
     `facts`: what `drift` compares with: live rows, and pairs per row, when the cells were trained.
     """
@@ -55,19 +66,33 @@ class UpdateCells:
     largest: Int32s
     sample: Int32s
     listed: Int32s
+    reserve: Int32s
+    reserve_distances: Float32s
     facts: dict[str, Any]
+
+    def known(self, neighbours: Any, distances: Any) -> Known:
+        """The lists [n, columns] (sliceable) of the matrix that these are beside, with reserve."""
+        return Known(neighbours, distances, self.reserve, self.reserve_distances)
 
 
 class Ends:
     """What the next update needs of all lists, noted as they pass by, so that it reads none.
 
-    home int32 [n] after the update, `REMOVED` for rows that are gone.
+    home int32 [n] after the update, `REMOVED` for rows that are gone. The limits say how far each
+    list was complete before: where a place of the reserve is free, it still is. Without them the
+    lists have no reserve.
     """
 
-    def __init__(self, home: Int32s, columns: int, *, seed: int) -> None:
-        """columns: places of a list."""
-        self.home = home
-        self.limits, self.largest = np.empty(len(home), np.float32), np.empty(len(home), np.int32)
+    def __init__(
+        self, home: Int32s, columns: int, *, seed: int, limits: Limits | None = None
+    ) -> None:
+        """columns: places of a list, without its reserve."""
+        self.home, self.columns = home, columns
+        nowhere = np.full(len(home), -np.inf, np.float32), np.full(len(home), -1, np.int32)
+        self.limits, self.largest = limits or nowhere
+        width = 0 if limits is None else RESERVE
+        self.reserve = np.full((len(home), width), EMPTY, np.int32)
+        self.reserve_distances = np.full(self.reserve.shape, np.inf, np.float32)
         live = np.flatnonzero(home != REMOVED)
         random = np.random.default_rng((seed, 4))
         drawn = random.choice(live, min(SAMPLE, len(live)), replace=False)
@@ -76,13 +101,30 @@ class Ends:
         self.listed = np.empty((len(self.sample), len(self.places)), np.int32)
 
     def of(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """The blocks (first row, neighbours, distances) as they are; together all rows."""
+        """The blocks (first row, neighbours, distances), all rows, without their reserve."""
         for first, near, far in blocks:
             rows = slice(first, first + len(near))
-            self.limits[rows], self.largest[rows] = far[:, -1], near[:, -1]
+            beyond = near.shape[1] - self.columns
+            self.reserve[rows, :beyond] = near[:, self.columns :]
+            self.reserve_distances[rows, :beyond] = far[:, self.columns :]
+            self._complete(rows, near, far)
             low, high = np.searchsorted(self.sample, (first, first + len(near)))
             self.listed[low:high] = near[self.sample[low:high] - first][:, self.places]
-            yield first, near, far
+            yield first, self._nearest(near), self._nearest(far)
+
+    def _nearest(self, block: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(block[:, : self.columns])
+
+    def _complete(self, rows: slice, near: Int32s, far: Float32s) -> None:
+        """A full list ends with its last member, another where it ended or with a later one."""
+        last = self.columns - 1 + np.count_nonzero(near[:, self.columns :] != EMPTY, axis=1)
+        every = np.arange(len(near))
+        limit, largest = far[every, last], near[every, last]
+        before, before_largest = self.limits[rows], self.largest[rows]
+        farther = (before > limit) | ((before == limit) & (before_largest > largest))
+        stays = farther & (last < self.columns + self.reserve.shape[1] - 1)
+        self.limits[rows] = np.where(stays, before, limit)
+        self.largest[rows] = np.where(stays, before_largest, largest)
 
     def read(self, neighbours: Any, distances: Any) -> None:
         """Note them of lists [n, k] (sliceable) that were written before."""
@@ -93,8 +135,9 @@ class Ends:
         """The cells, once all blocks have passed."""
         self.limits[self.home == REMOVED] = -np.inf
         return UpdateCells(
-            centres, self.home, self.limits, self.largest, self.sample, self.listed, facts
-        )
+            centres, self.home, self.limits, self.largest, self.sample, self.listed,
+            self.reserve, self.reserve_distances, facts,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
     RUN2/delta/  rows.npy int32 [m], vectors.npy float32 [m, d]   new and changed recordings
                  recordings.parquet                               their ids and labels
                  removed.npy int32                                all rows without a recording
-                 listed.npy int32 [q], neighbours.npy, distances.npy [q, k]   whole new lists
+                 listed.npy int32 [q], neighbours.npy, distances.npy [q, k + r]   whole new lists
+                 lost.npy int32 [l]                               old lists that lost members
                  entry_rows.npy, entry_neighbours.npy int32, entry_distances.npy float32 [e]
                  homes.npy int32 [m]                              cells of the rows
                  manifest.json                                    kind update; comes last
 
-Owns this format. A list that isn't in `listed` is the old list with its entries merged in and cut
-to k. Refuses to compute any of it.
+Owns this format. A list that isn't in `listed` is the old list and its reserve, where it is in
+`lost` without members that are away, with its entries merged in, cut to k + r. Refuses to compute
+any of it.
 """
 
 import shutil
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from index_build.update.visit import Entries
 from nearfield.errors import DamagedArtefact, MissingFile
@@ -29,10 +32,10 @@ from nearfield.manifest import read_manifest, write_manifest
 from nearfield.space import Float32s, Int32s
 
 KIND = "update"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RECORDINGS = "recordings.parquet"
 ARRAYS = (
-    *("rows", "vectors", "removed", "listed", "neighbours", "distances", "homes"),
+    *("rows", "vectors", "removed", "listed", "neighbours", "distances", "lost", "homes"),
     *("entry_rows", "entry_neighbours", "entry_distances"),
 )
 
@@ -48,17 +51,32 @@ class Delta:
     listed: Int32s
     neighbours: Int32s
     distances: Float32s
+    lost: Int32s
     entries: Entries
     homes: Int32s
     facts: Mapping[str, Any]
 
     @property
     def changed_rows(self) -> Int32s:
-        """Rows whose list differs from the old one, is new, or is gone; ascending."""
+        """Rows whose list may differ from the old one, is new, or is gone; ascending.
+
+        What enters or leaves a reserve alone counts, too.
+        """
         changed = np.zeros(int(self.facts["n"]), bool)
-        for rows in (self.listed, self.entries.rows, np.array(self.facts["gone"], np.int32)):
+        for rows in (self.listed, self.lost, self.entries.rows, self._gone):
             changed[rows] = True
         return np.flatnonzero(changed).astype(np.int32)
+
+    @property
+    def away(self) -> NDArray[np.bool_]:
+        """Which rows leave the lists that name them: removed now, or with another vector."""
+        away = np.zeros(int(self.facts["n"]), bool)
+        away[self._gone] = away[self.rows] = True
+        return away
+
+    @property
+    def _gone(self) -> Int32s:
+        return np.array(self.facts["gone"], np.int32)
 
 
 def write_delta(folder: Path, delta: Delta, *, fingerprint: str) -> None:
@@ -88,6 +106,11 @@ def write_delta(folder: Path, delta: Delta, *, fingerprint: str) -> None:
 def read_delta(folder: Path, *, fingerprint: str | None = None) -> Delta:
     """The delta in `folder`, checked. Raises `MissingFile`, `DamagedArtefact`."""
     manifest = read_manifest(folder / "manifest.json", kind=KIND)
+    if manifest.format_version != FORMAT_VERSION:
+        raise DamagedArtefact(
+            f"expected a delta of format {FORMAT_VERSION}, {folder} has {manifest.format_version}:"
+            " it is by another version of nearfield; update the run into another directory"
+        )
     if fingerprint is not None and manifest.fingerprint != fingerprint:
         raise DamagedArtefact(f"{folder} is the delta of another update: remove it")
     arrays = {
@@ -108,4 +131,4 @@ def delta_is_finished(folder: Path, *, fingerprint: str) -> bool:
         manifest = read_manifest(folder / "manifest.json", kind=KIND)
     except (MissingFile, DamagedArtefact):
         return False
-    return manifest.fingerprint == fingerprint
+    return (manifest.fingerprint, manifest.format_version) == (fingerprint, FORMAT_VERSION)

@@ -1,44 +1,40 @@
 """Lists that lost a member: which they are, what stays in them, and what may take the place.
 
-Nothing may be missed here, so every list is looked at. What a list still has needn't be found
-again: the search of it is for what comes in place of the lost, which is little farther than the
-last of its members was, so that far it looks at first. Its finds join the rest.
+Nothing may be missed here, so every list is looked at. One that with its reserve and its entries
+still has k members needs no search. What a list still has needn't be found again: the search of it
+is for what comes in place of the lost, which is little farther than the last of its members was, so
+that far it looks at first. Its finds join the rest.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel, run_parallel
+from index_build.update.known import Known, nothing_known, scanned
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, SpaceName
 
-SCAN_ROWS = 65_536
 LEAST_MEMBERS = 8
 """So many say how dense it is around a list."""
 
 
-def scanned(n: int) -> Iterator[slice]:
-    """Rows 0..n-1 in the stretches in which lists are read."""
-    return (slice(first, min(n, first + SCAN_ROWS)) for first in range(0, n, SCAN_ROWS))
-
-
-def lists_that_lost(lists: Any, away: NDArray[np.bool_], *, threads: int) -> NDArray[np.bool_]:
-    """Whether each of the lists [n, k] (sliceable) names a row that is `away`, bool [n].
+def members_left(
+    known: Known, away: NDArray[np.bool_], *, threads: int
+) -> tuple[Int32s, NDArray[np.bool_]]:
+    """How many members each list with its reserve keeps, int32 [n], and whether it lost any, bool.
 
     away: bool, by row. Cost: one look at every list.
     """
-    blocks = list(scanned(len(lists)))
-    lost = np.zeros(len(lists), bool)
+    blocks = list(scanned(len(known)))
+    left, lost = np.zeros(len(known), np.int32), np.zeros(len(known), bool)
 
     def look(number: int) -> None:
-        _name(lists[blocks[number]], away, lost[blocks[number]])
+        _count(known.members(blocks[number]), away, left[blocks[number]], lost[blocks[number]])
 
     run_parallel(look, range(len(blocks)), threads)
-    return lost
+    return left, lost
 
 
 @dataclass(frozen=True)
@@ -66,15 +62,15 @@ class Kept:
 
 
 def kept_members(
-    lists: tuple[Any, Any], rows: Int32s, away: NDArray[np.bool_], *, threads: int
+    known: Known, rows: Int32s, away: NDArray[np.bool_], columns: int, *, threads: int
 ) -> Kept:
     """What is left of the old lists of `rows` (int32 [m], ascending) without what is `away`.
 
-    lists: old neighbours and distances [n, k], sliceable.
+    None of them keeps more than `columns` members.
     """
-    blocks, k = list(scanned(len(lists[0]))), lists[0][0:1].shape[1]
-    near, known = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.int32)
-    far = np.empty((len(rows), k), np.float32)
+    blocks = list(scanned(len(known)))
+    near, far = nothing_known(len(rows), columns)
+    by_row = np.empty(near.shape, np.int32)
 
     def one(number: int) -> None:
         stretch = blocks[number]
@@ -82,11 +78,11 @@ def kept_members(
         if low < high:
             part = slice(low, high)
             inside = rows[part] - np.int32(stretch.start)
-            _keep(lists[0][stretch], lists[1][stretch], inside, away, near[part], far[part])
-            known[part] = np.sort(near[part].view(np.uint32), axis=1).view(np.int32)
+            keep(*known.lists(stretch), inside, away, near[part], far[part])
+            by_row[part] = np.sort(near[part].view(np.uint32), axis=1).view(np.int32)
 
     run_parallel(one, range(len(blocks)), threads)
-    return Kept(near, far, known)
+    return Kept(near, far, by_row)
 
 
 def without_members(rows: int) -> Kept:
@@ -120,31 +116,35 @@ def joined_lists(
     kept: Kept, found: tuple[Int32s, Float32s], columns: int
 ) -> tuple[Int32s, Float32s]:
     """Members and finds [m, any], nobody among both, as lists [m, columns] by (distance, row)."""
-    near = np.full((len(found[0]), columns), EMPTY, np.int32)
-    far = np.full(near.shape, np.inf, np.float32)
+    near, far = nothing_known(len(found[0]), columns)
     _join(kept.neighbours, kept.distances, *found, near, far)
     return near, far
 
 
 @kernel
-def _name(lists: Int32s, away: NDArray[np.bool_], out: NDArray[np.bool_]) -> None:
-    """Empty places have no member that could be away."""
+def _count(lists: Int32s, away: NDArray[np.bool_], left: Int32s, lost: NDArray[np.bool_]) -> None:
     for i in range(len(lists)):
+        members, gone = 0, 0
         for j in range(lists.shape[1]):
-            out[i] |= lists[i, j] >= 0 and away[lists[i, j]]
+            member = lists[i, j]
+            if member >= 0:
+                members += 1
+                gone += away[member]
+        left[i], lost[i] = members - gone, gone > 0
 
 
 @kernel
-def _keep(
+def keep(
     old: Int32s, old_far: Float32s, rows: Int32s, away: NDArray[np.bool_],
     near: Int32s, far: Float32s,
 ) -> None:  # fmt: skip
+    """Members of old[rows], with their distances, that aren't away, into near and far [m, any]."""
     for i in range(len(rows)):
         near[i], far[i] = EMPTY, np.inf
         place = 0
         for j in range(old.shape[1]):
             member = old[rows[i], j]
-            if member >= 0 and not away[member]:
+            if member >= 0 and not away[member] and place < near.shape[1]:
                 near[i, place], far[i, place] = member, old_far[rows[i], j]
                 place += 1
 

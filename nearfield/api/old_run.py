@@ -11,7 +11,7 @@ from pathlib import Path
 
 import h5py
 
-from index_build.update.update import Base
+from index_build.update.base import Base
 from nearfield.errors import MissingFile
 from nearfield.hdf5 import RowReader
 from nearfield.machine import available_cores

@@ -12,16 +12,16 @@ import h5py
 
 from dumps.matrix import write_matrix
 from index_build.update.apply import merged_blocks
+from index_build.update.base import Base
 from index_build.update.cells import Ends, UpdateCells, read_cells, write_cells
 from index_build.update.change import Change, changes
 from index_build.update.delta import Delta, delta_is_finished, read_delta, write_delta
 from index_build.update.update import (
-    Base,
     check_size,
     computed_delta,
+    ends_after,
     prepared_cells,
     sampled_recall,
-    updated_home,
 )
 from index_build.update.vectors import write_updated_set
 from nearfield import ingest as reading
@@ -246,30 +246,32 @@ def _write_run(steps: Run, old: OldRun, mark: str) -> None:
     """Vector set, matrix and cells of the run that the delta makes; kept steps aren't repeated."""
     out = steps.folder
     delta = read_delta(out / "delta", fingerprint=mark)
+    cells = read_cells(old.cells, fingerprint=old.sha256)
+    if cells is None:
+        raise MissingFile(
+            f"expected in {old.cells} what the delta in {out} was computed from, it is gone: remove"
+            f" {out} and run the same update again"
+        )
     with old.opened() as base:
         # the disk has its time while the processor has its
         with steps.step("write vectors, check recall") as facts, ThreadPoolExecutor(1) as pool:
             writing = pool.submit(_written_set, out / "vectors", old.vectors, delta, mark)
-            recall = sampled_recall(base, delta, seed=old.run.config.seed)
+            recall = sampled_recall(base, cells, delta, seed=old.run.config.seed)
             made = writing.result()
             facts["recall"] = round(recall, 5)
         run = create_run(out, _config(old.run.config, made))
-        cells = read_cells(old.cells, fingerprint=old.sha256)
-        blocks = merged_blocks(base.neighbours, base.distances, delta)
-        if cells is not None:
-            ends = _ends(run, cells, delta)
-            blocks = ends.of(blocks)
+        ends = ends_after(cells, delta, seed=run.config.seed)
+        known = cells.known(base.neighbours, base.distances)
         with run.step("write matrix"):
             written = write_matrix(
                 run,
-                blocks,
+                ends.of(merged_blocks(known, delta)),
                 made.ids,
                 attributes=_attributes(old, recall, mark),
                 removed=made.removed,
             )
-    if cells is not None:
-        after = ends.cells(cells.centres, cells.facts)
-        write_cells(out / "cells", after, fingerprint=written.files[run.matrix.name].sha256)
+    after = ends.cells(cells.centres, cells.facts)
+    write_cells(out / "cells", after, fingerprint=written.files[run.matrix.name].sha256)
     shutil.rmtree(out / "incoming", ignore_errors=True)
 
 
@@ -277,18 +279,16 @@ def _sha256_of_matrix(run: Run) -> str:
     return run.finished_matrix(verify=False).files[run.matrix.name].sha256
 
 
-def _ends(run: Run, cells: UpdateCells, delta: Delta) -> Ends:
-    return Ends(updated_home(cells, delta), run.config.columns, seed=run.config.seed)
-
-
 def _keep_cells(run: Run, cells: UpdateCells | None, mark: str) -> None:
     """Write the cells of a run whose update was stopped between its matrix and them; `cells` are
-    those of the run before.
+    those of the run before. Its lists begin with an empty reserve.
     """
     sha256 = _sha256_of_matrix(run)
     if cells is None or read_cells(run.folder / "cells", fingerprint=sha256) is not None:
         return
-    ends = _ends(run, cells, read_delta(run.folder / "delta", fingerprint=mark))
+    delta = read_delta(run.folder / "delta", fingerprint=mark)
+    home = ends_after(cells, delta, seed=run.config.seed).home
+    ends = Ends(home, run.config.columns, seed=run.config.seed)
     with h5py.File(run.matrix, "r") as file:
         ends.read(file["neighbours"], file["distances"])
     after = ends.cells(cells.centres, cells.facts)
