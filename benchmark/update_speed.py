@@ -6,7 +6,8 @@
 cost: `nearfield build` of generated vectors as a user runs it, then `nearfield update` of the run,
 which adds, removes or changes so large a share; each a command from its start to its end, that is
 with the program's start, all files written. The run is kept in FOLDER; --build builds again and
-states the updates as shares of it. decay: updates of 1% one after the other (every second one
+states the updates as shares of it. --grown: updates of that run once an update has added 1%, which
+leaves a reserve to its lists. decay: updates of 1% one after the other (every second one
 removes as many, too), then one build of what is there; recall of both by the verifier. Prints
 Markdown.
 """
@@ -37,6 +38,7 @@ from nearfield.space import Float32s
 from nearfield.vectorset import Geometry, write_vector_set
 
 DIMS, K = 128, 100
+GROWN = 0.01
 STEPS = (
     *("check base", "changes", "cells", "update"),
     *("write vectors, check recall", "write matrix"),
@@ -53,6 +55,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=float, nargs="+", default=[], help="Shares.")
     parser.add_argument("--build", action="store_true", help="Build again, and time it.")
+    parser.add_argument("--grown", action="store_true", help="Add 1% first, not measured.")
     parser.add_argument("--no-matrix", action="store_true", help="Stop updates at the delta.")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--updates", type=int, default=20)
@@ -67,7 +70,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def cost(asked: argparse.Namespace, rows: int) -> None:
     """The table of costs."""
-    more = _data(asked.work, rows, max([*asked.add, *asked.change, 0.001]))
+    more = _data(asked.work, rows, GROWN + max([*asked.add, *asked.change, 0.001]))
     run = asked.work / "run"
     built = None
     if asked.build or not (run / "matrix.json").exists():
@@ -78,6 +81,8 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
         print(f"\n{json.dumps(built.report['seconds'])}")
     # compiles what was never compiled on this machine, and makes the cells where there are none
     _update(asked, run, "add", more[: max(1, rows // 10_000)])
+    if asked.grown:
+        run, more = _grown(asked.work, run, more, int(GROWN * rows))
     print(f"\n| what | rows | wall s | processor s | of the build | {' | '.join(STEPS)} | lists |")
     print(f"|{'---|' * (len(STEPS) + 6)}", flush=True)
     for kind in KINDS:
@@ -123,6 +128,15 @@ def _data(work: Path, rows: int, share: float) -> Float32s:
         _write(work / "vectors", data[:rows], np.arange(rows))
         np.save(kept, data[rows:])
     return np.load(kept)
+
+
+def _grown(work: Path, run: Path, more: Float32s, count: int) -> tuple[Path, Float32s]:
+    """The run with so many more recordings, and the vectors that still aren't in it."""
+    grown, n = work / "grown", open_run(run).config.n
+    shutil.rmtree(grown, ignore_errors=True)
+    _write(work / "new", more[:count], np.arange(n, n + count))
+    _timed("update", run, "--add", work / "new", "--out", grown)
+    return grown, more[count:]
 
 
 def _update(asked: argparse.Namespace, run: Path, kind: str, new: Float32s) -> Timed:
