@@ -47,6 +47,10 @@ PRODUCT_COPIES = 4.0
 """Copies per vector that a join by products is assumed to need; about 2.7 with 2 shards
 (docs/results/selfjoin/inner-products.md).
 """
+FOUND = 2.0
+"""What the shards' lists take against the final ones; 1.6 to 1.8 with 8 shards."""
+RUN_ROW_BYTES = 100
+"""Of a run beside its lists, per row: the matrix file's ids, homes of cells, groups of equals."""
 STAGES = 2.0
 """Time of the stages on a cluster against one process (docs/results/selfjoin/workers.md)."""
 
@@ -139,22 +143,37 @@ def _copies(config: RunConfig) -> float:
 def _selfjoin_bytes(config: RunConfig, plan: Plan, *, whole: bool) -> tuple[float, float]:
     """Bytes of memory of a task, with what it writes, and of disk at the most."""
     k = max(1, list_places(config, plan.n))
-    lists, vector, matrix = 8 * k, 4 * config.d, 8 * config.columns * config.n
+    lists, vector = 8 * k, 4 * config.d
     sizes = sizes_for(plan.n, config.d, k)
     part = sizes.part_rows * lists
     if plan.sorted:
         line = plan.n * (12 + 16 * config.d)
-        return max(100 * plan.n, line + 2 * part), line + plan.n * lists + matrix
+        return max(100 * plan.n, line + 2 * part), line + alone_disk_bytes(plan.n, k)
     if whole:
-        return whole_bytes(plan.n, config.d, k), plan.n * lists + matrix
+        return whole_bytes(plan.n, config.d, k), alone_disk_bytes(plan.n, k)
     copies = _copies(config)
-    blocks, found = copies * (vector + 16), 2.25 * lists
-    disk = plan.n * max(blocks + found, found + lists, 2 * lists) + matrix
+    disk = shards_disk_bytes(plan.n, config.d, k, copies=copies)
     if config.space == "ip":
         targets = min(plan.n, 2 * plan.n / sizes.shards + max(HUBS)) * vector
         return targets + sizes.aligned.part_rows * (2 * vector + 5 * lists), disk
     # the task's own, and what it writes of it
     return 2 * min(SHARD_BYTES, plan.n * copies * (vector + 2 * lists)), disk
+
+
+def alone_disk_bytes(n: int, k: int) -> float:
+    """Of a run at the most, by one task: its parts, and the matrix that is made of them."""
+    return n * (2 * 8 * k + RUN_ROW_BYTES)
+
+
+def shards_disk_bytes(n: int, d: int, k: int, *, copies: float = EXPECTED_COPIES) -> float:
+    """Of a run at the most, in shards: a stage's files go when those of the next but one are there.
+
+    Blocks carry vectors only where hosts don't hold them all (docs/adr/0015).
+    """
+    lists = 8 * k
+    block = copies * (16 if sizes_for(n, d, k).held else 4 * d + 16)
+    most = max(block + FOUND * lists, FOUND * lists + lists, 2 * lists)
+    return n * (most + RUN_ROW_BYTES)
 
 
 def _distinct(config: RunConfig, vector_set: VectorSet) -> int:

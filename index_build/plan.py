@@ -23,6 +23,10 @@ MERGE_ROWS = 100_000
 ATTEMPTS = 3
 SHARD_BYTES = 512 << 20
 """What the task of a shard of the self-join holds: vectors and lists of residents and guests."""
+LEAST_SHARDS = 8
+"""So many tasks at least, that several hosts have work and wait little for the last one."""
+LEAST_SHARD_ROWS = 8_192
+"""A shard of fewer rows is mostly guests: the cut gets coarser instead."""
 WHOLE_BYTES = 12 << 30
 """At most so much is joined by one task on one host: a crash there costs all of it."""
 BLOCK_BYTES = 64 << 20
@@ -141,7 +145,7 @@ def sizes_for(n: int, d: int, k: int) -> Sizes:
     # per resident: vectors and growing lists of it and its copies, and what is written of it
     resident = EXPECTED_COPIES * (4 * d + 8 * k) + 12 * k
     return Sizes(
-        shards=-(-n * resident // SHARD_BYTES),
+        shards=max(-(-n * resident // SHARD_BYTES), min(LEAST_SHARDS, n // LEAST_SHARD_ROWS)),
         block_rows=max(1, BLOCK_BYTES // (4 * d)),
         part_rows=max(1, min(PART_ROWS, PART_PLACES // k)),
         held=4 * n * d <= HELD_BYTES,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from index_build.estimate import BASE_BYTES
+from index_build.estimate import BASE_BYTES, alone_disk_bytes, shards_disk_bytes
 from index_build.machines.model import (
     Cluster,
     Model,
@@ -26,6 +26,9 @@ STARTING_S = 300.0
 """A rented machine until it has joined, and until it is gone: assumed, not measured."""
 ROW_BYTES = 100
 """Of the driver: ids, groups of equal vectors, per row."""
+DATABASE_SHARE = 1.3
+DATABASE_ROW_BYTES = 150
+"""Of the database against the lists, and per row (docs/results/four-million.md)."""
 SPEED_DOUBT = 0.3
 LINK_DOUBT = 0.5
 SHARE_DOUBT = 0.05
@@ -46,13 +49,15 @@ class MachineType:
 class Needs:
     """What a machine must have: memory per core and beside it (the driver), disk of the folder.
 
-    alone_bytes: memory of the task that joins everything on one machine.
+    alone_bytes: memory of the task that joins everything on one machine; alone_disk_bytes: of
+    the folder then.
     """
 
     core_bytes: float
     driver_bytes: float
     disk_bytes: float
     alone_bytes: float
+    alone_disk_bytes: float
 
     def alone_on(self, machine: "MachineType", count: int) -> bool:
         """Whether one task joins everything there, as `index_build.whole` decides it."""
@@ -64,16 +69,21 @@ def needs_of(n: int, d: int, k: int) -> Needs:
     """Memory and disk that the self-join of n vectors takes, from how it is cut; in bytes.
 
     A task holds at most twice a shard (docs/adr/0007-cluster-shards.md), one task per core. The
-    folder holds vectors, blocks, lists, parts and the matrix, the database its own copy.
+    folder holds the vectors, and what the build needs or, later, the matrix and the database.
     """
     vector, lists = 4 * d, 8 * k
     shard = min(SHARD_BYTES, n * EXPECTED_COPIES * (vector + 2 * lists))
-    folder = n * (vector + EXPECTED_COPIES * (vector + 16) + 4.25 * lists)
+    loaded = n * (lists + DATABASE_SHARE * lists + DATABASE_ROW_BYTES)
+
+    def disk(built: float) -> float:
+        return n * vector + max(built, loaded)
+
     return Needs(
         core_bytes=BASE_BYTES + 2 * shard,
         driver_bytes=2 * BASE_BYTES + 2 * PART_ROWS * lists + n * ROW_BYTES,
-        disk_bytes=folder + n * (1.1 * lists + 100),
+        disk_bytes=disk(shards_disk_bytes(n, d, k)),
         alone_bytes=whole_bytes(n, d, k),
+        alone_disk_bytes=disk(alone_disk_bytes(n, k)),
     )
 
 
@@ -165,11 +175,12 @@ def _option(
     hours = (time.seconds + STARTING_S) / HOUR
     tasks = needs.alone_bytes if alone else needs.core_bytes * kind.cores
     memory = needs.driver_bytes + tasks
+    disk = needs.alone_disk_bytes if alone else needs.disk_bytes
     short = [
         f"{what} {have / 2**30:.0f} of {want / 2**30:.0f} GiB"
         for what, have, want in (
             ("memory", kind.memory_bytes, memory),
-            ("disk", kind.disk_bytes, needs.disk_bytes),
+            ("disk", kind.disk_bytes, disk),
         )
         if have < want
     ]
@@ -179,7 +190,7 @@ def _option(
         time=time,
         hours=hours,
         memory_bytes=memory,
-        disk_bytes=needs.disk_bytes,
+        disk_bytes=disk,
         network_bytes=bytes_moved(model, n, count),
         cost=kind.hourly * count * math.ceil(hours),
         lacks=", ".join(short),

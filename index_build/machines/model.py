@@ -1,16 +1,16 @@
 """From measured runs to the time of one that wasn't made: growth by stage, and what is shared out.
 
-Pure. Each stage grows as a power of n, fitted to the runs on one core; the share of it that splits
+Pure. Each stage grows by a law (`law`) fitted to the runs on one core; the share of it that splits
 over cores comes from the run on all cores (Amdahl). Tasks of some stages spread over all machines,
-the others stay on the driver's. Valid as far as the power laws hold.
+the others stay on the driver's. Valid as far as the laws hold.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmark.results.growth import Growth, growth_of
 from index_build.machines.calibration import STAGES, START, Calibration, Observation
+from index_build.machines.law import Law, law_of
 from nearfield.errors import UsageError
 
 SPREAD = frozenset({"partition", "join", "merge"})
@@ -24,7 +24,7 @@ WIDEST = 4.0
 class Stage:
     """Growth on one core, and the share of the work that is split over cores."""
 
-    growth: Growth
+    growth: Law
     parallel: float
 
 
@@ -57,7 +57,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds, by stage too, between low and high (95% as far as the power laws hold)."""
+    """Seconds, by stage too, between low and high (95% as far as the laws hold)."""
 
     seconds: float
     low: float
@@ -88,7 +88,7 @@ def _fitted(runs: Sequence[Observation]) -> Model:
         )
     stages = {}
     for name in STAGES:
-        growth = growth_of(
+        growth = law_of(
             [run.n for run in single], [max(run.seconds[name], SMALLEST_S) for run in single]
         )
         if growth is not None:
@@ -130,10 +130,10 @@ def network_s(model: Model, n: int, cluster: Cluster) -> float:
     return bytes_moved(model, n, cluster.machines) / cluster.link_bytes_s
 
 
-def _parallel_share(name: str, growth: Growth, several: Sequence[Observation]) -> float:
+def _parallel_share(name: str, growth: Law, several: Sequence[Observation]) -> float:
     """Amdahl's share from the runs on several cores, against the fit on one, within 0..1."""
     shares = []
     for run in several:
-        faster = growth.at(run.n).value / max(run.seconds[name], SMALLEST_S)
+        faster = growth.seconds(run.n) / max(run.seconds[name], SMALLEST_S)
         shares.append((1 - 1 / faster) / (1 - 1 / run.cores))
     return min(1.0, max(0.0, median(shares)))

@@ -206,7 +206,9 @@ def _stopped(shell: Shell, host: Host, service: Service) -> HostState:
 def _seen(shell: Shell, workers: int, timeout_s: float = 0) -> dict[str, int]:
     """Workers per host address as the scheduler sees them, once there are so many."""
     script = services.watch_script(shell.inventory, workers, timeout_s)
-    answer = shell.run(shell.inventory.scheduler, script, timeout_s=timeout_s + 60)
+    # a slow host takes as long to start this program as to start its services
+    patience = timeout_s + shell.inventory.start_timeout_s
+    answer = shell.run(shell.inventory.scheduler, script, timeout_s=patience)
     return dict(json.loads(answer.splitlines()[-1]))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmark.datasets.manifold import manifold
-from index_build import plan, stages, whole
+from index_build import joint, plan, stages, whole
 from index_build.build import build_lists, check_config
 from index_build.estimate import estimate_build
 from index_build.segments import open_segments
@@ -122,6 +122,12 @@ def test_many_rows_in_many_shards_give_what_one_process_gives(tmp_path, client, 
     assert_same(built, knn_matrix(vectors, 50))
 
 
+def test_few_rows_are_cut_for_several_hosts_too_but_not_into_crumbs(monkeypatch):
+    monkeypatch.setattr(plan, "SHARD_BYTES", 512 << 20)
+    assert [plan.sizes_for(n, 93, 100).shards for n in (1, 16_384, 75_000, 300_000)] == [1, 2, 8, 8]
+    assert plan.sizes_for(4_000_000, 93, 100).shards == 27
+
+
 class TestOneTask:
     """On one machine, where memory allows it, one task with all threads makes all parts."""
 
@@ -177,6 +183,22 @@ def test_the_estimate_counts_the_workers(tmp_path):
     assert found.seconds > 0
     with pytest.raises(UsageError):
         estimate_build(config_of(opened), opened, workers=0)
+
+
+def test_the_estimate_of_the_disk_is_what_the_run_holds_at_most(tmp_path, client, monkeypatch):
+    opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
+    run, held = create_run(tmp_path / "run", config_of(opened)), []
+    removed = joint._Way._remove
+
+    def weighed(way, *kinds):
+        # a stage's files are removed when the next one's are there: the most is just before
+        held.append(sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()))
+        removed(way, *kinds)
+
+    monkeypatch.setattr(joint._Way, "_remove", weighed)
+    build_lists(run, opened, client)
+    foretold = estimate_build(config_of(opened), opened, workers=2).disk_bytes
+    assert 0.65 * foretold < max(held) <= foretold
 
 
 class TestFaults:
