@@ -54,6 +54,7 @@ def up(
     settings = read_settings(machines)
     if dry_run:
         _print(fleet.plan(settings), as_json=as_json)
+        _say_cost(fleet.status(settings))
         return
     fleet.up(settings)
     _print_fleet(fleet.status(settings), as_json=as_json)
@@ -113,6 +114,7 @@ def down(
     if dry_run:
         found = provider_for(settings).machines(None if all_runs else settings.run)
         _print([{"machine": one.name, "state": one.state} for one in found], as_json=as_json)
+        _say_cost(fleet.status(settings))
         return
     _print_fleet(fleet.down(settings, all_runs=all_runs), as_json=as_json)
 
@@ -165,6 +167,7 @@ def rebuild(
     settings = read_settings(machines or job.parent / "machines.toml")
     if dry_run:
         _print(rebuilding.plan_rebuild(settings, job), as_json=as_json)
+        _say_cost(fleet.status(settings))
         return
     _print(asdict(rebuilding.rebuild(settings, job)), as_json=as_json)
 

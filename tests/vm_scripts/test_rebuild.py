@@ -183,6 +183,7 @@ def test_a_dry_run_makes_nothing_and_says_the_price(cloud, place):
     code, out, err = rebuild(place, "--dry-run")
     assert code == 0, err
     assert "0.021" in out
+    assert "EUR so far" in err
     assert created(cloud) == 0
 
 
@@ -196,7 +197,10 @@ def said(place, *words):
 
 def test_the_steps_one_by_one_say_what_they_would_do(cloud, place, machine):
     assert [one["exists"] for one in json.loads(dry(place, "up"))] == [False]
-    said(place, "up", "--json")
+    for _ in range(2):  # a second time finds what is there
+        said(place, "up", "--json")
+        assert (cloud.names(), created(cloud)) == (["weekly-head"], 1)
+    assert [one["machine"] for one in said(place, "status", "--json")["machines"]] == cloud.names()
     (sent,) = said(place, "run", "job.toml", "--dry-run", "--json")
     assert sent == {"file": str(place / "v.npy"), "bytes": (place / "v.npy").stat().st_size}
     report = said(place, "run", "job.toml", "--json")
@@ -212,10 +216,14 @@ def test_the_steps_one_by_one_say_what_they_would_do(cloud, place, machine):
     assert len(json.loads(dry(place, "down"))) == 1
     said(place, "down", "--json")
     assert cloud.names() == []
+    (paid,) = said(place, "cost", "--json")
+    assert paid["deleted"]
+    assert paid["cost"] == pytest.approx(0.021, abs=0.002)  # a started hour
 
 
 def dry(place, command):
     process = start(place, command, "--dry-run", "--json")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
+    assert "EUR so far" in err
     return out
