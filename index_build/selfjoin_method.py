@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from benchmark.methods import Method, Workload
 from index_build.selfjoin import knn_matrix
+from index_build.selfjoin.matrix import SMALL
 from nearfield.space import Float32s, Int32s, SpaceName
 
 
@@ -26,6 +27,9 @@ class SelfJoin(Method):
     effort: ClassVar[str] = ""
     workloads: ClassVar[frozenset[Workload]] = frozenset({"all"})
     graphs: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True
+    warm_rows: ClassVar[int] = SMALL + 1_000
+    """Enough for cells."""
 
     def _graph(
         self, vectors: Float32s, k: int, space: SpaceName, *, threads: int, seed: int

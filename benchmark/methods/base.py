@@ -84,6 +84,12 @@ class Method(ABC):
     """`load(mapped=True)` works: the bulk of the index stays on disk and is paged in."""
     concurrent: ClassVar[bool] = False
     """Several threads may search one index at once; else effort or buffers belong to the index."""
+    compiles: ClassVar[bool] = False
+    """Compiles itself when it is first used, for seconds or minutes: a process whose measured
+    children are forks uses it once before. It may leave no threads but numba's.
+    """
+    warm_rows: ClassVar[int] = 500
+    """On so many rows, some of them equal, it goes every way that it goes on any number."""
     install: ClassVar[str] = "pip install 'nearfield[bench]'"
     """What to do where the library is missing."""
     graphs: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """PyNNDescent: NN-descent started from random projection trees, then a pruned graph to search.
 
-The library compiles itself when it is first used, which takes about a minute; measure the second
-use. A saved index is a pickle: load only what you wrote, after checking its checksum.
+The library compiles itself when it is first used, which takes about a minute. A saved index is a
+pickle: load only what you wrote, after checking its checksum.
 """
 
 import pickle
@@ -69,6 +69,7 @@ class PyNnDescent(Method):
     spaces: ClassVar[frozenset[SpaceName]] = frozenset({"l2", "cosine", "ip"})
     effort: ClassVar[str] = "100 x epsilon"
     adds: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True
     graphs: ClassVar[bool] = True
 
     def _made(

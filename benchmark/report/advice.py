@@ -83,6 +83,11 @@ def _evidence(candidate: Candidate, choice: Choice, here: Sequence[Outcome]) -> 
         (f"time ({how})", f"{seconds(candidate.time_s)}, {_range(candidate)}"),
         (f"peak memory ({how})", amount(candidate.memory_bytes)),
     ]
+    parts += [
+        ("first use", f"{seconds(one.cold_s)} more, to compile itself")
+        for one in found[:1]
+        if one.cold_s
+    ]
     if not measured:
         parts += [
             (f"measured on {one.n:,} rows", f"{seconds(one.total_s)}, {amount(_peak(one))}")

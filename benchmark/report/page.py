@@ -23,6 +23,7 @@ from benchmark.report.tables import (
     Table,
     at_recall,
     failures_table,
+    first_use_table,
     growth_table,
     libraries_table,
     limited_table,
@@ -302,6 +303,7 @@ def _circumstances(content: Content) -> str:
         + (f"<h3>Notes</h3><ul>{notes}</ul>" if notes else "")
         + _captioned("Machine and settings", machine_table(facts, content.outcomes))
         + _captioned("Libraries", libraries_table(facts))
+        + _first_uses(content.outcomes)
         + (
             f"<details><summary>Grid of the last run</summary><ul>{names}</ul></details>"
             * bool(names)
@@ -310,6 +312,17 @@ def _circumstances(content: Content) -> str:
             f'<p class="soft">Pictures beside this page: {_text(pictures)}.</p>'
             * bool(content.methods)
         )
+    )
+
+
+def _first_uses(outcomes: Sequence[Outcome]) -> str:
+    table = first_use_table(outcomes)
+    if not table.rows:
+        return ""
+    return (
+        f"{_captioned('Libraries that compile themselves', table)}"
+        '<p class="soft">What a cold start costs: Python, imports and compiling, before the first '
+        "answer. No figure above holds any of it.</p>"
     )
 
 

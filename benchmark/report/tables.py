@@ -158,6 +158,18 @@ def limited_table(outcomes: Sequence[Outcome]) -> Table:
     )
 
 
+def first_use_table(outcomes: Sequence[Outcome]) -> Table:
+    """What libraries take that compile themselves before they answer for the first time."""
+    took: dict[str, list[float]] = {}
+    for one in outcomes:
+        if one.cold_s:
+            took.setdefault(one.method, []).append(one.cold_s)
+    return Table(
+        ("method", "first use"),
+        tuple((method, seconds(max(times))) for method, times in sorted(took.items())),
+    )
+
+
 def machine_table(facts: dict[str, Any], outcomes: Sequence[Outcome]) -> Table:
     """Machines, threads, limits, software: what the figures hold for."""
     settings = facts.get("settings", {})

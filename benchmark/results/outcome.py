@@ -33,7 +33,8 @@ class Outcome:
     without any. `batch`: queries handed over at once; 0 for `all`. `memory_limit_bytes`: set in
     the repeat under a limit below the index' size, None elsewhere. Times are in seconds unless
     named otherwise, of the repetition numbered `repetition` (the median one); neighbours, recall
-    and distance ratio are that repetition's, too. `repetition_seconds` has all of them.
+    and distance ratio are that repetition's, too. `repetition_seconds` has all of them. `cold_s`:
+    what the first use of a library took that compiles itself; no other time holds any of it.
     """
 
     dataset: str
@@ -61,6 +62,7 @@ class Outcome:
     build_s: float | None = None
     search_s: float | None = None
     total_s: float | None = None
+    cold_s: float | None = None
     load_s: float | None = None
     add_s: float | None = None
     add_rows: int | None = None

@@ -35,7 +35,12 @@ def summary(directory: Path) -> str:
     parts = [_circumstances(facts, outcomes)]
     for n, k in sorted({(one.n, one.k) for one in measured}):
         parts.append(_section([one for one in measured if (one.n, one.k) == (n, k)]))
-    parts += [_limited(outcomes), _without_figures(outcomes), _dropped(outcomes)]
+    parts += [
+        _first_uses(outcomes),
+        _limited(outcomes),
+        _without_figures(outcomes),
+        _dropped(outcomes),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -132,6 +137,17 @@ def _best(
 ) -> Outcome:
     fitting = (one for one in mine if fits(one) and (one.recall or 0) >= recall)
     return max(fitting, key=merit, default=NOTHING)
+
+
+def _first_uses(outcomes: Sequence[Outcome]) -> str:
+    """What libraries took that compile themselves before they were measured."""
+    took: dict[str, float] = {}
+    for one in outcomes:
+        took[one.method] = max(one.cold_s or 0.0, took.get(one.method, 0.0))
+    said = [f"{method} {seconds:.0f} s" for method, seconds in sorted(took.items()) if seconds]
+    if not said:
+        return ""
+    return f"First use of what compiles itself, in no figure above: {', '.join(said)}."
 
 
 def _limited(outcomes: Sequence[Outcome]) -> str:

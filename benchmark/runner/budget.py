@@ -6,10 +6,11 @@ so far come first, each for a part of the share, and those that were far behind 
 others are done. docs/adr/0013-bench-budget.md.
 """
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmark.results.outcome import Outcome
 from benchmark.runner.plan import Group
@@ -42,14 +43,16 @@ ROOM = 1.3
 @dataclass(frozen=True)
 class Allowance:
     """Seconds that a group may take under a budget: in all, and for what follows the build and the
-    first point, which may take as long as the build did in any case.
+    first point, which may take as long as the build did in any case. `whole_s`: left for all
+    groups; a library that compiles itself may take of that, since it does so for all of them.
     """
 
     total_s: float
     points_s: float
+    whole_s: float = math.inf
 
 
-NOTHING = Allowance(0.0, 0.0)
+NOTHING = Allowance(0.0, 0.0, 0.0)
 """Only what is there already is taken."""
 
 
@@ -220,6 +223,17 @@ def next_within(
     `again`: groups that used up what they were allowed; they go on when no hopeful one waits. None
     where no group is likely to get through its build any more.
     """
+    found = _next_of(waiting, history, shares, left_s, again)
+    return None if found is None else (found[0], replace(found[1], whole_s=left_s))
+
+
+def _next_of(
+    waiting: Sequence[Group],
+    history: History,
+    shares: Shares,
+    left_s: float,
+    again: Sequence[Group],
+) -> tuple[Group, Allowance] | None:
     smallest = min((n for _, n in history.rows), default=0)
     promises = {group: _promised(group, history, smallest) for group in (*waiting, *again)}
     hopeful = [group for group in waiting if _hopeful(promises[group])]

@@ -23,6 +23,7 @@ from benchmark.runner.request import (
     CHECKED,
     AnyRequest,
     Build,
+    FirstUse,
     Graph,
     Search,
     note,
@@ -40,7 +41,8 @@ ROWS_AT_ONCE = 16_384
 REPEAT_WITHIN_S = 3.0
 """A repetition that took longer isn't repeated."""
 WARM_UP = 16
-WARM_UP_ROWS = 500
+EQUAL = 10
+"""Of the rows of a warm-up so many equal others: some libraries go another way then."""
 STACKS_BYTES = 16 << 20
 """Allowance for threads' stacks under a memory limit."""
 
@@ -52,6 +54,8 @@ def main(request: AnyRequest) -> None:
     match request:
         case Build():
             build(request)
+        case FirstUse():
+            first_use(request)
         case Search():
             search(request)
         case Graph():
@@ -88,6 +92,18 @@ def build(request: Build) -> None:
         started = time.perf_counter()
         index.add(more)
         note(out, add_s=time.perf_counter() - started, add_rows=len(more))
+
+
+def first_use(request: FirstUse) -> None:
+    """Build, ask and join few rows, so that whatever compiles itself has done so."""
+    method, space = _ready(request, request.parameters), space_named(request.space)
+    few = _few(method, _rows(request, copy=False))
+    if "queries" in method.workloads:
+        index = method.build(few, space, threads=request.threads, seed=request.seed)
+        for asked in (1, WARM_UP):
+            index.search(few[:asked], request.k, index.efforts(request.k)[0])
+    if method.graphs:
+        method.all_neighbours(few, request.k, space, threads=request.threads, seed=request.seed)
 
 
 def search(request: Search) -> None:
@@ -171,12 +187,18 @@ def _ready(request: AnyRequest, parameters: dict[str, object]) -> Method:
 
 
 def _warm(method: Method, vectors: Float32s, request: Build | Graph) -> None:
-    """Let a library that compiles itself at its first use do so before the clock starts."""
-    few, space = np.ascontiguousarray(vectors[:WARM_UP_ROWS]), space_named(request.space)
+    """Let a library that prepares itself at its first use do so before the clock starts."""
+    few, space = _few(method, vectors), space_named(request.space)
     if isinstance(request, Build):
         method.build(few, space, threads=request.threads, seed=request.seed)
     else:
         method.all_neighbours(few, request.k, space, threads=request.threads, seed=request.seed)
+
+
+def _few(method: Method, vectors: Float32s) -> Float32s:
+    few = np.array(vectors[: method.warm_rows])
+    few[len(few) - EQUAL :] = few[:EQUAL]
+    return few
 
 
 def _rows(request: AnyRequest, *, copy: bool = True) -> Float32s:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.results.outcome import Status
+from benchmark.runner.parents import COMPILED
 from benchmark.runner.process import CHILD, THREAD_VARIABLES, Ended, Limits, read_end
 from nearfield.errors import Infrastructure, UsageError
 from nearfield.manifest import library_versions
@@ -27,8 +28,6 @@ from nearfield.manifest import library_versions
 libraries = [one.to_json() for one in library_facts(tuple(sys.argv[1:]))]
 print(json.dumps({"libraries": libraries, "versions": library_versions()}))
 """
-NUMBA_CACHE = "compiled"
-"""Folder in the benchmark's directory."""
 KILLED_BY_SIGNAL = 128
 """An exit code above this is 128 + the signal's number."""
 
@@ -161,7 +160,7 @@ def run_in_container(image: str, directory: Path, request: Path, limits: Limits)
 
 def _environment(directory: Path, threads: int) -> dict[str, str]:
     """Threads, and where compiled functions are kept from one container to the next."""
-    cache = directory.resolve() / NUMBA_CACHE
+    cache = directory.resolve() / COMPILED
     cache.mkdir(exist_ok=True)
     return dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"NUMBA_CACHE_DIR": str(cache)}
 

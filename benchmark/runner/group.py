@@ -8,34 +8,22 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmark.methods.base import NO_ROOM
 from benchmark.results.file import Result
 from benchmark.results.outcome import Outcome, Status
+from benchmark.runner.asking import Asker, Within
 from benchmark.runner.budget import Allowance
 from benchmark.runner.child import STACKS_BYTES
-from benchmark.runner.container import run_in_container
-from benchmark.runner.plan import (
-    ENOUGH_RECALL,
-    Group,
-    Point,
-    ks_for,
-    limited_point,
-    points_of,
-    spread,
-)
-from benchmark.runner.process import Ended, Limits, Warm
-from benchmark.runner.request import CHECKED, AnyRequest, Build, Graph, Search, noted, write_request
+from benchmark.runner.plan import ENOUGH_RECALL, Group, Point, limited_point, points_of, spread
+from benchmark.runner.process import Ended
+from benchmark.runner.request import noted
 from benchmark.runner.rows import Left, result_of
 from benchmark.runner.store import Place, Store, Stored
 from benchmark.runner.truth import truth_path
-from nearfield.errors import DiskFull
 from nearfield.neighbours import NeighbourTable, read_part
-from nearfield.space import Int32s
 
 HOPELESS = 1.5
 """Times the time-out: a point that is foretold to take longer isn't started."""
@@ -46,7 +34,7 @@ class GroupReport:
     """What a group gave. `kept` of its points were there; `unmeasured`: rows without a file.
 
     `seconds`: what all its measured processes took, those of earlier runs included; `build_s`: what
-    building and saving the index took.
+    building and saving the index took; `cold_s`: what a first use of the library took before.
     """
 
     group: Group
@@ -56,6 +44,7 @@ class GroupReport:
     kept: int
     seconds: float
     build_s: float = 0.0
+    cold_s: float = 0.0
 
     @property
     def dropped(self) -> bool:
@@ -69,13 +58,9 @@ def run_group(place: Place, group: Group, allowed: Allowance | None) -> GroupRep
     Raises `DiskFull`, or `Infrastructure` where the container engine is gone; whatever a library
     does becomes a row.
     """
-    run = _GroupRun(place, group, allowed)
-    try:
-        with run.warm:
-            run.all_points()
-    finally:
-        shutil.rmtree(run.scratch, ignore_errors=True)
-        run.warm.log.unlink(missing_ok=True)
+    with Asker(place, group) as asker:
+        run = _GroupRun(asker, allowed)
+        run.all_points()
     return GroupReport(
         group,
         tuple(run.outcomes),
@@ -84,19 +69,18 @@ def run_group(place: Place, group: Group, allowed: Allowance | None) -> GroupRep
         run.kept,
         run.seconds,
         run.build_s,
+        asker.cold_s,
     )
 
 
 class _GroupRun:
     """The state of one group while it is measured."""
 
-    def __init__(self, place: Place, group: Group, allowed: Allowance | None) -> None:
-        self.place, self.group, self.allowed = place, group, allowed
-        self.deadline = None if allowed is None else time.monotonic() + allowed.total_s
-        self.store = Store(place, group)
-        self.scratch = place.directory / "indexes" / f"{group.name}.work"
-        address, threads = group.configuration.address, place.settings.threads
-        self.warm = Warm(address, threads, self.scratch.with_suffix(".log"))
+    def __init__(self, asker: Asker, allowed: Allowance | None) -> None:
+        self.place, self.group, self.asker = asker.place, asker.group, asker
+        self.allowed, self.began = allowed, time.monotonic()
+        self.deadline = None if allowed is None else self.began + allowed.total_s
+        self.store = Store(self.place, self.group)
         self.outcomes: list[Outcome] = []
         self.unmeasured: list[Outcome] = []
         self.measured = self.kept = 0
@@ -170,11 +154,13 @@ class _GroupRun:
         if self._spent():
             self._drop(stand_ins)
             return None
-        ended, out = self._measure(self._build_request(), None)
+        ended, out = self._first_use(), self.asker.scratch
+        if ended is None:
+            ended, out = self.asker.build(Within(self._left()))
         facts = noted(out)
         if "index_bytes" in facts:
             facts = {**facts, **self._adding(facts, ended), "seconds": ended.seconds}
-            self.store.keep_index(self.scratch / "index", facts)
+            self.store.keep_index(self.asker.scratch / "index", facts)
             return facts
         if self._cut_off(ended):
             self._drop(stand_ins)
@@ -191,7 +177,7 @@ class _GroupRun:
             return {"add_way": f"adding: {ended.status}, {ended.reason}"}
         if "add_s" in facts:
             return {"add_way": "add"}
-        return {"add_way": "rebuild", "add_s": facts["build_s"], "add_rows": self._rows_to_add()}
+        return {"add_way": "rebuild", "add_s": facts["build_s"], "add_rows": self.asker.rows_to_add}
 
     def _point(self, point: Point) -> None:
         """Measure a point unless its result is there."""
@@ -207,12 +193,16 @@ class _GroupRun:
         if point.stage == "search" and not self._index_is_there():
             return
         truth = self._truth(point)
-        ended, out = self._measure(self._request(point), truth.rows, self._memory(point))
+        ended, out = self._first_use(), self.asker.scratch
+        if ended is None:
+            within = Within(self._left(), self._memory(point))
+            ended, out = self.asker.ask(point, self.store.index, truth.rows, within)
         self._from_now()
         if self._cut_off(ended):
             self._drop([point])
             return
-        left = Left(point, self._understood(point, ended), out, self.store.blank(point))
+        blank = replace(self.store.blank(point), cold_s=self.asker.first_use_s)
+        left = Left(point, self._understood(point, ended), out, blank)
         result = result_of(left, self.group, self.place.data, truth)
         self._take(self.store.keep(point, result, ended.seconds), new=True)
 
@@ -287,35 +277,26 @@ class _GroupRun:
             return None
         return max(bare) + point.limit_bytes + STACKS_BYTES
 
-    def _measure(
-        self, request: AnyRequest, checked: Int32s | None, memory_bytes: int | None = None
-    ) -> tuple[Ended, Path]:
-        out, settings = Path(request.out), self.place.settings
-        shutil.rmtree(out, ignore_errors=True)
-        path = write_request(request)
-        if checked is not None:
-            np.save(out / CHECKED, checked)
-        left = self._left()
-        timeout_s = settings.timeout_s if left is None else min(settings.timeout_s, left)
-        limits = Limits(timeout_s, memory_bytes or settings.memory_bytes, settings.threads)
-        if settings.container is None:
-            ended = self.warm.run(path, out / "log", limits)
-        else:
-            ended = run_in_container(settings.container, self.place.directory, path, limits)
-        if ended.status is Status.FAILED and shutil.disk_usage(out).free < NO_ROOM:
-            # without room it can't even say so
-            raise DiskFull(
-                f"no room left on the file system of {self.place.directory}: free space there, "
-                "then run the same command again to resume"
-            )
-        return ended, out
+    def _first_use(self) -> Ended | None:
+        """Have a library that compiles itself do so, at the cost of the whole budget, not of what
+        this group may take; how that ended if it went wrong.
+        """
+        end = None if self.allowed is None else self.began + self.allowed.whole_s
+        ended = self.asker.first_use(None if end is None else max(0.0, end - time.monotonic()))
+        if ended is None:
+            return None
+        if self.deadline is not None and end is not None:
+            self.deadline = min(end, self.deadline + ended.seconds)
+        if ended.status is Status.OK:
+            return None
+        return replace(ended, reason=f"first use: {ended.reason}")
 
     def _left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def _from_now(self) -> None:
-        """After the first point, during which a library may have compiled itself, what may be spent
-        on the others: no less than on building the index.
+        """After the first point, what may be spent on the others: no less than on building the
+        index.
         """
         if self.allowed is not None and self.deadline is not None and not self.asking:
             self.asking = True
@@ -333,49 +314,6 @@ class _GroupRun:
     def _drop(self, points: Sequence[Point]) -> None:
         reason = "left out by the budget"
         self.unmeasured += self.store.without_figures(Status.DROPPED, reason, points)
-
-    def _build_request(self) -> Build:
-        return Build(
-            **self._common(),
-            parameters=self.group.method.parameters,
-            folder=str(self.scratch / "index"),
-            ks=list(ks_for(self.group.n, self.place.settings.ks)),
-            add_rows=self._rows_to_add(),
-        )
-
-    def _rows_to_add(self) -> int:
-        """1% more rows, as far as there are any."""
-        return min(-(-self.group.n // 100), len(self.place.data.vectors) - self.group.n)
-
-    def _request(self, point: Point) -> AnyRequest:
-        data, repeat = self.place.data, self.place.settings.repeat
-        if point.effort is None:
-            parameters = self.group.method.parameters
-            return Graph(**self._common(), parameters=parameters, k=point.k, repeat=repeat)
-        queries = str(data.path / "queries.npy") if point.workload == "queries" else None
-        return Search(
-            **self._common(),
-            folder=str(self.store.index),
-            k=point.k,
-            effort=point.effort,
-            queries=queries,
-            batches=list(point.batches),
-            repeat=repeat,
-            limit_bytes=point.limit_bytes,
-        )
-
-    def _common(self) -> dict[str, Any]:
-        data, settings = self.place.data, self.place.settings
-        return {
-            "method": self.group.configuration.address,
-            "vectors": str(data.path / "vectors.npy"),
-            "out": str(self.scratch),
-            "n": self.group.n,
-            "space": data.space,
-            "threads": settings.threads,
-            "seed": settings.seed,
-            "pinned": settings.pinned,
-        }
 
 
 def _effort_of(outcome: Outcome) -> int:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,9 @@ THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
     *("NUMBA_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
 )
+
+FORKS = {"NUMBA_THREADING_LAYER": "workqueue"}
+"""Numba's own threads: a fork starts them anew, where it would be ended with those of OpenMP."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,16 @@ class Warm:
     result, too. Use it as a context manager; at the end nothing of it is left.
     """
 
-    def __init__(self, method: str, threads: int, log: Path) -> None:
-        """`method`: as `method_named` takes it. `log`: file for what the parent itself says."""
-        self.method, self.threads, self.log = method, threads, log
+    def __init__(self, method: str, threads: int, log: Path, compiled: Path | None = None) -> None:
+        """`method`: as `method_named` takes it. `log`: file for what the parent itself says.
+        `compiled`: folder in which numba keeps what it compiles; None: where it usually does.
+        """
+        self.method, self.threads, self.log, self.compiled = method, threads, log, compiled
         self.parent: subprocess.Popen[bytes] | None = None
+        self.used_rows = 0
+        """Rows of the largest first use of the parent that is there."""
+        self.cold_s = 0.0
+        """Seconds that starting parents and their first uses took so far."""
 
     def __enter__(self) -> "Warm":
         return self
@@ -76,9 +85,20 @@ class Warm:
 
     def run(self, request: Path, log: Path, limits: Limits) -> Ended:
         """Run the child on `request` in a process of its own; its output goes to the file `log`."""
+        return self._ended(request, log, limits, here=False)
+
+    def use_first(self, request: Path, rows: int, limits: Limits) -> Ended:
+        """Have the parent itself do what `request` asks, on so many rows, for all its forks."""
+        ended = self._ended(request, self.log, limits, here=True)
+        self.cold_s += ended.seconds
+        if ended.status is Status.OK:
+            self.used_rows = rows
+        return ended
+
+    def _ended(self, request: Path, log: Path, limits: Limits, *, here: bool) -> Ended:
         started = time.monotonic()
         try:
-            stopped, code = self._run(request, log, limits, started)
+            stopped, code = self._run([request, log], limits, started, here=here)
         except EOFError:
             code = self.close() or 1
             return Ended(*read_end(code, self.log), time.monotonic() - started)
@@ -92,6 +112,7 @@ class Warm:
 
     def close(self) -> int:
         """End the parent, and with it whatever it runs; returns its exit code."""
+        self.used_rows = 0
         if self.parent is None:
             return 0
         parent, self.parent = self.parent, None
@@ -106,15 +127,17 @@ class Warm:
         return parent.wait()
 
     def _run(
-        self, request: Path, log: Path, limits: Limits, started: float
+        self, files: Sequence[Path], limits: Limits, started: float, *, here: bool
     ) -> tuple[tuple[Status, str] | None, int]:
         """Why it had to be stopped, if it had to be, and its exit code. `EOFError`: no parent."""
         parent = self.parent = self.parent or self._started()
-        _tell(parent, [str(request.resolve()), str(log.resolve())])
+        _tell(parent, [*(str(path.resolve()) for path in files), here])
         while (answer := _heard(parent)) is None:
             if time.monotonic() - started > limits.timeout_s:
                 self.close()
                 return _late(limits), 1
+        if here:
+            return None, 0
         pid, stopped = answer[0], None
         try:
             while (answer := _heard(parent)) is None:
@@ -135,13 +158,13 @@ class Warm:
                 stdout=subprocess.PIPE,
                 stderr=output,
                 bufsize=0,
-                env=environment(self.threads),
+                env=environment(self.threads, self.compiled),
                 # not a session of its own: that would leave the priority which this one was given
                 process_group=0,
             )
 
 
-def _tell(parent: subprocess.Popen[bytes], words: list[str]) -> None:
+def _tell(parent: subprocess.Popen[bytes], words: list[str | bool]) -> None:
     try:
         cast(IO[bytes], parent.stdin).write(json.dumps(words).encode() + b"\n")
     except OSError as error:
@@ -160,9 +183,11 @@ def _heard(parent: subprocess.Popen[bytes]) -> list[int] | None:
     return heard
 
 
-def environment(threads: int) -> Mapping[str, str]:
-    """The environment of a child: as ours, with so many native threads."""
-    ours = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+def environment(threads: int, compiled: Path | None = None) -> Mapping[str, str]:
+    """The environment of a child: as ours, with so many native threads. `compiled`: as `Warm`."""
+    ours = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | FORKS
+    if compiled is not None:
+        ours["NUMBA_CACHE_DIR"] = str(compiled)
     return ours | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 

@@ -43,6 +43,13 @@ class Build(Request, frozen=True, kw_only=True, tag="build"):
     add_rows: int
 
 
+class FirstUse(Request, frozen=True, kw_only=True, tag="first use"):
+    """Use the library in every way that it will be measured, on few of the vectors."""
+
+    parameters: dict[str, Any]
+    k: int
+
+
 class Search(Request, frozen=True, kw_only=True, tag="search"):
     """Load the index in `folder` and ask it.
 
@@ -69,7 +76,7 @@ class Graph(Request, frozen=True, kw_only=True, tag="graph"):
     repeat: int
 
 
-AnyRequest = Build | Search | Graph
+AnyRequest = Build | FirstUse | Graph | Search
 
 
 def write_request(request: AnyRequest) -> Path:

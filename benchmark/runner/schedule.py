@@ -23,6 +23,7 @@ from benchmark.runner.budget import (
     remaining_seconds,
 )
 from benchmark.runner.group import GroupReport, run_group
+from benchmark.runner.parents import close_parents
 from benchmark.runner.plan import Group
 from benchmark.runner.store import Place
 from nearfield.cluster import workers_by_host
@@ -45,7 +46,10 @@ def run_groups(
     A machine of the cluster gets one group at a time. A group whose task fails doesn't stop the
     others; they are listed at the end. Raises `Infrastructure` for them, `DiskFull` at once.
     """
-    _Schedule(client, place, groups, budget_s, on_report).run()
+    try:
+        _Schedule(client, place, groups, budget_s, on_report).run()
+    finally:
+        client.run(close_parents, workers=one_worker_per_host(client))
 
 
 class _Schedule:
@@ -158,6 +162,7 @@ class _Schedule:
         parts = [f"{report.measured} measured" if report.measured else ""]
         parts += [f"{report.kept} kept" if report.kept else ""]
         parts += [f"{len(report.unmeasured)} not measured" if report.unmeasured else ""]
+        parts += [f"first use of the library {report.cold_s:.0f} s" if report.cold_s else ""]
         what = ", ".join(part for part in parts if part)
         text = f"{report.group.label}: {what}; {done} of {self.total} groups"
         unfinished = [*waiting, *(group for _, group in self.running.values())]

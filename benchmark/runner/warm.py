@@ -2,9 +2,12 @@
 
     python -m benchmark.runner.warm METHOD PARENT_PID
 
-Owns that parent. It imports the method and its library, computes nothing, starts no threads, and
-forks for each line on stdin: `["request.json", "log"]`. It answers `[pid]`, and `[pid, wait
-status]` once that has ended. So each measurement has a process of its own with nothing in it but
+Owns that parent. It imports the method and its library and forks for each line on stdin:
+`["request.json", "log", false]`. It answers `[pid]`, and `[pid, wait status]` once that has ended.
+With `true` it does what is asked itself, and answers `[0]`: so a library that compiles itself at
+its first use does so once, for all its forks. Nothing else is computed here, and no threads are
+started that a fork would lack: OpenMP gets one, numba's layer here (`process.environment`) begins
+anew in a fork. So each measurement has a process of its own with nothing in it but
 what importing leaves, and its end, however bad, costs no other. Refuses to watch: that is
 `benchmark.runner.process`.
 """
@@ -15,6 +18,8 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+
+from threadpoolctl import threadpool_limits
 
 from benchmark.methods import method_named
 from benchmark.runner.child import die_with_parent, main, memory_of
@@ -28,7 +33,12 @@ def serve(method: str) -> None:
     with suppress(NearfieldError):  # whatever is amiss the measured process meets again, and says
         method_named(method).require()
     for line in sys.stdin:
-        request, log = json.loads(line)
+        request, log, here = json.loads(line)
+        if here:
+            with threadpool_limits(1, user_api="openmp"):
+                main(read_request(Path(request)))
+            _say(answers, [0])
+            continue
         ours = os.getpid()
         pid = os.fork()
         if pid == 0:

@@ -226,3 +226,32 @@ class Heavy(_Method):
         if resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY:
             raise RuntimeError("it's either a bug or inconsistent data!")
         return super()._load(folder, holds, threads=threads, mapped=mapped)
+
+
+COMPILED: list[str] = []
+"""What this process, or the one that it is a fork of, compiled."""
+
+
+@dataclass(frozen=True)
+class Compiles(_Method):
+    """Takes its time when a process uses it first, as one does that compiles itself."""
+
+    name: ClassVar[str] = "compiles"
+    compiles: ClassVar[bool] = True
+
+    def _build(self, vectors, space, *, threads, seed):
+        if not COMPILED:
+            self.at_first_use()
+            COMPILED.append(space)
+        return super()._build(vectors, space, threads=threads, seed=seed)
+
+    def at_first_use(self):
+        time.sleep(1.0)
+
+
+@dataclass(frozen=True)
+class CompilesInVain(Compiles):
+    name: ClassVar[str] = "compiles-in-vain"
+
+    def at_first_use(self):
+        os.kill(os.getpid(), signal.SIGSEGV)

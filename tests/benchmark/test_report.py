@@ -144,6 +144,20 @@ def advice_of(source):
     return unescape(re.sub(r"<wbr>", "", re.search(r'class="advice">(.*?)</p>', source)[1]))
 
 
+def test_what_a_first_use_takes_is_told_beside_the_figures_and_in_none_of_them():
+    slow = [
+        replace(point(method, n, 100, 0, 8, speed), cold_s=26.4)
+        for method, speed in SPEEDS.items()
+        for n in SIZES
+    ]
+    source = source_of(slow)
+    assert "Libraries that compile themselves" in source
+    assert re.search(r"faiss-hnsw</td><td[^>]*>26.4 s<", source)
+    assert "26.4 s more, to compile itself" in source
+    plain = source_of([replace(one, cold_s=None) for one in slow])
+    assert "compile" not in plain.split("<script")[0].replace("compiled", "")
+
+
 def test_the_first_sentence_recommends_what_the_choice_file_says(folder, source):
     candidate = choose(read_choice(folder / CHOICE), Wanted(100, 0.95))
     assert said(candidate) in advice_of(source)
