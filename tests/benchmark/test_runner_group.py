@@ -11,9 +11,11 @@ from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Status
 from benchmark.runner.budget import NOTHING, Allowance
 from benchmark.runner.group import run_group
+from benchmark.runner.parents import close_parents
 from benchmark.runner.store import Place, Store
 from nearfield.errors import DamagedArtefact
 from tests.benchmark.bench_case import find_truths, group_of, place_in, surface
+from tests.benchmark.method_cases import PARAMETERS
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +59,15 @@ def test_a_method_gives_a_row_for_each_workload_and_batch(plain):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("method", [*METHODS, "index_build.selfjoin_method:SelfJoin"])
 def test_every_method_is_measured_with_several_threads(tmp_path, method):
     """Its processes are forks, which a library's threads in their parent would end."""
     if reason := method_class(method).unavailable():
         pytest.skip(reason)
-    place = place_in(tmp_path, surface(1_200), threads=2)
-    report = run(place, method)
+    place = place_in(tmp_path, surface(1_200), threads=2, timeout_s=500.0)
+    report = run(place, method, **PARAMETERS.get(method, {}))
+    close_parents()
     assert statuses(report) == {Status.OK}
     best = {row.workload: row.recall for row in report.outcomes}
     assert min(best.values()) > 0.9
