@@ -65,7 +65,7 @@ def random_run(folder: Path, n: int, k: int, *, seed: int = 0) -> Run:
     made = write_vector_set(folder / "vectors", vectors, recordings, Geometry())
     config = RunConfig(str(made.path), made.fingerprint, n, 1, "l2", k, 0.9, "random", seed)
     run = create_run(folder / "run", config)
-    manifest = write_matrix(run, _random_lists(n, k, seed), made.ids, attributes={})
+    manifest = write_matrix(run, _random_lists(n, k, seed), made.id_stream, attributes={})
     verdict = {"passed": True, "matrix_sha256": manifest.files[run.matrix.name].sha256}
     (run.folder / "verification.json").write_text(json.dumps(verdict))
     return run

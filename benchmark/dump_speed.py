@@ -50,7 +50,7 @@ WAYS = ("raw", "sealed", "hdf5", "matrix", "parquet", "csv", "dump")
 def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
     """Write one way; seconds until it is on the disk, those of processors, bytes, peak memory."""
     target = folder / way
-    ids = open_vector_set(Path(run.config.vectors), verify=False).ids if way == "matrix" else None
+    ids = open_vector_set(Path(run.config.vectors), verify=False).id_stream if way == "matrix" else None
     with opened_source(run, labels=True) as source:
 
         def named() -> Matrix:

@@ -19,6 +19,7 @@ from nearfield.ahead import ahead
 from nearfield.errors import DamagedArtefact
 from nearfield.files import atomic_path, fsync_path, synced_along
 from nearfield.hdf5 import CHUNK_ROWS, new_dataset, new_file, stored_bytes
+from nearfield.id_stream import IdStream
 from nearfield.manifest import Manifest, file_entry, library_versions, write_manifest
 from nearfield.neighbours import EMPTY
 from nearfield.run import MATRIX_KIND, Run, RunConfig
@@ -36,7 +37,7 @@ Block = tuple[int, Int32s, Float32s]
 def write_matrix(
     run: Run,
     blocks: Iterable[Block],
-    ids: pa.ChunkedArray,
+    ids: IdStream,
     *,
     attributes: Mapping[str, Any],
     removed: Int32s | None = None,
@@ -44,8 +45,8 @@ def write_matrix(
     """Write `RUN/matrix.h5`, read it back, and write its manifest `RUN/matrix.json` last.
 
     blocks: (first row, neighbours int32 [m, k], distances float32 [m, k]), ascending and without
-    gaps; two are held at a time, one of which is made while the other is written. ids: n recording
-    ids in row order, strings or int64. `attributes` (strings and numbers) go into the file and into
+    gaps; two are held at a time, one of which is made while the other is written. ids: of n
+    recordings in row order; a batch is held. `attributes` (strings and numbers) go into the file and into
     the manifest's facts. `removed`: rows without a recording, ascending; their lists must be -1 and
     infinity throughout, all others full.
 
@@ -81,7 +82,7 @@ def write_matrix(
     )
 
 
-def _room(config: RunConfig, ids: pa.ChunkedArray) -> int:
+def _room(config: RunConfig, ids: IdStream) -> int:
     return (
         2 * stored_bytes((config.n, config.columns), 4) + ids.nbytes + config.n * ID_OVERHEAD_BYTES
     )
@@ -142,23 +143,23 @@ def _write_lists(
         wrote(block_neighbours.nbytes + block_distances.nbytes)
 
 
-def _write_ids(file: h5py.File, ids: pa.ChunkedArray, config: RunConfig) -> None:
-    if len(ids) != config.n:
-        raise DamagedArtefact(f"expected {config.n:,} recording ids, got {len(ids):,}")
-    text = not pa.types.is_integer(ids.type)
+def _write_ids(file: h5py.File, ids: IdStream, config: RunConfig) -> None:
     chunks = (min(config.n, ID_ROWS),)
     dataset = file.create_dataset(
         "recording_ids",
         (config.n,),
-        h5py.string_dtype() if text else "<i8",
+        "<i8" if ids.numbers else h5py.string_dtype(),
         chunks=chunks,
-        fletcher32=not text,  # HDF5 keeps strings apart from the chunks that the filter sees
+        fletcher32=ids.numbers,  # HDF5 keeps strings apart from the chunks that the filter sees
     )
-    # as bytes, which h5py hands on without encoding them one by one
-    values = ids.cast(pa.large_binary()) if text else ids
-    for first in range(0, config.n, ID_ROWS):
-        part = values.slice(first, ID_ROWS).to_numpy()
-        dataset[first : first + len(part)] = part
+    first = 0
+    for batch in ids.batches() if ids.n == config.n else ():
+        # as bytes, which h5py hands on without encoding them one by one
+        values = batch if ids.numbers else batch.cast(pa.large_binary())
+        dataset[first : first + len(values)] = values.to_numpy(zero_copy_only=False)
+        first += len(values)
+    if first != config.n:
+        raise DamagedArtefact(f"expected {config.n:,} recording ids, got {first or ids.n:,}")
 
 
 def _attributes(config: RunConfig, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile
 from nearfield.files import atomic_path, synced_along, write_bytes
+from nearfield.id_stream import IdStream, stored_ids
 from nearfield.locations import Location, local_path
 from nearfield.manifest import (
     Manifest,
@@ -121,9 +122,16 @@ class VectorSet:
         return self.recordings[ID_COLUMN]
 
     @property
+    def id_stream(self) -> IdStream:
+        """The same ids from the disk, a batch at a time."""
+        path = self.path / "recordings.parquet"
+        return stored_ids(path, ID_COLUMN, sha256=self.manifest.files[path.name].sha256)
+
+    @property
     def label_names(self) -> list[str]:
         """Names of the label columns."""
-        return [name for name in self.recordings.column_names if name != ID_COLUMN]
+        names = pq.read_schema(self.path / "recordings.parquet").names
+        return [name for name in names if name != ID_COLUMN]
 
     def row_of(self, recording_id: str) -> int | None:
         """Row of a recording id given as text, or None. Cost: one scan of the ids."""

@@ -58,6 +58,11 @@ def test_what_was_written_is_read_back(data, recording_ids: list, d: int) -> Non
         found = open_vector_set(Path(name) / "v")
         assert np.array_equal(found.vectors.view(np.uint32), vectors.view(np.uint32))
         assert found.recordings.to_pydict() == table.to_pydict()
+        stream = found.id_stream
+        read = [name for batch in stream.batches() for name in batch.to_pylist()]
+        assert (read, stream.n) == (recording_ids, n)
+        assert stream.numbers == isinstance(recording_ids[0], int)
+        assert stream.nbytes >= sum(len(str(name)) for name in read if isinstance(name, str))
         assert found.geometry == GEOMETRY
         assert (found.n, found.d, found.label_names) == (n, d, ["title"])
         assert found.manifest.facts["source"] == "drawn"
@@ -168,6 +173,8 @@ class TestDamage:
         np.testing.assert_array_equal(reader.vectors, VECTORS)
         with pytest.raises(DamagedArtefact, match="replaced"):
             _ = reader.recordings
+        with pytest.raises(DamagedArtefact, match="replaced"):
+            next(reader.id_stream.batches())
 
 
 class TestRefused:

@@ -111,7 +111,7 @@ def _write(run: Run, built: Built, vector_set: VectorSet, attributes: Mapping[st
         ends = Ends(home, run.config.columns, seed=run.config.seed)
         blocks = ends.of(blocks)
     with run.step("write matrix"):
-        manifest = write_matrix(run, blocks, vector_set.ids, attributes=attributes)
+        manifest = write_matrix(run, blocks, vector_set.id_stream, attributes=attributes)
     if ends is not None and built.homes is not None:
         cells = ends.cells(built.homes.centres, at_training(ends.home, len(built.homes.centres)))
         sha256 = manifest.files[run.matrix.name].sha256

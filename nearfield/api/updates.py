@@ -266,7 +266,7 @@ def _write_run(steps: Run, old: OldRun, mark: str) -> None:
             written = write_matrix(
                 run,
                 ends.of(merged_blocks(known, delta)),
-                made.ids,
+                made.id_stream,
                 attributes=_attributes(old, recall, mark),
                 removed=made.removed,
             )

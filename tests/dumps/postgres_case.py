@@ -37,7 +37,7 @@ def loadable_run(
     made = write_vector_set(folder / "vectors", vectors, recordings, Geometry())
     config = RunConfig(str(made.path), made.fingerprint, n, 2, "l2", k, 0.9, "exact", seed)
     run = create_run(folder / "run", config)
-    write_matrix(run, [(0, *random_lists(n, k, seed))], made.ids, attributes={})
+    write_matrix(run, [(0, *random_lists(n, k, seed))], made.id_stream, attributes={})
     write_verdict(run)
     return run
 

@@ -70,7 +70,7 @@ def small_run(
     )
     run = create_run(folder / "run", config)
     lists = lists or exact_lists(vectors, config.columns, space)
-    write_matrix(run, in_blocks(lists, 7), vector_set.ids, attributes={"method": "exact"})
+    write_matrix(run, in_blocks(lists, 7), vector_set.id_stream, attributes={"method": "exact"})
     return run
 
 

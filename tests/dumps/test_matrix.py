@@ -10,6 +10,7 @@ import pytest
 
 from dumps.matrix import write_matrix
 from nearfield.errors import DamagedArtefact, DiskFull, MissingFile
+from nearfield.id_stream import held_ids
 from nearfield.run import create_run
 from tests.dumps.small_run import in_blocks, small_config
 
@@ -36,7 +37,7 @@ def ids(n=N):
 
 
 def written(run, lists, block=700, names=None):
-    names = ids() if names is None else names
+    names = held_ids(ids() if names is None else names)
     return write_matrix(
         run, in_blocks(lists, block), names, attributes={"method": "m", "recall_estimate": 0.5}
     )
@@ -152,7 +153,7 @@ def endless(blocks):
 def test_a_fault_among_the_parts_is_named_and_no_file_appears(run, lists, damage, said):
     blocks = damage(list(in_blocks(lists, 700)))
     with pytest.raises(DamagedArtefact, match=said):
-        write_matrix(run, blocks, ids(), attributes={})
+        write_matrix(run, blocks, held_ids(ids()), attributes={})
     assert [path.name for path in run.path.iterdir()] == ["run.json"]
 
 
@@ -164,7 +165,7 @@ def test_as_many_ids_as_rows_are_demanded(run, lists):
 def test_a_failed_rewrite_leaves_no_manifest_that_vouches_for_the_old_file(run, lists):
     written(run, lists)
     with pytest.raises(DamagedArtefact):
-        write_matrix(run, cut(list(in_blocks(lists, 700))), ids(), attributes={})
+        write_matrix(run, cut(list(in_blocks(lists, 700))), held_ids(ids()), attributes={})
     with pytest.raises(MissingFile):
         run.finished_matrix()
 
@@ -181,13 +182,16 @@ import os, signal, sys
 import numpy as np, pyarrow as pa
 from pathlib import Path
 from dumps.matrix import write_matrix
+from nearfield.id_stream import held_ids
 from nearfield.run import open_run
+
+ids = held_ids(pa.chunked_array([["x"] * 2500]))
 
 def blocks():
     yield 0, np.ones((2000, 6), np.int32), np.ones((2000, 6), np.float32)
     os.kill(os.getpid(), signal.SIGKILL)
 
-write_matrix(open_run(Path(sys.argv[1])), blocks(), pa.chunked_array([["x"] * 2500]), attributes={})
+write_matrix(open_run(Path(sys.argv[1])), blocks(), ids, attributes={})
 """
 
 
