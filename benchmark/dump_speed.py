@@ -50,7 +50,6 @@ WAYS = ("raw", "sealed", "hdf5", "matrix", "parquet", "csv", "dump")
 def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
     """Write one way; seconds until it is on the disk, those of processors, bytes, peak memory."""
     target = folder / way
-    ids = open_vector_set(Path(run.config.vectors), verify=False).id_stream if way == "matrix" else None
     with opened_source(run, labels=True) as source:
 
         def named() -> Matrix:
@@ -60,7 +59,7 @@ def written(way: str, run: Run, folder: Path) -> dict[str, Any]:
             "raw": lambda: _raw(run, target),
             "sealed": lambda: _sealed(run, target),
             "hdf5": lambda: copy_file(run.matrix, target),
-            "matrix": lambda: _matrix(run, folder, ids),
+            "matrix": lambda: _matrix(run, folder),
             "parquet": lambda: write_parquet(target, named(), _ignore),
             "csv": lambda: write_csv(target, named(), _ignore),
             "flat": lambda: write_flat(target, named(), _ignore),
@@ -92,7 +91,8 @@ def _sealed(run: Run, target: Path) -> None:
         synced.result()
 
 
-def _matrix(run: Run, folder: Path, ids: Any) -> None:
+def _matrix(run: Run, folder: Path) -> None:
+    ids = open_vector_set(Path(run.config.vectors), verify=False).id_stream
     lists = [_read(run.folder.parent / f"{name}.npy") for name in ("neighbours", "distances")]
     pairs = zip(*lists, strict=True)
     blocks: Iterator[Block] = ((ROWS * place, *pair) for place, pair in enumerate(pairs))

@@ -6,7 +6,7 @@ refuses recall, which needs the vectors.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import h5py
@@ -25,12 +25,12 @@ class Faults:
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, int] = field(default_factory=dict)
 
-    def add(self, kind: str, faulty: NDArray[np.bool_], start: int) -> None:
-        """Count the rows `start` + i with the fault: flags [m], or [m, places] of which any."""
-        rows = np.flatnonzero(faulty.reshape(len(faulty), -1).any(axis=1))
-        if len(rows):
-            self.counts[kind] += len(rows)
-            self.first.setdefault(kind, start + int(rows[0]))
+    def add(self, kind: str, faulty: NDArray[np.bool_], rows: NDArray[np.integer]) -> None:
+        """Count those of the rows [m] with the fault: flags [m], or [m, places] of which any."""
+        found = rows[faulty.reshape(len(faulty), -1).any(axis=1)]
+        if len(found):
+            self.counts[kind] += len(found)
+            self.first.setdefault(kind, int(found[0]))
 
     def problems(self) -> list[str]:
         """One sentence per kind."""
@@ -106,22 +106,22 @@ def _expected_attributes(config: RunConfig) -> dict[str, int | str]:
 
 def check_lists(
     faults: Faults,
-    start: int,
+    rows: NDArray[np.integer],
     neighbours: NDArray[np.int32],
     distances: NDArray[np.float32],
     config: RunConfig,
-    removed: NDArray[np.bool_],
+    removed: Callable[[NDArray[np.integer]], NDArray[np.bool_]],
 ) -> None:
-    """Add the faults of the lists [m, k] of the rows from `start` on. Cost O(m k log k).
+    """Add the faults of the lists [m, k] of the rows [m]. Cost O(m k log k).
 
-    removed: bool [n], the rows without a recording: nobody's neighbours, without any themselves.
+    removed: says which of some rows, of any shape, have no recording: they are nobody's neighbours,
+    and have none themselves.
     """
-    rows = np.arange(start, start + len(neighbours))[:, None]
-    gone = removed[start : start + len(neighbours)]
+    gone = removed(rows)[:, None]
     faults.add(
         "are removed and have neighbours",
-        gone[:, None] & ((neighbours != -1) | ~np.isposinf(distances)),
-        start,
+        gone & ((neighbours != -1) | ~np.isposinf(distances)),
+        rows,
     )
     inside = np.clip(neighbours, 0, config.n - 1)
     ordered = np.sort(neighbours, axis=1)
@@ -130,15 +130,15 @@ def check_lists(
     found = {
         "have an empty place": neighbours == -1,
         f"name a row outside 0..{config.n - 1}": (neighbours < -1) | (neighbours >= config.n),
-        "name themselves": neighbours == rows,
-        "name a removed recording": removed[inside] & (neighbours >= 0),
+        "name themselves": neighbours == rows[:, None],
+        "name a removed recording": removed(inside) & (neighbours >= 0),
         "name a neighbour twice": (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0),
         "have a distance that isn't a finite number": ~np.isfinite(distances),
         "have a negative distance": (distances < 0) & (config.space != "ip"),
         "aren't sorted by (distance, neighbour)": (near > far) | tied_wrong,
     }
     for kind, faulty in found.items():
-        faults.add(kind, faulty & ~gone[:, None], start)
+        faults.add(kind, faulty & ~gone, rows)
 
 
 def countable(

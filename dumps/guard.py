@@ -26,7 +26,8 @@ BYTES_PER_S = 20 << 20
 """... and what its size may add to that."""
 MEMORY_BYTES = 8 << 30
 """Address space of the child."""
-PLACES = 4 << 20
+PLACES, MOST_ROWS = 1 << 20, 1 << 16
+"""What it reads at once."""
 DIED = "HDF5 died of it"
 
 
@@ -123,7 +124,7 @@ def _read(dataset: Any, file_bytes: int) -> None:
     if not places or places * min(dataset.dtype.itemsize, 4) > 2 * file_bytes:
         return
     dataset.id.get_num_chunks() if dataset.chunks else None
-    rows = max(1, PLACES * dataset.shape[0] // places)
+    rows = max(1, min(MOST_ROWS, PLACES * dataset.shape[0] // places))
     for first in range(0, dataset.shape[0], rows):
         dataset[first : first + rows]
 

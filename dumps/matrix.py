@@ -46,9 +46,9 @@ def write_matrix(
 
     blocks: (first row, neighbours int32 [m, k], distances float32 [m, k]), ascending and without
     gaps; two are held at a time, one of which is made while the other is written. ids: of n
-    recordings in row order; a batch is held. `attributes` (strings and numbers) go into the file and into
-    the manifest's facts. `removed`: rows without a recording, ascending; their lists must be -1 and
-    infinity throughout, all others full.
+    recordings in row order; a batch is held. `attributes` (strings and numbers) go into the file
+    and into the manifest's facts. `removed`: rows without a recording, ascending; their lists must
+    be -1 and infinity throughout, all others full.
 
     Raises `DamagedArtefact` naming the rows that are missing, repeated or unfilled, and `DiskFull`.
     Cost: one write and two reads of 8 n k bytes.

@@ -31,6 +31,7 @@ from nearfield.space import Float32s, Int32s
 
 BLOCK_PLACES = 4 << 20
 """Places of the matrix that are held at once: 32 MiB of lists."""
+ID_ROWS = 65_536
 VECTOR_FILES = ("vectors.npy", "recordings.parquet", "space.json")
 REMOVED_FILE = "removed.npy"
 NOTHING = Recall(0.0, 0.0, 0.0)
@@ -186,7 +187,6 @@ class _Checker:
         """Check every row; returns the lists of the sampled ones."""
         config, faults, sample = self.config, Faults(), _Sample(self.rows, self.config.columns)
         recordings = vector_set / "recordings.parquet" if vector_set else None
-        ids = _Ids(recordings) if recordings else None
         labels = LabelShares(recordings, self.removed) if recordings else None
         there = file["removed"][:] if "removed" in file else np.empty(0, np.int32)
         if recordings and not np.array_equal(there, np.flatnonzero(self.removed)):
@@ -196,15 +196,15 @@ class _Checker:
             )
         with progress("check rows", config.n, "rows") as advance:
             for start, neighbours, distances in _blocks(file, config):
-                check_lists(faults, start, neighbours, distances, config, self.removed)
+                rows = np.arange(start, start + len(neighbours))
+                check_lists(faults, rows, neighbours, distances, config, self.removed.__getitem__)
                 sample.take(start, neighbours, distances)
-                if ids:
-                    wrong = ids.differ(file["recording_ids"], start, start + len(neighbours))
-                    faults.add("have another recording id than in the vector set", wrong, start)
                 if labels:
                     labels.count(start, np.clip(neighbours, 0, config.n - 1))
                 self.checked_rows += len(neighbours)
                 advance(len(neighbours))
+        if recordings:
+            _check_ids(faults, file["recording_ids"], recordings)
         self.problems += faults.problems()
         self.label_shares = labels.result() if labels else {}
         return sample
@@ -217,10 +217,8 @@ class _Checker:
         true = measured(rows, np.where(usable, sample.neighbours, 0), vectors, config.space)
         wrong = Faults()
         right = np.abs(sample.distances - true.distances) <= true.slack
-        wrong.add("of the sample have a distance that isn't the true one", usable & ~right, 0)
-        if wrong.counts:
-            wrong.first = {kind: int(rows[place]) for kind, place in wrong.first.items()}
-            self.problems += wrong.problems()
+        wrong.add("of the sample have a distance that isn't the true one", usable & ~right, rows)
+        self.problems += wrong.problems()
         kth = true_kth(rows, vectors, config.columns, config.space, self.removed)
         found = usable & (true.distances - true.slack <= kth[:, None])
         left = config.n - int(self.removed.sum())
@@ -258,17 +256,20 @@ class _Sample:
         self.neighbours[inside], self.distances[inside] = neighbours[local], distances[local]
 
 
-class _Ids:
-    """The recording ids of the vector set, to compare with those of the matrix."""
-
-    def __init__(self, recordings: Path) -> None:
-        ids = pq.read_table(recordings, columns=["recording_id"])["recording_id"]
+def _check_ids(faults: Faults, dataset: h5py.Dataset, recordings: Path) -> None:
+    """Compare the matrix' ids with those of the vector set, some at a time."""
+    first = 0
+    # what Arrow reads ahead it keeps until the whole file is read
+    file = pq.ParquetFile(recordings, pre_buffer=False)
+    for batch in file.iter_batches(ID_ROWS, columns=["recording_id"]):
+        ids = batch.column(0)
+        rows = np.arange(first, first + len(ids))
         # bytes, since that is how h5py gives text: whatever is in the file can be compared
-        self.ids = ids if pa.types.is_integer(ids.type) else ids.cast(pa.large_binary())
-
-    def differ(self, dataset: h5py.Dataset, start: int, stop: int) -> NDArray[np.bool_]:
-        """Which ids of the rows from `start` to `stop` aren't those of the vector set."""
-        return np.asarray(dataset[start:stop] != self.ids[start:stop].to_numpy(), dtype=bool)
+        known = ids if pa.types.is_integer(ids.type) else ids.cast(pa.large_binary())
+        found = dataset[first : first + len(ids)]
+        wrong = np.asarray(found != known.to_numpy(zero_copy_only=False), dtype=bool)
+        faults.add("have another recording id than in the vector set", wrong, rows)
+        first += len(ids)
 
 
 def _blocks(file: h5py.File, config: RunConfig) -> Iterator[tuple[int, Int32s, Float32s]]:

@@ -41,7 +41,9 @@ def stored_ids(path: Path, column: str, *, sha256: str) -> IdStream:
     facts = pq.read_metadata(path)
     kind = facts.schema.to_arrow_schema().field(column).type
     # of nested columns there may be several leaves
-    leaf = next(leaf for leaf in range(facts.num_columns) if facts.schema.column(leaf).path == column)
+    leaf = next(
+        leaf for leaf in range(facts.num_columns) if facts.schema.column(leaf).path == column
+    )
     groups = map(facts.row_group, range(facts.num_row_groups))
     nbytes = sum(group.column(leaf).total_uncompressed_size for group in groups)
 

@@ -15,19 +15,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dumps.checks import Faults, check_lists
+from dumps.dump.known import KnownIds
 from dumps.dump.readers import (
     Block,
-    Recordings,
     flat_pairs,
     lists_of,
+    read_recordings,
     recordings_of,
     sample_of,
 )
+from dumps.dump.repeated import repeated_ids
 from nearfield.errors import InputRejected
 from nearfield.progress import progress
 from nearfield.run import RunConfig
 
-PLACES = 1 << 20
+PLACES, MOST_ROWS = 1 << 20, 1 << 16
+"""A block of lists has as many places and rows as these at most."""
 RECORDINGS = "recordings.parquet"
 LISTS = ("matrix.h5", "matrix.parquet", "matrix.csv.zst")
 FLAT = "matrix-flat.parquet"
@@ -60,7 +63,7 @@ class _Comparison:
 
     def __init__(self, path: Path, config: RunConfig) -> None:
         self.path, self.config = path, config
-        self.step = max(1, PLACES // config.columns)
+        self.step = max(1, min(MOST_ROWS, PLACES // config.columns))
         self.count = 0
         self.problems: list[str] = []
         self.faults = Faults()
@@ -70,17 +73,22 @@ class _Comparison:
 
     def run(self) -> None:
         """Compare everything; raises what the file being `reading` makes its library raise."""
-        known, self.problems = recordings_of(self.path, self.config, self.step)
-        self.count = len(known.rows)
-        self._check_unique(known.ids)
+        with KnownIds(self.config.n) as known:
+            self.problems = read_recordings(self.path, self.config, self.step, known)
+            self._compare(known)
+
+    def _compare(self, known: KnownIds) -> None:
+        self.count = known.count
+        self._check_unique()
         self.reading = SAMPLE
         sample = sample_of(self.path / SAMPLE, self.config, known)
         there = [name for name in LISTS if (self.path / name).exists()]
         readers = {name: lists_of(self.path / name, self.config, self.step) for name in there}
         with progress("contents", self.count, "recordings") as advance:
-            for first in range(0, self.count, self.step):
+            for rows, ids in recordings_of(self.path, self.step):
                 blocks = {name: self._next(name, reader) for name, reader in readers.items()}
-                self._compare_block(blocks, known, first)
+                self._compare_block(blocks, rows, ids)
+                self._check_lists(blocks[there[0]], known)
                 self._compare_sample(sample, blocks[there[0]])
                 advance(len(blocks[there[0]].rows))
         for name, reader in readers.items():
@@ -106,14 +114,17 @@ class _Comparison:
         if next(reader, None) is not None:
             self.problems.append(f"{name} has more than {self.count:,} recordings")
 
-    def _check_unique(self, ids: pa.StringArray) -> None:
-        repeated = len(ids) - pc.count_distinct(ids).as_py()
+    def _check_unique(self) -> None:
+        def ids() -> Iterator[pa.StringArray]:
+            return (ids for _, ids in recordings_of(self.path, self.step))
+
+        repeated = repeated_ids(ids, self.count)
         if repeated:
             self.problems.append(f"{RECORDINGS}: {repeated:,} recording ids come more than once")
 
-    def _compare_block(self, blocks: Mapping[str, Block], known: Recordings, first: int) -> None:
-        rows = known.rows[first : first + self.step]
-        ids = known.ids.slice(first, self.step)
+    def _compare_block(
+        self, blocks: Mapping[str, Block], rows: NDArray[np.int32], ids: pa.StringArray
+    ) -> None:
         for name, block in blocks.items():
             self.reading = name
             if not np.array_equal(block.rows, rows):
@@ -122,21 +133,14 @@ class _Comparison:
             text = f"{name} has other recording ids than {RECORDINGS}"
             self._differ(text, rows, wrong.to_numpy(zero_copy_only=False))
         (name, one), *others = blocks.items()
-        self._check_lists(one, known)
         for other, block in others:
             wrong = (block.neighbours != one.neighbours).any(axis=1)
             self._differ(f"{other} has other neighbours than {name}", rows, wrong)
             self._differ(f"{other} has other distances than {name}", rows, _bits_differ(block, one))
 
-    def _check_lists(self, one: Block, known: Recordings) -> None:
-        """The faults of the lists themselves; rows without a recording are filled in."""
-        start, stop = int(one.rows[0]), int(one.rows[-1]) + 1
-        k = self.config.columns
-        neighbours = np.full((stop - start, k), -1, np.int32)
-        distances = np.full((stop - start, k), np.inf, np.float32)
-        neighbours[one.rows - start], distances[one.rows - start] = one.neighbours, one.distances
-        removed = known.place < 0
-        check_lists(self.faults, start, neighbours, distances, self.config, removed)
+    def _check_lists(self, one: Block, known: KnownIds) -> None:
+        config, removed = self.config, known.removed
+        check_lists(self.faults, one.rows, one.neighbours, one.distances, config, removed)
 
     def _differ(self, text: str, rows: NDArray[np.int32], wrong: NDArray[np.bool_]) -> None:
         found = rows[wrong]
@@ -152,7 +156,7 @@ class _Comparison:
         wrong |= (own.view(np.uint32) != same.view(np.uint32)).any(axis=1)
         self._differ(f"{SAMPLE} has other lists than the matrix", sample.rows[start:stop], wrong)
 
-    def _check_flat(self, known: Recordings, other: str) -> None:
+    def _check_flat(self, known: KnownIds, other: str) -> None:
         k = self.config.columns
         lists = lists_of(self.path / other, self.config, self.step)
         pairs = flat_pairs(self.path / FLAT, self.config, self.step)
@@ -160,7 +164,7 @@ class _Comparison:
             one, flat = self._next(other, lists), self._next(FLAT, pairs)
             if len(flat.neighbours) != len(one.rows):
                 raise InputRejected(f"it doesn't have {k} pairs for each recording")
-            own, expected = known.ids_at(np.repeat(one.rows, k)), known.ids_at(one.neighbours)
+            own, expected = known.at(np.repeat(one.rows, k)), known.at(one.neighbours)
             same = pc.and_(pc.equal(flat.ids[0], own), pc.equal(flat.ids[1], expected))
             flags = pc.fill_null(same, False).to_numpy(zero_copy_only=False)
             wrong = ~flags.reshape(-1, k).all(axis=1) | _bits_differ(flat, one)

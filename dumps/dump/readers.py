@@ -18,11 +18,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dumps.checks import layout_problems
+from dumps.dump.known import KnownIds
 from dumps.guard import unreadable
 from nearfield.errors import InputRejected
 from nearfield.run import RunConfig
 
 CSV_BLOCK_BYTES = 8 << 20
+PLACES = 1 << 18
+"""Places of the sample whose ids are looked up at once."""
 RECORDING = {"row": pa.int32(), "recording_id": pa.string()}
 LISTS = {"neighbours": pa.int32(), "distances": pa.float32()}
 
@@ -40,32 +43,13 @@ class Block:
     distances: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Recordings:
-    """Rows int32 [m] ascending and ids [m] of all recordings; place int32 [n]: theirs, or -1."""
-
-    rows: NDArray[np.int32]
-    ids: pa.StringArray
-    place: NDArray[np.int32]
-
-    def ids_at(self, rows: NDArray[np.int32]) -> pa.StringArray:
-        """Ids at `rows` in any order and shape. Raises `InputRejected` where there is none."""
-        flat = rows.ravel()
-        if len(flat) and (flat.min() < 0 or flat.max() >= len(self.place)):
-            raise InputRejected("it names rows outside the matrix")
-        places = self.place[flat]
-        if (places < 0).any():
-            raise InputRejected("it names rows that have no recording")
-        return self.ids.take(pa.array(places))
-
-
 def lists_of(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
     """The lists of a matrix file, `rows` at a time. Raises what its library raises, and
     `InputRejected` for a file of another layout."""
     if path.suffix == ".h5":
-        yield from _hdf5(path, config, rows)
-        return
-    tables = _csv(path, config.columns) if path.suffix == ".zst" else _parquet(path, rows)
+        tables = _hdf5(path, config, rows)
+    else:
+        tables = _csv(path, config.columns) if path.suffix == ".zst" else _parquet(path, rows)
     for table in _reblocked(tables, rows):
         yield Block(
             _numbers(table["row"]),
@@ -74,22 +58,34 @@ def lists_of(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
         )
 
 
-def sample_of(path: Path, config: RunConfig, known: Recordings) -> Block:
+def sample_of(path: Path, config: RunConfig, known: KnownIds) -> Block:
     """The sample, whose ids were compared with the known ones."""
-    file = _opened(path)
-    if file.metadata.num_rows != min(len(known.rows), 10_000):
+    file, k = _opened(path), config.columns
+    if file.metadata.num_rows != min(known.count, 10_000):
         raise InputRejected(f"it has {file.metadata.num_rows:,} rows")
-    table, k = file.read(), config.columns
-    rows = _numbers(table["row"])
+    parts = []
+    for table in _batches(file, max(1, PLACES // k)):
+        rows = _numbers(table["row"])
+        neighbours, distances = (_matrix(table[name], k, LISTS[name]) for name in LISTS)
+        named = _values(table["neighbour_ids"], k, pa.string())
+        ids = known.at(rows)
+        same = ids.equals(_one(table["recording_id"])) and known.at(neighbours).equals(named)
+        if not same:
+            raise InputRejected("it has other recording ids than recordings.parquet")
+        parts.append(Block(rows, ids, neighbours, distances))
+    return _joined(parts)
+
+
+def _joined(parts: list[Block]) -> Block:
+    rows = np.concatenate([part.rows for part in parts])
     if (np.diff(rows) <= 0).any():
         raise InputRejected("its rows don't ascend")
-    neighbours, distances = (_matrix(table[name], k, LISTS[name]) for name in LISTS)
-    named = _values(table["neighbour_ids"], k, pa.string())
-    ids = known.ids_at(rows)
-    same = ids.equals(_one(table["recording_id"])) and known.ids_at(neighbours).equals(named)
-    if not same:
-        raise InputRejected("it has other recording ids than recordings.parquet")
-    return Block(rows, ids, neighbours, distances)
+    return Block(
+        rows,
+        pa.concat_arrays([part.ids for part in parts]),
+        np.concatenate([part.neighbours for part in parts]),
+        np.concatenate([part.distances for part in parts]),
+    )
 
 
 def flat_pairs(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
@@ -111,11 +107,17 @@ def flat_pairs(path: Path, config: RunConfig, rows: int) -> Iterator[Block]:
         )
 
 
-def recordings_of(path: Path, config: RunConfig, step: int) -> tuple[Recordings, list[str]]:
-    """All recordings, and where the CSV of them differs from the Parquet file."""
-    file = _opened(path / "recordings.parquet")
+def recordings_of(path: Path, rows: int) -> Iterator[tuple[NDArray[np.int32], pa.StringArray]]:
+    """Rows int32 [m] and ids [m] of the recordings of the dump at `path`, `rows` at a time."""
+    file = _recordings(path)
+    for table in _reblocked(_batches(file, rows, [*RECORDING]), rows):
+        yield _numbers(table["row"]), _one(table["recording_id"])
+
+
+def read_recordings(path: Path, config: RunConfig, step: int, known: KnownIds) -> list[str]:
+    """Make all recordings of the dump at `path` known; says where the CSV of them differs."""
+    file = _recordings(path)
     schema = file.schema_arrow
-    _check_types(schema, RECORDING, others=True)
     if not 2 <= file.metadata.num_rows <= config.n:
         raise InputRejected(f"it has {file.metadata.num_rows:,} recordings of {config.n:,}")
     texts = path / "recordings.csv.zst"
@@ -125,26 +127,21 @@ def recordings_of(path: Path, config: RunConfig, step: int) -> tuple[Recordings,
         for field in schema
         if pa.types.is_string(field.type) or pa.types.is_integer(field.type)
     ]
-    rows, ids, differing = [], [], 0
+    differing = 0
     for table in _reblocked(_batches(file, step), step):
-        rows.append(_numbers(table["row"]))
-        ids.append(_one(table["recording_id"]))
+        known.add(_numbers(table["row"]), _one(table["recording_id"]))
         if others is not None:
             differing += _different(table, next(others, None), comparable)
     if others is not None and next(others, None) is not None:
         differing += 1
     problem = f"recordings.csv.zst has other values than recordings.parquet in {differing:,} blocks"
-    return _recordings(config.n, np.concatenate(rows), pa.concat_arrays(ids)), (
-        [problem] if differing else []
-    )
+    return [problem] if differing else []
 
 
-def _recordings(n: int, rows: NDArray[np.int32], ids: pa.StringArray) -> Recordings:
-    if ids.null_count or (np.diff(rows) <= 0).any() or rows[0] < 0 or rows[-1] >= n:
-        raise InputRejected(f"expected ids throughout, and rows that ascend within 0..{n - 1:,}")
-    place = np.full(n, -1, np.int32)
-    place[rows] = np.arange(len(rows), dtype=np.int32)
-    return Recordings(rows, ids, place)
+def _recordings(path: Path) -> pq.ParquetFile:
+    file = _opened(path / "recordings.parquet")
+    _check_types(file.schema_arrow, RECORDING, others=True)
+    return file
 
 
 def _different(table: pa.Table, other: pa.Table | None, names: list[str]) -> bool:
@@ -153,27 +150,29 @@ def _different(table: pa.Table, other: pa.Table | None, names: list[str]) -> boo
     return any(not _one(table[name].cast(pa.string())).equals(_one(other[name])) for name in names)
 
 
-def _hdf5(path: Path, config: RunConfig, step: int) -> Iterator[Block]:
+def _hdf5(path: Path, config: RunConfig, step: int) -> Iterator[pa.Table]:
     refused = unreadable(path)
     if refused:
         raise InputRejected(refused)
     with h5py.File(path, "r") as file:
         for problem in layout_problems(file, config):
             raise InputRejected(problem)
-        live = np.ones(config.n, bool)
-        if "removed" in file:
-            live[file["removed"][:]] = False
-        there = np.flatnonzero(live).astype(np.int32)
-        for first in range(0, len(there), step):
-            rows = there[first : first + step]
-            span, own = slice(int(rows[0]), int(rows[-1]) + 1), rows - rows[0]
-            ids = file["recording_ids"][span][own].tolist()
+        removed = np.sort(file["removed"][:]) if "removed" in file else np.empty(0, np.int32)
+        for first in range(0, config.n, step):
+            rows = np.arange(first, min(config.n, first + step), dtype=np.int32)
+            span, live = slice(first, first + len(rows)), np.ones(len(rows), bool)
+            live[removed[slice(*np.searchsorted(removed, (first, span.stop)))] - first] = False
+            ids = file["recording_ids"][span][live].tolist()
             texts = [v.decode() if isinstance(v, bytes) else str(v) for v in ids]
-            yield Block(
-                rows,
-                pa.array(texts, pa.string()),
-                file["neighbours"][span][own],
-                file["distances"][span][own],
+            lists = [pa.array(file[name][span][live].ravel()) for name in LISTS]
+            stops = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * config.columns)
+            yield pa.table(
+                [
+                    pa.array(rows[live]),
+                    pa.array(texts, pa.string()),
+                    *(pa.ListArray.from_arrays(stops, values) for values in lists),
+                ],
+                names=[*RECORDING, *LISTS],
             )
 
 
@@ -197,8 +196,10 @@ def _opened(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, pre_buffer=False)
 
 
-def _batches(file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:
-    for batch in file.iter_batches(rows):
+def _batches(
+    file: pq.ParquetFile, rows: int, columns: list[str] | None = None
+) -> Iterator[pa.Table]:
+    for batch in file.iter_batches(rows, columns=columns):
         yield pa.Table.from_batches([batch])
 
 

@@ -21,6 +21,8 @@ from nearfield.space import Float32s, Int32s
 
 BLOCK_PLACES = 1 << 19
 """Places of the matrix in a block, and so in a row group: 4 MiB of lists. A lookup reads one."""
+BLOCK_ROWS = 1 << 16
+"""At most, where lists are short: a row has an id, too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Matrix:
         return self.source.k
 
     def blocks(self, places: int = BLOCK_PLACES, start: int = 0) -> Iterator[Lists]:
-        """The lists of all recordings from row `start` on, in blocks of about `places` / k rows."""
+        """The lists of all recordings from row `start` on, in blocks of `span_rows`."""
         return map(self.lists, self.spans(places, start))
 
     def spans(self, places: int = BLOCK_PLACES, start: int = 0) -> Iterator[slice]:
@@ -77,7 +79,7 @@ class Matrix:
 
     def span_rows(self, places: int = BLOCK_PLACES) -> int:
         """The most rows of such a block."""
-        return max(1, places // self.k)
+        return max(1, min(BLOCK_ROWS, places // self.k))
 
     def lists(self, span: slice, into: tuple[Int32s, Float32s] | None = None) -> Lists:
         """The lists of the recordings in a span of rows; several threads may ask.
