@@ -31,7 +31,7 @@ from nearfield.space import Float32s, Int32s
 
 BLOCK_PLACES = 4 << 20
 """Places of the matrix that are held at once: 32 MiB of lists."""
-ID_ROWS = 65_536
+ID_ROWS, READ_BYTES = 65_536, 1 << 20
 VECTOR_FILES = ("vectors.npy", "recordings.parquet", "space.json")
 REMOVED_FILE = "removed.npy"
 NOTHING = Recall(0.0, 0.0, 0.0)
@@ -259,8 +259,8 @@ class _Sample:
 def _check_ids(faults: Faults, dataset: h5py.Dataset, recordings: Path) -> None:
     """Compare the matrix' ids with those of the vector set, some at a time."""
     first = 0
-    # what Arrow reads ahead it keeps until the whole file is read
-    file = pq.ParquetFile(recordings, pre_buffer=False)
+    # what Arrow reads ahead it keeps until the whole file is read; unbuffered it reads row groups
+    file = pq.ParquetFile(recordings, pre_buffer=False, buffer_size=READ_BYTES)
     for batch in file.iter_batches(ID_ROWS, columns=["recording_id"]):
         ids = batch.column(0)
         rows = np.arange(first, first + len(ids))

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from nearfield.errors import DamagedArtefact
 
 BATCH_ROWS = 65_536
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def held_ids(ids: pa.ChunkedArray) -> IdStream:
 
 def stored_ids(path: Path, column: str, *, sha256: str) -> IdStream:
     """The ids in a column of a Parquet file. Reading them raises `DamagedArtefact` if its content
-    isn't what `sha256` is of. Memory: one batch, and one row group as it is compressed."""
+    isn't what `sha256` is of. Memory: one batch, whatever the file's row groups are."""
     facts = pq.read_metadata(path)
     kind = facts.schema.to_arrow_schema().field(column).type
     # of nested columns there may be several leaves
@@ -53,8 +54,9 @@ def stored_ids(path: Path, column: str, *, sha256: str) -> IdStream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
                 raise DamagedArtefact(f"{path} was replaced while it was being read: open it again")
             stream.seek(0)
-            # what Arrow reads ahead it keeps until the whole file is read
-            file = pq.ParquetFile(stream, pre_buffer=False)
+            # what Arrow reads ahead it keeps until the whole file is read, and without a buffer
+            # it reads a whole row group
+            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES)
             for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
                 yield batch.column(0)
 

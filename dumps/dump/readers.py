@@ -23,7 +23,7 @@ from dumps.guard import unreadable
 from nearfield.errors import InputRejected
 from nearfield.run import RunConfig
 
-CSV_BLOCK_BYTES = 8 << 20
+CSV_BLOCK_BYTES, READ_BYTES = 8 << 20, 1 << 20
 PLACES = 1 << 18
 """Places of the sample whose ids are looked up at once."""
 RECORDING = {"row": pa.int32(), "recording_id": pa.string()}
@@ -192,8 +192,8 @@ def _same(found: pa.DataType, expected: pa.DataType) -> bool:
 
 
 def _opened(path: Path) -> pq.ParquetFile:
-    # what Arrow reads ahead it keeps until the whole file is read
-    return pq.ParquetFile(path, pre_buffer=False)
+    # what Arrow reads ahead it keeps until the whole file is read; unbuffered it reads row groups
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES)
 
 
 def _batches(

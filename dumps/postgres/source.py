@@ -23,7 +23,7 @@ from nearfield.run import Run
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, open_vector_set
 
-RECORDING_ROWS = 32_768
+RECORDING_ROWS, READ_BYTES = 32_768, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,10 @@ def check_lists(first: int | Int32s, neighbours: Int32s, distances: Float32s, n:
 
 
 def _opened(labels: VectorSet) -> pq.ParquetFile:
-    # what Arrow reads ahead it keeps until the whole file is read
-    return pq.ParquetFile(labels.path / "recordings.parquet", pre_buffer=False)
+    # what Arrow reads ahead it keeps until the whole file is read; unbuffered it reads row groups
+    return pq.ParquetFile(
+        labels.path / "recordings.parquet", pre_buffer=False, buffer_size=READ_BYTES
+    )
 
 
 def _labelled(run: Run) -> VectorSet:
