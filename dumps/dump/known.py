@@ -6,6 +6,7 @@ temporary ones, mapped. Shares no code with the writers, and believes no rows.
 
 import mmap
 from contextlib import ExitStack
+from itertools import pairwise
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected
 
-MOST_TOUCHED = 16_384
-"""Lookups after which the mapped pages are let go: at worst each is one page of each file."""
+MOST_MAPPED = 32 << 20
+"""Bytes of the files that are mapped at once, if ids are about equally long."""
 ROW_BYTES, STOP_BYTES = 4, 8
 
 
@@ -80,18 +81,23 @@ class KnownIds:
             raise InputRejected("it names rows outside the matrix")
         if self.removed(flat).any():
             raise InputRejected("it names rows that have no recording")
-        parts = [
-            self._looked_up(flat[first : first + MOST_TOUCHED])
-            for first in range(0, len(flat), MOST_TOUCHED)
-        ]
-        return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+        # in their order: each page is needed once, and those of a stretch are let go together
+        asked, inverse = np.unique(flat, return_inverse=True)
+        if self._ids is None:
+            self._ids = self._read()
+        stretch = max(1, MOST_MAPPED * self.n // sum(map(len, self._maps)))
+        cuts = np.searchsorted(asked, np.arange(0, self.n + stretch, stretch))
+        parts = [self._looked_up(asked[first:stop]) for first, stop in pairwise(cuts.tolist())]
+        return pa.concat_arrays(parts).take(pa.array(inverse))
+
+    def _read(self) -> pa.LargeStringArray:
+        self._maps = [_mapped(file) for file in (self._places, self._stops, self._text)]
+        stops, text = map(pa.py_buffer, self._maps[1:])
+        return pa.LargeStringArray.from_buffers(self.count, stops, text)
 
     def _looked_up(self, rows: NDArray[np.int32]) -> pa.StringArray:
-        if self._ids is None:
-            self._maps = [_mapped(file) for file in (self._places, self._stops, self._text)]
-            stops, text = map(pa.py_buffer, self._maps[1:])
-            self._ids = pa.LargeStringArray.from_buffers(self.count, stops, text)
         places = np.frombuffer(self._maps[0], np.int32)[rows] - 1
+        assert self._ids is not None  # noqa: S101  (for the type checker)
         found = self._ids.take(pa.array(places)).cast(pa.string())
         for each in self._maps:
             each.madvise(mmap.MADV_DONTNEED)

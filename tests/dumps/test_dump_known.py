@@ -26,7 +26,7 @@ def known():
 
 
 def test_ids_are_found_at_any_rows_in_any_order(known, monkeypatch):
-    monkeypatch.setattr("dumps.dump.known.MOST_TOUCHED", 4)
+    monkeypatch.setattr("dumps.dump.known.MOST_MAPPED", 90)
     assert known.count == 7
     places = np.random.default_rng(0).integers(0, 7, (20, 3))
     assert known.at(ROWS[places]).to_pylist() == [NAMES[place] for place in places.ravel()]
@@ -51,7 +51,7 @@ def test_rows_that_dont_ascend_within_the_matrix_are_refused(known, rows, ids):
         known.add(np.array(rows, np.int32), pa.array(ids, pa.string()))
 
 
-def test_rows_far_apart_take_no_space(monkeypatch):
+def test_rows_far_apart_take_no_space():
     last = 2**31 - 2
     with KnownIds(2**31 - 1) as known:
         known.add(np.array([0, last], np.int32), pa.array(["first", "last"]))
