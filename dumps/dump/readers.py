@@ -23,7 +23,8 @@ from dumps.guard import unreadable
 from nearfield.errors import InputRejected
 from nearfield.run import RunConfig
 
-CSV_BLOCK_BYTES, READ_BYTES = 8 << 20, 1 << 20
+CSV_BLOCK_BYTES, READ_BYTES = 2 << 20, 1 << 20
+"""Arrow reads 32 blocks of a CSV file ahead."""
 PLACES = 1 << 18
 """Places of the sample whose ids are looked up at once."""
 RECORDING = {"row": pa.int32(), "recording_id": pa.string()}
@@ -205,7 +206,7 @@ def _batches(
 
 def _csv(path: Path, k: int) -> Iterator[pa.Table]:
     """Tables of the CSV form: texts {a,b,c} become lists; float32 is read as float32."""
-    for table in _csv_tables(path, [*RECORDING, *LISTS]):
+    for table in _csv_tables(path, [*RECORDING, *LISTS], max(CSV_BLOCK_BYTES, 64 * k)):
         columns = [table["row"], table["recording_id"]]
         for name, kind in LISTS.items():
             texts = _one(table[name])
@@ -218,13 +219,15 @@ def _csv(path: Path, k: int) -> Iterator[pa.Table]:
         yield pa.table([pc.cast(columns[0], pa.int32()), *columns[1:]], names=table.column_names)
 
 
-def _csv_tables(path: Path, names: list[str]) -> Iterator[pa.Table]:
-    """Blocks of a compressed CSV file with exactly these columns, as text."""
+def _csv_tables(
+    path: Path, names: list[str], block_bytes: int = CSV_BLOCK_BYTES
+) -> Iterator[pa.Table]:
+    """Blocks of a compressed CSV file with exactly these columns, as text; each holds a line."""
     kinds = dict.fromkeys(names, pa.string())
     with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
         reader = pv.open_csv(
             stream,
-            pv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=True),
+            pv.ReadOptions(block_size=block_bytes, use_threads=True),
             pv.ParseOptions(newlines_in_values=True),
             pv.ConvertOptions(
                 column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False,
