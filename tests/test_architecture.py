@@ -30,6 +30,7 @@ MEASUREMENTS = (
     "benchmark/competitors.py",
     "benchmark/plan_accuracy.py",
     "benchmark/update_load.py",
+    "benchmark/product_memory.py",
 )
 """Scripts that measure the product, run by hand: may import everything."""
 NUMERICS = (
@@ -44,13 +45,14 @@ INPUT_OUTPUT = (
 VERIFIER = (
     *("dumps.verify", "dumps.checks", "dumps.guard", "dumps.recall", "dumps.labels"),
     *("dumps.dump.check", "dumps.dump.contents", "dumps.dump.readers"),
+    *("dumps.dump.known", "dumps.dump.repeated"),
 )
 CHECKED_BY_IT = (
     *("nearfield.exact", "nearfield.distances", "nearfield.neighbours", "nearfield.hdf5"),
     *("nearfield.space.pair_distances", "nearfield.space.prepared"),
     *("dumps.matrix", "index_build", "benchmark"),
     *("dumps.dump.write", "dumps.dump.tables", "dumps.dump.names", "dumps.dump.describe"),
-    *("dumps.dump.source", "dumps.postgres"),
+    *("dumps.dump.source", "dumps.dump.ids", "dumps.postgres"),
 )
 MOST_LINES = 400
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from nearfield.space import Int32s
 
-MOST_MAPPED_BYTES = 64 << 20
+MOST_MAPPED_BYTES = 32 << 20
 """What reads may have touched of the text before its pages are let go."""
 
 

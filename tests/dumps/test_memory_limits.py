@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from benchmark.product_memory import STEPS, growth, markdown, measured
+
 LIMITED = """
 import os, resource, sys, threading
 from pathlib import Path
@@ -62,3 +66,19 @@ def test_a_file_larger_than_memory_is_written_and_asked(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "the whole file doesn't fit\n"
+
+
+@pytest.mark.long
+@pytest.mark.postgres
+def test_memory_doesnt_grow_with_recordings(tmp_path):
+    """At sizes whose ids exceed every block and window: held, they would add 45 bytes each."""
+    sizes = (800_000, 2_400_000)
+    results = {n: measured(tmp_path, n, 1) for n in sizes}
+    assert list(tmp_path.iterdir()) == []
+    small, large = (
+        {step: each["peak"] + each["readers"] for step, each in results[n].items()} for n in sizes
+    )
+    for step in STEPS:
+        assert growth(small[step], large[step], sizes) < 16, markdown(1, results)
+        assert large[step] < 700 << 20, markdown(1, results)
+    assert f"| {STEPS[0]} | " in markdown(1, results)
