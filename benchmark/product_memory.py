@@ -63,7 +63,9 @@ def stepped(step: str, run: Run, folder: Path) -> dict[str, float]:
 
 def _matrix(run: Run, folder: Path) -> None:
     ids = open_vector_set(Path(run.config.vectors), verify=False).id_stream
-    write_matrix(create_run(folder / "again", run.config), _blocks(run), ids, attributes={})
+    again = create_run(folder / "again", run.config)
+    write_matrix(again, _blocks(run), ids, attributes={})
+    shutil.rmtree(again.folder)
 
 
 def _blocks(run: Run) -> Iterator[Block]:
