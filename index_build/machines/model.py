@@ -11,10 +11,15 @@ from statistics import median
 
 from index_build.machines.calibration import STAGES, START, Calibration, Observation
 from index_build.machines.law import Law, law_of
+from index_build.plan import EXPECTED_COPIES, HELD_BYTES
 from nearfield.errors import UsageError
 
 SPREAD = frozenset({"partition", "join", "merge"})
 """Stages whose tasks run on all machines."""
+VECTORS_READ = 3 + EXPECTED_COPIES
+"""Times that the tasks of a calibration's run read a vector of the folder: here it is at hand."""
+VECTORS_CARRIED = 2 + 2 * EXPECTED_COPIES
+"""Times that a vector is read and written on the way where blocks carry it."""
 SMALLEST_S = 0.01
 WIDEST = 4.0
 """A stage's interval is cut at this factor: a regression on a handful of runs can't say more."""
@@ -30,11 +35,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Model:
-    """`start_s` once per run; stages by name; bytes that tasks read and write, per row."""
+    """`start_s` once per run; stages by name; bytes per row of a vector, and of all else that tasks
+    read and write.
+    """
 
     start_s: float
     stages: Mapping[str, Stage]
-    bytes_per_row: float
+    vector_bytes: float
+    other_bytes: float
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,14 @@ def fitted(calibration: Calibration) -> Models:
     way to join.
     """
     runs = calibration.observations
+    vector = 4.0 * calibration.job.d
     return Models(
-        shards=_fitted([run for run in runs if not run.alone]),
-        alone=_fitted([run for run in runs if run.alone]),
+        shards=_fitted([run for run in runs if not run.alone], vector),
+        alone=_fitted([run for run in runs if run.alone], vector),
     )
 
 
-def _fitted(runs: Sequence[Observation]) -> Model:
+def _fitted(runs: Sequence[Observation], vector: float) -> Model:
     single = [run for run in runs if run.cores == 1]
     several = [run for run in runs if run.cores > 1]
     if len({run.n for run in single}) < 2 or not several:
@@ -97,7 +106,8 @@ def _fitted(runs: Sequence[Observation]) -> Model:
     return Model(
         start_s=median(run.seconds[START] for run in runs),
         stages=stages,
-        bytes_per_row=largest.bytes_moved / largest.n,
+        vector_bytes=vector,
+        other_bytes=max(0.0, largest.bytes_moved / largest.n - VECTORS_READ * vector),
     )
 
 
@@ -120,14 +130,28 @@ def predicted(model: Model, n: int, cluster: Cluster) -> Prediction:
 def bytes_moved(model: Model, n: int, machines: int) -> float:
     """Bytes over the network: what the tasks of all machines but one read and write.
 
-    The shared folder is on that one, so one machine moves nothing.
+    The shared folder is on that one, so one machine moves nothing. Every other machine fetches all
+    vectors once, where they are few enough for that (docs/adr/0015-hosts-with-vectors.md).
     """
-    return model.bytes_per_row * n * (machines - 1) / machines
+    return sum(_moved(model, n, machines))
 
 
 def network_s(model: Model, n: int, cluster: Cluster) -> float:
-    """Seconds in which the link of the machine with the folder is busy; overlapped with nothing."""
-    return bytes_moved(model, n, cluster.machines) / cluster.link_bytes_s
+    """Seconds in which the link of the machine with the folder is busy; overlapped with nothing.
+
+    It carries both ways at once: vectors one way, of all else as much is read as written, about.
+    """
+    vectors, others = _moved(model, n, cluster.machines)
+    return (vectors + others / 2) / cluster.link_bytes_s
+
+
+def _moved(model: Model, n: int, machines: int) -> tuple[float, float]:
+    """Of vectors that are fetched once, and of all else."""
+    share, vectors = (machines - 1) / machines, model.vector_bytes * n
+    others = share * model.other_bytes * n
+    if vectors <= HELD_BYTES:
+        return (machines - 1) * vectors, others
+    return 0.0, others + share * VECTORS_CARRIED * vectors
 
 
 def _parallel_share(name: str, growth: Law, several: Sequence[Observation]) -> float:

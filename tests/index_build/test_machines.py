@@ -27,13 +27,22 @@ from index_build.machines.choice import (
     sensitivity,
 )
 from index_build.machines.law import law_of
-from index_build.machines.model import Cluster, bytes_moved, fitted, predicted
+from index_build.machines.model import (
+    VECTORS_CARRIED,
+    VECTORS_READ,
+    Cluster,
+    bytes_moved,
+    fitted,
+    network_s,
+    predicted,
+)
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 
 JOB = Job(93, 100, 0.95, "l2", "generated")
 PARALLEL = {"join": 0.9, "plan": 0.5}
 EXPONENT = {"join": 1.1, "merge": 1.0}
 GIB = 2**30
+VECTOR = 4 * 93
 
 
 def observation(n: int, cores: int, noise: float = 1.0, *, alone: bool = False) -> Observation:
@@ -46,7 +55,8 @@ def observation(n: int, cores: int, noise: float = 1.0, *, alone: bool = False) 
         share = PARALLEL.get(name, 0.0)
         one = 1e-5 * n**exponent * noise / (1 + alone)
         seconds[name] = one * (1 - share + share / cores)
-    return Observation(n, cores, seconds, 1000 * n, GIB, alone)
+    moved = 1000 + VECTORS_READ * VECTOR
+    return Observation(n, cores, seconds, moved * n, GIB, alone)
 
 
 def calibration(*runs: Observation) -> Calibration:
@@ -119,7 +129,16 @@ class TestModel:
     def test_bytes_cross_the_network_between_machines_only(self):
         model = fitted(calibration()).shards
         assert bytes_moved(model, 10**6, 1) == 0
-        assert bytes_moved(model, 10**6, 4) == 1000 * 10**6 * 3 / 4
+        assert bytes_moved(model, 10**6, 4) == (1000 * 3 / 4 + 3 * VECTOR) * 10**6
+
+    def test_a_link_carries_both_ways_at_once(self):
+        model = fitted(calibration()).shards
+        busy = network_s(model, 10**6, Cluster(4, 2, link_bytes_s=1e8))
+        assert busy == pytest.approx((500 * 3 / 4 + 3 * VECTOR) * 10**6 / 1e8)
+
+    def test_vectors_that_no_host_holds_whole_travel_with_the_blocks(self):
+        model, n = fitted(calibration()).shards, 10**8
+        assert bytes_moved(model, n, 2) == (1000 + VECTORS_CARRIED * VECTOR) * n / 2
 
     @pytest.mark.parametrize(
         "runs",
