@@ -77,7 +77,7 @@ def verify_run(
     `recall` (default: what the build was asked for). Problems are reported, not raised.
 
     Raises `MissingFile` without a matrix or vector set and `UsageError` for nonsense. Cost: one
-    read of all files, O(sample n d) for the search; memory one block and 4 n bytes per label.
+    read of all files, O(sample n d) for the search; memory one block, n bytes, 4 n per label.
     """
     started = time.monotonic()
     asked = run.config.recall if recall is None else recall

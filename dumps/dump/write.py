@@ -105,7 +105,7 @@ def write_dump(
 
     The newest dump there of the same content is kept, and nothing is written. Raises `QualityGate`
     for a run that isn't verified, unless forced, `DamagedArtefact`, `DiskFull`, `UsageError`.
-    Memory: about 300 MB, whatever n is.
+    Memory: some 500 MB, whatever n is (docs/results/memory.md).
     """
     started = time.monotonic()
     check_options(options)
