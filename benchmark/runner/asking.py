@@ -75,11 +75,14 @@ class Asker:
 
     def first_use(self, seconds: float | None) -> Ended | None:
         """Use the library once if it compiles itself and didn't yet; how that ended where it was
-        tried. `seconds`: left of the whole budget.
+        tried. `seconds`: what it may take, None for as long as any process. What went wrong isn't
+        tried again before the benchmark's next run.
         """
         rows = min(self.group.n, self.group.method.warm_rows)
         if not self.compiles or self.warm.used_rows >= rows:
             return None
+        if self.warm.unusable is not None:
+            return self.warm.unusable
         k = ks_for(rows, self.place.settings.ks)[0]
         out = self._fresh()
         request = FirstUse(**self._common(), parameters=self.group.method.parameters, k=k)

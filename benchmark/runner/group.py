@@ -25,6 +25,8 @@ from benchmark.runner.store import Place, Store, Stored
 from benchmark.runner.truth import truth_path
 from nearfield.neighbours import NeighbourTable, read_part
 
+FIRST_USE = 0.2
+"""Part of what is left of a budget that the first use of a library may take."""
 HOPELESS = 1.5
 """Times the time-out: a point that is foretold to take longer isn't started."""
 
@@ -282,12 +284,11 @@ class _GroupRun:
         this group may take; how that ended if it went wrong.
         """
         end = None if self.allowed is None else self.began + self.allowed.whole_s
-        ended = self.asker.first_use(None if end is None else max(0.0, end - time.monotonic()))
-        if ended is None:
-            return None
+        before, left_s = self.asker.cold_s, None if end is None else end - time.monotonic()
+        ended = self.asker.first_use(None if left_s is None else max(0.0, FIRST_USE * left_s))
         if self.deadline is not None and end is not None:
-            self.deadline = min(end, self.deadline + ended.seconds)
-        if ended.status is Status.OK:
+            self.deadline = min(end, self.deadline + self.asker.cold_s - before)
+        if ended is None or ended.status is Status.OK:
             return None
         return replace(ended, reason=f"first use: {ended.reason}")
 

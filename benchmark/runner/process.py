@@ -74,6 +74,8 @@ class Warm:
         self.parent: subprocess.Popen[bytes] | None = None
         self.used_rows = 0
         """Rows of the largest first use of the parent that is there."""
+        self.unusable: Ended | None = None
+        """How a first use ended that went wrong."""
         self.cold_s = 0.0
         """Seconds that starting parents and their first uses took so far."""
 
@@ -93,6 +95,8 @@ class Warm:
         self.cold_s += ended.seconds
         if ended.status is Status.OK:
             self.used_rows = rows
+        else:
+            self.unusable = ended
         return ended
 
     def _ended(self, request: Path, log: Path, limits: Limits, *, here: bool) -> Ended:

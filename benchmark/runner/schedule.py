@@ -49,7 +49,8 @@ def run_groups(
     try:
         _Schedule(client, place, groups, budget_s, on_report).run()
     finally:
-        client.run(close_parents, workers=one_worker_per_host(client))
+        # a worker that is gone has taken its parents along
+        client.run(close_parents, workers=one_worker_per_host(client), on_error="ignore")
 
 
 class _Schedule:

@@ -51,15 +51,19 @@ def test_more_rows_than_the_first_use_had_are_another_first_use(place):
 
 
 def test_what_a_group_may_take_under_a_budget_begins_behind_the_first_use(place):
-    little = Allowance(0.9, 0.9, 30.0)
+    little = Allowance(0.9, 0.9, 60.0)
     report = run_group(place, group_of(place, ":Compiles"), little)
     assert {row.status for row in (*report.outcomes, *report.unmeasured)} == {Status.OK}
 
 
-def test_a_budget_that_the_first_use_outlasts_drops_what_it_would_have_measured(place):
-    report = run_group(place, group_of(place, ":Compiles"), Allowance(0.2, 0.2, 0.5))
+def test_a_budget_of_which_the_first_use_takes_too_much_drops_the_method_until_the_next_run(place):
+    little = Allowance(1.0, 1.0, 3.0)
+    report = run_group(place, group_of(place, ":Compiles"), little)
     assert report.measured == 0
     assert {row.status for row in report.unmeasured} == {Status.DROPPED}
+    assert run_group(place, group_of(place, ":Compiles", n=100), little).cold_s == 0
+    parents.close_parents()
+    assert run_group(place, group_of(place, ":Compiles"), None).measured == 2
 
 
 def test_a_first_use_that_crashes_is_the_reason_of_every_row(place):
