@@ -59,7 +59,7 @@ def check_dump(directory: Path) -> DumpCheck:
 
     Checksums of all files first; only if they hold, the contents: every list of every format, and
     that the formats agree to the bit. Raises `MissingFile` when there is no dump. Cost: two reads
-    of everything; memory some 600 MB and a bit per recording; 20 bytes and the id per recording
+    of everything; memory some 650 MB and a bit per recording; 20 bytes and the id per recording
     in the system's temporary folder.
     """
     started = time.monotonic()
