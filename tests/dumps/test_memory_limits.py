@@ -69,6 +69,7 @@ def test_a_file_larger_than_memory_is_written_and_asked(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.postgres
 def test_memory_doesnt_grow_with_recordings(tmp_path):
     """At sizes whose ids exceed every block and window: held, they would add 45 bytes each."""
