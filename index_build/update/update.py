@@ -131,7 +131,7 @@ def computed_delta(
             "unchanged": change.unchanged,
             "gone": change.gone.tolist(),
             "refilled": len(short),
-            "made up": len(lost),
+            "lost": len(lost) + len(short),
             "entered": int(np.count_nonzero(np.diff(entries.rows, prepend=-1))),
             "entries": len(entries.rows),
             "ratio": round(search.reach.ratio, 3),

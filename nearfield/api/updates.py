@@ -43,8 +43,8 @@ TWICE = ("duplicate id", "duplicate document")
 class UpdateReport:
     """What an update did, by recordings: added, changed, removed; `unchanged` were there already.
 
-    entered: old lists that a new recording entered; refilled: lists that lost a member and were
-    searched again; lists: all lists that differ. recall: on the update's own sample, None before
+    entered: old lists that a new recording entered; lost: lists that lost members; refilled: those of
+    them that were searched again; lists: all lists that may differ. recall: on the update's own sample, None before
     the matrix is written. made False: it was finished already. seconds: per step.
     """
 
@@ -57,6 +57,7 @@ class UpdateReport:
     removed: int
     unchanged: int
     entered: int
+    lost: int
     refilled: int
     lists: int
     recall: float | None
@@ -360,6 +361,7 @@ def _report_of(out: Path, *, made: bool) -> UpdateReport:
         removed=len(facts["gone"]),
         unchanged=facts["unchanged"],
         entered=facts["entered"],
+        lost=facts["lost"],
         refilled=facts["refilled"],
         lists=len(delta.changed_rows),
         recall=recall,

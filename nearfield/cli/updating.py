@@ -154,7 +154,7 @@ def _print_report(report: "UpdateReport") -> None:
             (
                 "lists",
                 f"{report.lists:,} differ: {report.entered:,} were entered,"
-                f" {report.refilled:,} lost a member",
+                f" {report.lost:,} lost members, {report.refilled:,} of these were searched again",
             ),
             ("recall", recall),
             *((f"  {name}", f"{seconds:.1f} s") for name, seconds in report.seconds.items()),
