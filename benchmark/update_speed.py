@@ -6,9 +6,9 @@
 cost: `nearfield build` of generated vectors as a user runs it, then `nearfield update` of the run,
 which adds, removes or changes so large a share; each a command from its start to its end, that is
 with the program's start, all files written. The run is kept in FOLDER; --build builds again and
-states the updates as shares of it. --grown: updates of that run once an update has added 1%, which
-leaves a reserve to its lists. decay: updates of 1% one after the other (every second one
-removes as many, too), then one build of what is there; recall of both by the verifier. Prints
+states the updates as shares of it. --grown: updates of that run once an update has added such a
+share, which leaves a reserve to its lists. decay: updates of 1% one after the other (every second
+one removes as many, too), then one build of what is there; recall of both by the verifier. Prints
 Markdown.
 """
 
@@ -38,7 +38,6 @@ from nearfield.space import Float32s
 from nearfield.vectorset import Geometry, write_vector_set
 
 DIMS, K = 128, 100
-GROWN = 0.01
 STEPS = (
     *("check base", "changes", "cells", "update"),
     *("write vectors, check recall", "write matrix"),
@@ -55,7 +54,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=float, nargs="+", default=[], help="Shares.")
     parser.add_argument("--build", action="store_true", help="Build again, and time it.")
-    parser.add_argument("--grown", action="store_true", help="Add 1% first, not measured.")
+    parser.add_argument("--grown", type=float, default=0.0, help="Share to add first.")
     parser.add_argument("--no-matrix", action="store_true", help="Stop updates at the delta.")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--updates", type=int, default=20)
@@ -70,7 +69,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def cost(asked: argparse.Namespace, rows: int) -> None:
     """The table of costs."""
-    more = _data(asked.work, rows, GROWN + max([*asked.add, *asked.change, 0.001]))
+    more = _data(asked.work, rows, asked.grown + max([*asked.add, *asked.change, 0.001]))
     run = asked.work / "run"
     built = None
     if asked.build or not (run / "matrix.json").exists():
@@ -82,7 +81,7 @@ def cost(asked: argparse.Namespace, rows: int) -> None:
     # compiles what was never compiled on this machine, and makes the cells where there are none
     _update(asked, run, "add", more[: max(1, rows // 10_000)])
     if asked.grown:
-        run, more = _grown(asked.work, run, more, int(GROWN * rows))
+        run, more = _grown(asked.work, run, more, int(asked.grown * rows))
     print(f"\n| what | rows | wall s | processor s | of the build | {' | '.join(STEPS)} | lists |")
     print(f"|{'---|' * (len(STEPS) + 6)}", flush=True)
     for kind in KINDS:
