@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from benchmark.results.outcome import Outcome
 from benchmark.runner.plan import Group
 
+BRIEF_S = 0.5
+"""Builds that took less say nothing about growth."""
 GROWTH = 1.15
 """Exponent that a group's time is taken to grow with from the size below."""
 TARGET_RECALL = 0.9
@@ -157,7 +159,17 @@ def build_seconds(group: Group, history: History) -> float | None:
     if not known:
         return None
     nearest = max(known)
-    return float(known[nearest] * (group.n / nearest) ** GROWTH)
+    return float(known[nearest] * (group.n / nearest) ** _growth_of_build(known))
+
+
+def _growth_of_build(known: Mapping[int, float]) -> float:
+    """The exponent between the two largest sizes, but no less than usual: k-means with more lists
+    for more rows grows faster than other builds.
+    """
+    *_, before, last = [0, *sorted(known)]
+    if not before or not known[before] or known[last] < BRIEF_S:
+        return GROWTH
+    return max(GROWTH, math.log(known[last] / known[before]) / math.log(last / before))
 
 
 def promise(group: Group, history: History) -> float | None:

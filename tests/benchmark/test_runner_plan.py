@@ -263,6 +263,15 @@ def test_a_group_whose_build_does_not_fit_is_not_begun():
     assert next_within([large], known, Shares(), 0.0) is None
 
 
+def test_a_build_whose_growth_was_seen_is_foretold_by_it():
+    some = [row("annoy", "trees=1", 1.0)]
+    first = group(10_000), Taken(0.2, 1, 0.2), some
+    known = history(first, (group(100_000), Taken(20.0, 1, 20.0), some))
+    assert build_seconds(group(1_000_000), known) == pytest.approx(2_000)
+    brief = history(first, (group(100_000), Taken(0.4, 1, 0.4), some))
+    assert build_seconds(group(1_000_000), brief) == pytest.approx(0.4 * 10**1.15)
+
+
 def test_what_used_up_its_part_goes_on_before_the_laggards():
     known = history(*annoys(1_000, 1_000.0, 100.0))
     begun, laggard = trees(1_000, 1), trees(1_000, 2)
