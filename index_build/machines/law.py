@@ -7,7 +7,7 @@ look like between small sizes, and foretells too little beyond them.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ def law_of(sizes: Sequence[int], seconds: Sequence[float]) -> Law | None:
         return law
     errors = [math.log(y / law.seconds(n)) for n, y in zip(sizes, seconds, strict=True)]
     spread = math.sqrt(sum(e * e for e in errors) / law.degrees)
-    return Law(fixed, factor, exponent, spread, law.degrees, law.sizes)
+    return replace(law, spread=spread)
 
 
 def _line(n: Floats, seconds: Floats) -> tuple[float, float]:
