@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-PART_IDS = 1 << 22
-"""Hashes that are sorted at once: 32 MiB."""
+PART_IDS, MOST_PARTS = 1 << 20, 256
+"""Hashes that are sorted at once, 8 MiB; more where their files would become too many."""
 FEW = 10_000
 """Of so many equal hashes all can't be coincidence, unless there are billions of ids."""
 
@@ -23,9 +23,9 @@ Batches = Callable[[], Iterator[pa.StringArray]]
 def repeated_ids(batches: Batches, count: int) -> int:
     """Of `count` ids, none null, those that an earlier one equals; `batches` reads all of them.
 
-    Memory: a part, whatever the count is. Disk: 8 bytes an id. Cost: O(count log PART_IDS).
+    Memory: a part, 64 MiB for as many ids as there can be rows. Disk: 8 bytes an id.
     """
-    parts = max(1, -(-count // PART_IDS))
+    parts = max(1, min(MOST_PARTS, -(-count // PART_IDS)))
     with ExitStack() as stack:
         files = [stack.enter_context(TemporaryFile()) for _ in range(parts)]
         for batch in batches():
@@ -35,7 +35,7 @@ def repeated_ids(batches: Batches, count: int) -> int:
         suspects = []
         for file in files:
             file.seek(0)
-            values = np.frombuffer(bytearray(file.read()), np.uint64)
+            values = np.fromfile(file, np.uint64)
             values.sort()
             suspects.append(values[1:][values[1:] == values[:-1]])
     found = np.concatenate(suspects)
