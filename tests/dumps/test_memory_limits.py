@@ -72,7 +72,10 @@ def test_a_file_larger_than_memory_is_written_and_asked(tmp_path):
 @pytest.mark.timeout(900)
 @pytest.mark.postgres
 def test_memory_doesnt_grow_with_recordings(tmp_path):
-    """At sizes that fill every block, window and queue: ids that are held add 45 bytes each."""
+    """At sizes that fill every block, window and queue: ids that are held add 45 bytes each.
+
+    What allocators keep differs by some 30 MiB from one process to the next, 20 bytes a recording.
+    """
     sizes, k = (1_000_000, 2_600_000), 4
     results = {n: measured(tmp_path, n, k) for n in sizes}
     assert list(tmp_path.iterdir()) == []
@@ -80,6 +83,6 @@ def test_memory_doesnt_grow_with_recordings(tmp_path):
         {step: each["peak"] + each["readers"] for step, each in results[n].items()} for n in sizes
     )
     for step in STEPS:
-        assert growth(small[step], large[step], sizes) < 16, markdown(k, results)
+        assert growth(small[step], large[step], sizes) < 32, markdown(k, results)
         assert large[step] < 700 << 20, markdown(k, results)
     assert f"| {STEPS[0]} | " in markdown(k, results)
