@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from benchmark.methods import method_class
 from benchmark.results.growth import growth_of
 from benchmark.results.outcome import Outcome
 from nearfield.errors import MissingFile, QualityGate, UsageError
@@ -30,8 +31,8 @@ HEADER = """\
 # `nearfield build VECTORS --out RUN --choice THIS --recall R --memory M --time T` takes the fastest
 # within the limits. time_s and memory_bytes are for all n rows.
 """
-LINEAR = 1.0
-"""Exponent of time where only one size was measured."""
+LINEAR, QUADRATIC = 1.0, 2.0
+"""Exponents of time where only one size was measured; the second for those that compare all."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Searched:
 class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One way to make all neighbours. `address`: its name or import path. Time and memory are for
     all n of the file; `measured_n` says where its recall was measured, `exponent` how time grows.
-    `time_low_s` to `time_high_s`: 95% interval; high is absent where nothing is known.
+    `time_low_s` to `time_high_s`: 95% interval; high is absent where nothing is known. Of a single
+    one of `measured_sizes` the growth is assumed.
     """
 
     method: str
@@ -63,6 +65,7 @@ class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     search: str = ""
     time_low_s: float = 0.0
     time_high_s: float | None = None
+    measured_sizes: int = 1
 
     @property
     def way(self) -> str:
@@ -101,7 +104,8 @@ def candidates_of(outcomes: Iterable[Outcome], n: int) -> list[Candidate]:
     """The ways to make all neighbours that no other beats in recall, time and memory, per k.
 
     Each way counts with its largest measured size; time for n rows by the power law through all
-    its repetitions at all sizes, linear where there is one size.
+    its repetitions at all sizes; where there is one size, it is taken to grow with n, and with its
+    square where every pair is compared.
     """
     ways: dict[tuple[str, str, str, int], list[Outcome]] = {}
     for outcome in outcomes:
@@ -122,7 +126,7 @@ def _candidate(measured: Sequence[Outcome], n: int) -> Candidate:
     ]
     growth = growth_of([size for size, _ in points], [cost for _, cost in points])
     if growth is None:
-        exponent, low, high = LINEAR, 0.0, None
+        exponent, low, high = _assumed(largest.method), 0.0, None
     else:
         exponent, foretold = growth.exponent, growth.at(n)
         low, high = foretold.low, foretold.high if math.isfinite(foretold.high) else None
@@ -140,7 +144,15 @@ def _candidate(measured: Sequence[Outcome], n: int) -> Candidate:
         search=largest.search,
         time_low_s=low,
         time_high_s=high,
+        measured_sizes=len({size for size, _ in points}),
     )
+
+
+def _assumed(method: str) -> float:
+    try:
+        return QUADRATIC if method_class(method).exact else LINEAR
+    except UsageError:  # a class of the user that isn't here any more
+        return LINEAR
 
 
 def _memory(outcome: Outcome, n: int) -> int:

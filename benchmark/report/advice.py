@@ -60,7 +60,9 @@ def _for_all(choice: Choice | None, here: Sequence[Outcome], k: int) -> tuple[st
         return words, _evidence(candidate, choice, here)
     words = f"{goal} use {said(candidate)}"
     if candidate.measured_n != choice.n:
-        words += f" (foretold from {candidate.measured_n:,} rows)"
+        assumed = candidate.measured_sizes < 2
+        guess = ", of no other size: how it grows is assumed, not measured" if assumed else ""
+        words += f" (foretold from {candidate.measured_n:,} rows{guess})"
     return words, _evidence(candidate, choice, here)
 
 

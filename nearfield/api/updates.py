@@ -43,9 +43,10 @@ TWICE = ("duplicate id", "duplicate document")
 class UpdateReport:
     """What an update did, by recordings: added, changed, removed; `unchanged` were there already.
 
-    entered: old lists that a new recording entered; lost: lists that lost members; refilled: those of
-    them that were searched again; lists: all lists that may differ. recall: on the update's own sample, None before
-    the matrix is written. made False: it was finished already. seconds: per step.
+    entered: old lists that a new recording entered; lost: lists that lost members; refilled: those
+    of them that were searched again; lists: all lists that may differ. recall: on the update's own
+    sample, None before the matrix is written. made False: it was finished already. seconds: per
+    step.
     """
 
     run: Path

@@ -13,6 +13,7 @@ from benchmark.choice import (
     read_choice,
     write_choice,
 )
+from benchmark.report.advice import advices
 from benchmark.results.outcome import Outcome, Status
 from nearfield.errors import MissingFile, QualityGate, UsageError
 
@@ -57,6 +58,25 @@ def test_failures_queries_and_limited_repeats_do_not_count():
         dataclasses.replace(ROWS[0], memory_limit_bytes=5),
     ]
     assert candidates_of(other, 10_000) == []
+
+
+def test_what_compares_every_pair_is_taken_to_grow_with_the_square_of_n():
+    measured = [row("faiss-flat", 1.0, 0.4, n=10_000), row("faiss-hnsw", 0.99, 2.0, n=10_000)]
+    graph, flat = candidates_of(measured, 1_000_000)
+    assert (graph.method, graph.time_s) == ("faiss-hnsw", pytest.approx(200))
+    assert (flat.method, flat.time_s) == ("faiss-flat", pytest.approx(4_000))
+    assert graph.measured_sizes == 1
+
+
+def test_a_sentence_from_a_single_size_says_that_its_growth_is_assumed(tmp_path):
+    about = dataclasses.replace(ABOUT, n=1_000_000)
+    once = [row("faiss-hnsw", 0.99, 2.0, n=10_000)]
+    twice = [*once, row("faiss-hnsw", 0.99, 22.0, n=100_000)]
+    for measured, assumed in ((once, True), (twice, False)):
+        choice = write_choice(tmp_path / "choice.toml", about, measured)
+        (advice,) = advices(choice, measured)
+        assert "foretold from 1" in advice.sentence
+        assert ("how it grows is assumed" in advice.sentence) == assumed
 
 
 def test_the_file_reads_back(tmp_path, choice):
@@ -107,9 +127,7 @@ def test_time_and_memory_are_foretold_for_the_whole_set():
 
 def test_a_set_that_has_grown_takes_longer(choice):
     larger = grown(choice, 20_000)
-    assert [one.time_s for one in larger.candidates] == pytest.approx(
-        [2 * one.time_s for one in choice.candidates]
-    )
+    assert [one.time_s for one in larger.candidates] == pytest.approx([20, 40, 60, 400])
     assert larger.candidates[0].memory_bytes == 2 * choice.candidates[0].memory_bytes
 
 
