@@ -20,6 +20,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 
 class NearfieldError(Exception):
@@ -36,6 +37,10 @@ class UsageError(NearfieldError, ValueError):
 
 class MissingFile(UsageError, FileNotFoundError):
     """A path that was named but isn't there."""
+
+    def __new__(cls, *said: object) -> Self:
+        """Its first base refuses to make an OSError: from a task it came as a bare Exception."""
+        return OSError.__new__(cls, *said)
 
 
 class InputRejected(NearfieldError, ValueError):
@@ -62,6 +67,10 @@ class Infrastructure(NearfieldError, RuntimeError):
 
 class DiskFull(Infrastructure, OSError):
     """A file system has no room left."""
+
+    def __new__(cls, *said: object) -> Self:
+        """Its first base refuses to make an OSError: from a task it came as a bare Exception."""
+        return OSError.__new__(cls, *said)
 
 
 class ShardFailed(Infrastructure):
