@@ -25,7 +25,7 @@ def fits_one_task(n: int, d: int, k: int) -> bool:
     Not where it would have to plan with fewer training rows than shards can: lists would differ.
     """
     room = min(plan.WHOLE_BYTES, MEMORY_SHARE * MEMORY_LIMIT)
-    return whole_bytes(n, d, k) <= room and _memory(n, d, k).trains_fully(n // cell_size(k))
+    return whole_bytes(n, d, k) <= room and _memory(n, d, k).trains_fully(n // cell_size(n, k))
 
 
 def _memory(n: int, d: int, k: int) -> Memory:

@@ -169,7 +169,7 @@ def _join_points(
         sample = drawn_sample(points, lists.k, seed=request.seed, threads=request.threads)
         plan = choose_plan(
             points, sample, request.recall, seed=request.seed, threads=request.threads,
-            per_cell=request.memory.per_cell(len(points) // cell_size(lists.k)),
+            per_cell=request.memory.per_cell(len(points) // cell_size(len(points), lists.k)),
         )  # fmt: skip
     report.method = "sweep" if plan is None else "cells"
     if plan is None:

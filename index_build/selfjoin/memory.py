@@ -92,7 +92,7 @@ class Memory:
         partition = self.held + int(points * (PARTITION + PARTITION_VISIT * visits))
         join = self.held + int(points * (JOIN + JOIN_VISIT * visits))
         thread = self.thread_bytes(largest)
-        assigning = THREAD + points // cell_size(self.k) * (6 * self.d + 150)
+        assigning = THREAD + points // cell_size(points, self.k) * (6 * self.d + 150)
         where = f"for {points:,} points in {cells:.1f} cells each"
         self._check(max(partition + assigning, join + thread), where)
         return min(threads, (self.given - partition) // assigning, (self.given - join) // thread)

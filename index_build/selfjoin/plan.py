@@ -25,6 +25,8 @@ SAMPLE = 1_024, 2_048
 TRUE_PAIRS = 20_000
 TRUE_PLACES = 64
 """At most so many of a sampled point's true neighbours are looked up."""
+MANY_CELLS, LARGE_CELL = 1_000, 800
+"""Cells become larger rather than more numerous than the first, up to the second's residents."""
 MOST_CELLS = 64
 RATIOS = np.linspace(0.0, 2.0, 401)
 EXACT_SHARE = 0.2
@@ -72,9 +74,11 @@ def drawn_sample(points: Points, k: int, *, seed: int, threads: int) -> Sample:
     return Sample(queries, nearest_points(points, queries, k, threads=threads))
 
 
-def cell_size(k: int) -> int:
-    """Residents that a cell has on average: enough to fill first lists, few to keep pairs few."""
-    return max(8 * k, 128)
+def cell_size(n: int, k: int) -> int:
+    """Residents that a cell of n points has on average: enough to fill first lists, few to keep
+    pairs few; and no more than some thousand cells, whose training would take longer than the
+    pairs that they spare."""
+    return max(8 * k, 128, min(n // MANY_CELLS, LARGE_CELL))
 
 
 def choose_plan(
@@ -86,7 +90,7 @@ def choose_plan(
     Cells are doubled in size while no ratio reaches the recall. `per_cell` points of each cell
     train it. Raises nothing.
     """
-    size = cell_size(sample.truth.k)
+    size = cell_size(len(points), sample.truth.k)
     while size <= len(points) * EXACT_SHARE / 2:
         cells = trained(points, len(points) // size, seed=seed, threads=threads, per_cell=per_cell)
         plan = plan_for(points, sample, recall, cells, threads=threads)

@@ -50,7 +50,8 @@ def chosen_probing(
     """
     queries, truth = sample
     points = points_of(products.targets.vectors, products.targets.rows, seed)
-    n, count = len(points), len(points) // cell_size(truth.shape[1])
+    n = len(points)
+    count = n // cell_size(n, truth.shape[1])
     if count < 1 / EXACT_SHARE:
         return None
     cells = trained(points, count, seed=seed, threads=threads, per_cell=per_cell)

@@ -46,7 +46,7 @@ def join_products(
         probing = chosen_probing(
             products, (sample.points, sample.truth.points), request.recall,
             seed=request.seed, threads=threads,
-            per_cell=request.memory.per_cell(u // cell_size(lists.k)),
+            per_cell=request.memory.per_cell(u // cell_size(u, lists.k)),
         )  # fmt: skip
     report.method = "sweep" if probing is None else "cells"
     report.chosen = {"cells": 1, "pairs per point": u}

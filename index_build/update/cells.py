@@ -167,7 +167,7 @@ def trained(vectors: Float32s, k: int, *, seed: int, threads: int) -> tuple[Floa
     Cost as the self-join's own plan and partition.
     """
     points = points_of(vectors, np.arange(len(vectors), dtype=np.int32), seed)
-    cells = max(1, len(vectors) // cell_size(k))
+    cells = max(1, len(vectors) // cell_size(len(vectors), k))
     centres = trained_centres(points, cells, seed=seed, threads=threads)
     return centres, homes(vectors, centres, threads=threads)
 

@@ -78,7 +78,7 @@ def tiny_cells() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matrix, "SMALL", 0)
         for module in (plan, probing):
-            patch.setattr(module, "cell_size", lambda _k: 8)
+            patch.setattr(module, "cell_size", lambda _n, _k: 8)
             patch.setattr(module, "EXACT_SHARE", 1.0)
         yield
 
