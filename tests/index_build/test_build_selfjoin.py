@@ -171,8 +171,10 @@ class TestOneTask:
         monkeypatch.setattr(whole, "MEMORY_LIMIT", 8 << 30)
         assert fits_one_task(1_000_000, 128, 100)
         assert not fits_one_task(3_000_000, 128, 100)
+        monkeypatch.setattr(whole, "MEMORY_LIMIT", 24 << 30)
+        assert fits_one_task(1_200_000, 1_024, 1)
         # fewer training rows than shards would use
-        assert not fits_one_task(400_000, 1_024, 1)
+        assert not fits_one_task(2_000_000, 1_024, 1)
 
 
 def test_the_estimate_counts_the_workers(tmp_path):
