@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from index_build.update.known import marked
 from index_build.update.visit import Entries
 from nearfield.errors import DamagedArtefact, MissingFile
 from nearfield.files import atomic_path
@@ -62,17 +63,15 @@ class Delta:
 
         What enters or leaves a reserve alone counts, too.
         """
-        changed = np.zeros(int(self.facts["n"]), bool)
-        for rows in (self.listed, self.lost, self.entries.rows, self._gone):
-            changed[rows] = True
+        changed = marked(
+            int(self.facts["n"]), self.listed, self.lost, self.entries.rows, self._gone
+        )
         return np.flatnonzero(changed).astype(np.int32)
 
     @property
     def away(self) -> NDArray[np.bool_]:
         """Which rows leave the lists that name them: removed now, or with another vector."""
-        away = np.zeros(int(self.facts["n"]), bool)
-        away[self._gone] = away[self.rows] = True
-        return away
+        return marked(int(self.facts["n"]), self._gone, self.rows)
 
     @property
     def _gone(self) -> Int32s:

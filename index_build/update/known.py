@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
@@ -48,6 +49,14 @@ class Known:
 def nothing_known(rows: int, places: int) -> tuple[Int32s, Float32s]:
     """Lists [rows, places] without members."""
     return np.full((rows, places), EMPTY, np.int32), np.full((rows, places), np.inf, np.float32)
+
+
+def marked(n: int, *parts: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which of the rows 0..n-1 are in one of the parts."""
+    mask = np.zeros(n, bool)
+    for rows in parts:
+        mask[rows] = True
+    return mask
 
 
 def _beside(nearest: Any, reserve: Any) -> Any:

@@ -53,8 +53,7 @@ class Kept:
 
     def padded(self, columns: int) -> tuple[Int32s, Float32s]:
         """The lists with so many places."""
-        nothing = np.empty((len(self.neighbours), 0), np.int32)
-        return joined_lists(self, (nothing, nothing.astype(np.float32)), columns)
+        return joined_lists(self, nothing_known(len(self.neighbours), 0), columns)
 
     def of(self, rows: NDArray[np.integer]) -> "Kept":
         """Some of the lists."""
@@ -87,8 +86,8 @@ def kept_members(
 
 def without_members(rows: int) -> Kept:
     """Nothing is left."""
-    nobody = np.empty((rows, 0), np.int32)
-    return Kept(nobody, np.empty((rows, 0), np.float32), nobody)
+    near, far = nothing_known(rows, 0)
+    return Kept(near, far, near)
 
 
 def reaches(kept: Kept, finds: NDArray[np.integer], space: SpaceName) -> Float32s:

@@ -24,7 +24,7 @@ from index_build.update.cells import (
 )
 from index_build.update.change import Change
 from index_build.update.delta import Delta
-from index_build.update.known import Known
+from index_build.update.known import Known, marked
 from index_build.update.refill import (
     members_left,
 )
@@ -93,7 +93,7 @@ def computed_delta(
     home[: base.n] = cells.home
     home[change.rows] = own_homes
     home[change.removed] = REMOVED
-    away = _away(base, change)
+    away = marked(change.n, change.gone, change.rows)
     search = Search(
         base, known, rows, _residents(change, cells, home), away, columns,
         min(columns + RESERVE, change.n - len(change.removed) - 1), _reach(base, cells, rows),
@@ -184,14 +184,6 @@ def ends_after(cells: UpdateCells, delta: Delta, *, seed: int) -> Ends:
     return Ends(home, int(delta.facts["columns"]), seed=seed, limits=(limits, largest))
 
 
-def _away(base: Base, change: Change) -> NDArray[np.bool_]:
-    """Which rows leave the lists that name them: removed now, or with another vector."""
-    away = np.zeros(change.n, bool)
-    away[change.gone] = True
-    away[change.rows[change.rows < base.n]] = True
-    return away
-
-
 def _lists_that_lost(
     base: Base, known: Known, away: NDArray[np.bool_], entered: NDArray[np.integer], columns: int
 ) -> tuple[Int32s, Int32s]:
@@ -202,7 +194,7 @@ def _lists_that_lost(
     none = np.empty(0, np.int32)
     if base.config.columns != columns:
         return none, np.flatnonzero(stays).astype(np.int32)
-    if not away.any():
+    if not away[: base.n].any():
         return none, none
     left, lost = members_left(known, away, threads=base.threads)
     lost &= stays
@@ -214,9 +206,7 @@ def _without(entries: Entries, rows: Int32s, n: int) -> Entries:
     """Entries into the lists of other rows than these."""
     if not len(rows):
         return entries
-    stays = np.ones(n, bool)
-    stays[rows] = False
-    chosen = stays[entries.rows]
+    chosen = ~marked(n, rows)[entries.rows]
     return Entries(entries.rows[chosen], entries.neighbours[chosen], entries.distances[chosen])
 
 
