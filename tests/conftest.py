@@ -6,6 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# the same examples in every run, however slow the machine is
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile("fixed")
 
 # started in the background, this process ignores Ctrl-C, and so would the programs that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,7 @@ from tests.index_build.brute import nearest
 SPACES = ["l2", "cosine", "ip"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     space=st.sampled_from(SPACES), n=st.integers(2, 60), d=st.integers(1, 8),
     k=st.integers(1, 70), seed=st.integers(0, 10_000),
@@ -31,7 +31,7 @@ def test_random_vectors_as_brute_force(space, n, d, k, seed):
     np.testing.assert_allclose(found, true, rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(2, 80), k=st.integers(1, 90), seed=st.integers(0, 10_000))
 def test_ties_are_broken_by_row(n, k, seed):
     vectors = np.random.default_rng(seed).integers(0, 3, (n, 2)).astype(np.float32)

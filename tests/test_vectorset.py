@@ -46,7 +46,7 @@ ids = st.one_of(
 
 
 @given(data=st.data(), recording_ids=ids, d=st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_was_written_is_read_back(data, recording_ids: list, d: int) -> None:
     n = len(recording_ids)
     numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)

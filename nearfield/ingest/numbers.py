@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nearfield.ingest.columns import Float64s
 
 MISSING = ("", "na", "n/a", "#n/a", "null", "none", "\\n")
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?(nan|inf|infinity))$"
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?(nan(\(\w*\))?|inf|infinity))$"
 Mask = NDArray[np.bool_]
 
 
