@@ -76,6 +76,7 @@ def _make_vectors(asked: argparse.Namespace) -> None:
     vectors = asked.work / "vectors"
     if (vectors / "manifest.json").exists():
         return
+    asked.work.mkdir(parents=True, exist_ok=True)
     made = manifold(asked.rows + QUERIES, asked.dims)
     ids = pa.table({"recording_id": np.arange(asked.rows)})
     np.save(asked.work / "queries.npy", made[asked.rows :])

@@ -210,6 +210,35 @@ class TestLock:
         with locked(tmp_path):
             pass
 
+    def test_a_directory_made_for_it_goes_when_the_block_fails_with_nothing_in_it(self, tmp_path):
+        for name, mine in (("new", False), ("used", True), ("there", False)):
+            (tmp_path / "there").mkdir(exist_ok=True)
+            with pytest.raises(ZeroDivisionError), locked(tmp_path / name):
+                if mine:
+                    (tmp_path / name / "result").touch()
+                raise ZeroDivisionError
+        assert sorted(it.name for it in tmp_path.iterdir()) == ["there", "used"]
+        with locked(tmp_path / "new"), pytest.raises(RunLocked), locked(tmp_path / "new"):
+            pass
+        assert (tmp_path / "new" / ".lock").exists()
+
+    def test_a_lock_that_its_holder_removes_is_not_taken(self, tmp_path, monkeypatch):
+        import fcntl
+
+        folder, whole, opened = tmp_path / "new", fcntl.flock, []
+
+        def removed_before(descriptor, how):
+            if not opened:
+                opened.append(descriptor)
+                (folder / ".lock").unlink()
+                folder.rmdir()
+            whole(descriptor, how)
+
+        monkeypatch.setattr(fcntl, "flock", removed_before)
+        with locked(folder), pytest.raises(RunLocked), locked(folder):
+            pass
+        assert opened
+
     def test_the_exit_code_says_so(self):
         assert RunLocked.exit_code == 75
 

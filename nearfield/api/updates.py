@@ -26,8 +26,8 @@ from index_build.update.update import (
 from index_build.update.vectors import write_updated_set
 from nearfield import ingest as reading
 from nearfield.api.old_run import OldRun, checked_run, old_vectors
+from nearfield.api.update_folder import UPDATE, is_begun, names_in, unless_refused
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
-from nearfield.files import write_bytes
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
 from nearfield.machine import available_cores
@@ -35,7 +35,6 @@ from nearfield.manifest import fingerprint
 from nearfield.run import Run, RunConfig, create_run, open_run
 from nearfield.vectorset import VectorSet, open_vector_set
 
-UPDATE = "update.json"
 TWICE = ("duplicate id", "duplicate document")
 
 
@@ -106,24 +105,27 @@ def update(
     base_run = open_run(base_path)
     sha256 = _sha256_of_matrix(base_run)
     with locked(out):
+        before = names_in(out)
+        # what ingest refuses it lists there, to be read
         added = _added(base_run, out, add, options)
         mark = fingerprint(matrix=sha256, add=added and added.fingerprint, remove=sorted(remove))
-        known = _frozen(out, base_run, sha256, mark)
-        finished = _report_of(out, made=False) if known and _is_finished(out, mark) else None
-        if finished is not None:
-            _keep_cells(
-                open_run(out), read_cells(base_run.folder / "cells", fingerprint=sha256), mark
-            )
-            shutil.rmtree(out / "incoming", ignore_errors=True)
-            return finished
-        steps = Run(out, base_run.config)
-        if matrix or not delta_is_finished(out / "delta", fingerprint=mark):
-            old = checked_run(steps, base_run)
-            if not delta_is_finished(out / "delta", fingerprint=mark):
-                _make_delta(steps, old, added, list(remove), mark)
-            if matrix:
-                _write_run(steps, old, mark)
-        return _report_of(out, made=True)
+        with unless_refused(out, before):
+            known = is_begun(out, base_run, sha256, mark)
+            finished = _report_of(out, made=False) if known and _is_finished(out, mark) else None
+            if finished is not None:
+                _keep_cells(
+                    open_run(out), read_cells(base_run.folder / "cells", fingerprint=sha256), mark
+                )
+                shutil.rmtree(out / "incoming", ignore_errors=True)
+                return finished
+            steps = Run(out, base_run.config)
+            if matrix or not delta_is_finished(out / "delta", fingerprint=mark):
+                old = checked_run(steps, base_run)
+                if not delta_is_finished(out / "delta", fingerprint=mark):
+                    _make_delta(steps, old, added, list(remove), mark)
+                if matrix:
+                    _write_run(steps, old, mark)
+            return _report_of(out, made=True)
 
 
 def plan_update(
@@ -195,24 +197,6 @@ def _added(
     return open_vector_set(out / "incoming")
 
 
-def _frozen(out: Path, base: Run, sha256: str, mark: str) -> bool:
-    """Write down what is to be done, or find the same there (True); else `UsageError`."""
-    path = out / UPDATE
-    if path.exists():
-        there = json.loads(path.read_bytes())
-        if there["fingerprint"] != mark:
-            raise UsageError(
-                f"{out} holds another update (of {there['base']}): choose another directory"
-            )
-        return True
-    others = [it.name for it in out.glob("[!.]*") if it.name != "incoming"]
-    if others:
-        raise UsageError(f"{out} isn't empty (it holds {others[0]}): choose another directory")
-    frozen = {"base": str(base.folder.resolve()), "matrix": sha256, "fingerprint": mark}
-    write_bytes(path, (json.dumps(frozen, indent=2) + "\n").encode())
-    return False
-
-
 def _cells(steps: Run, old: OldRun, base: Base) -> UpdateCells:
     with steps.step("cells") as facts:
         cells = read_cells(old.cells, fingerprint=old.sha256)
@@ -231,10 +215,7 @@ def _make_delta(
     with steps.step("changes") as facts:
         change: Change = changes(old.vectors, added, remove)
         if change.nothing:
-            raise InputRejected(
-                f"nothing to do: all {change.unchanged:,} recordings to add are in the run already,"
-                " with the same vectors"
-            )
+            raise InputRejected(_nothing_to_do(change))
         facts |= {"added": change.added, "changed": change.changed, "removed": len(change.gone)}
     with old.opened() as base:
         cells = _cells(steps, old, base)
@@ -242,6 +223,15 @@ def _make_delta(
             delta = computed_delta(base, change, cells, added)
             facts |= {name: delta.facts[name] for name in ("refilled", "entered", "ratio")}
             write_delta(steps.folder / "delta", delta, fingerprint=mark)
+
+
+def _nothing_to_do(change: Change) -> str:
+    if not change.unchanged:
+        return "nothing to do: name recordings with --add or --remove"
+    return (
+        f"nothing to do: all {change.unchanged:,} recordings to add are in the run already, with"
+        " the same vectors"
+    )
 
 
 def _write_run(steps: Run, old: OldRun, mark: str) -> None:

@@ -170,10 +170,15 @@ def _stop(*_given, **_named):
     raise KeyboardInterrupt
 
 
-def options(folder):
+def options(folder, ids="new.txt"):
     from nearfield.ingest.options import IngestOptions
 
-    return IngestOptions(ids=folder / "new.txt")
+    return IngestOptions(ids=folder / ids)
+
+
+def damage(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:])
 
 
 class TestMistakes:
@@ -213,17 +218,46 @@ class TestMistakes:
         with pytest.raises(UsageError, match="holds another update"):
             api.update(job.folder / "run", job.folder / "run2", remove=["song-2"], matrix=False)
 
-    def test_nothing_to_do(self, job):
-        with pytest.raises(InputRejected, match="nothing to do"):
-            api.update(job.folder / "run", job.folder / "run2", add=job.folder / "vectors")
+    def test_what_is_refused_leaves_nothing_behind(self, job):
+        run, out = job.folder / "run", job.folder / "run2"
+        wide = write_vector_set(
+            job.folder / "wide", clustered(3, d=5), pa.table({"recording_id": ["a", "b", "c"]}),
+            Geometry(),
+        )  # fmt: skip
+        same = {"add": job.folder / "vectors"}
+        sources = {"add": job.folder / "embeddings.npy", "options": options(job.folder, "ids.txt")}
+        for message, asked in (
+            ("nothing to do: all 400", same),
+            ("nothing to do: all 400", sources),
+            ("nothing to do: name recordings", {}),
+            ("aren't in the run", {"remove": ["nobody"]}),
+            ("too few for lists of 10", {"remove": [f"song-{i}" for i in range(395)]}),
+            ("added and removed at once", same | {"remove": ["song-7"]}),
+            ("has 5 under l2", {"add": wide.path}),
+        ):
+            with pytest.raises(InputRejected, match=message):
+                api.update(run, out, **asked)
+            assert not out.exists(), message
+        assert api.update(run, out, remove=["song-7"]).made
 
-    def test_a_base_that_was_changed_is_found_before_the_matrix_is_written(self, job):
-        matrix = job.folder / "run" / "matrix.h5"
-        whole = matrix.read_bytes()
-        matrix.write_bytes(whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:])
+    def test_what_is_refused_takes_nothing_away(self, job):
+        run, out = job.folder / "run", job.folder / "run2"
+        out.mkdir()
+        with pytest.raises(InputRejected, match="nothing to do"):
+            api.update(run, out, add=job.folder / "vectors")
+        assert [it.name for it in out.iterdir()] == [".lock"]
+        api.update(run, out, remove=["song-7"], matrix=False)
+        before = sorted(out.rglob("*"))
+        damage(run / "matrix.h5")
+        with pytest.raises(InputRejected, match="checksum"):
+            api.update(run, out, remove=["song-7"])
+        assert sorted(out.rglob("*")) == before
+
+    def test_a_base_that_was_changed_is_found_before_anything_is_written(self, job):
+        damage(job.folder / "run" / "matrix.h5")
         done = job("update", "run", "--remove", "gone.txt", "--out", "run2")
         assert done.code == 3
-        assert not (job.folder / "run2" / "matrix.json").exists()
+        assert not (job.folder / "run2").exists()
 
     def test_a_verifier_that_is_told_lies_about_removed_rows_finds_them(self, job):
         api.update(job.folder / "run", job.folder / "run2", remove=["song-7"])

@@ -27,7 +27,7 @@ def run(tmp_path):
 
 
 def nothing_there(out):
-    return [path.name for path in out.iterdir() if path.name != ".lock"] == []
+    return [path.name for path in out.glob("*") if path.name != ".lock"] == []
 
 
 @pytest.mark.parametrize("room", [12 << 10, 48 << 10, 80 << 10, 120 << 10])

@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
+    return {entry.name for entry in folder.glob("*")}
 
 
 def _big_array(folder: Path, rows: int = 60_000) -> Path:
