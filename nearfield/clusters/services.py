@@ -130,7 +130,9 @@ def settings(inventory: Inventory, host: Host) -> dict[str, Any]:
                 "worker-ttl": f"{inventory.worker_ttl_s}s",
                 "no-workers-timeout": f"{inventory.no_workers_timeout_s}s",
             },
-            "worker": {"memory": memory},
+            "worker": {"memory": memory, "profile": {"enabled": False}},
+            # as in `nearfield.cluster`: less work for an idle cluster
+            "admin": {"tick": {"interval": "500ms"}},
         }
     }
 
