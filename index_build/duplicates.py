@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nearfield.jit import compiled
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import row_blocks
 
@@ -108,13 +109,13 @@ def expand_into(
 
 
 def _hashes(vectors: Float32s) -> NDArray[np.uint64]:
-    weights = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1], dtype=np.uint64)
+    weights = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1:], dtype=np.uint64)
     # adding 0 turns -0.0 into 0.0
     blocks = ((block + np.float32(0)).view(np.uint32) for block in row_blocks(vectors, 8 << 20))
     return np.concatenate([_mixed(block, weights) for block in blocks])
 
 
-@numba.njit(cache=True)
+@compiled()
 def _mixed(words: NDArray[np.uint32], weights: NDArray[np.uint64]) -> NDArray[np.uint64]:
     hashes, chains = np.empty(len(words), np.uint64), np.empty(4, np.uint64)
     for i in range(len(words)):
@@ -131,7 +132,7 @@ def _mixed(words: NDArray[np.uint32], weights: NDArray[np.uint64]) -> NDArray[np
     return hashes
 
 
-@numba.njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def _expand(  # noqa: PLR0913, PLR0917  (a compiled kernel takes arrays, not objects)
     rows: Int32s,
     groups: Int32s,

@@ -5,10 +5,10 @@ Pure numerics; the result doesn't depend on the order in which the parts come.
 
 from collections.abc import Iterable
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from nearfield.jit import compiled
 from nearfield.neighbours import EMPTY, NeighbourTable
 from nearfield.space import Float32s, Int32s
 
@@ -34,7 +34,7 @@ def merge_parts(parts: Iterable[NeighbourTable], first: int, stop: int, k: int) 
     return NeighbourTable(np.arange(first, stop, dtype=np.int32), neighbours, distances)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _merge(
     places: NDArray[np.integer],
     new_neighbours: Int32s,

@@ -9,6 +9,7 @@ from threading import Lock
 import numba
 import numpy as np
 
+from nearfield.jit import compiled
 from nearfield.space import Float32s, Int32s, SpaceName
 
 _ONE_AT_A_TIME = Lock()
@@ -48,7 +49,7 @@ def sort_lists(neighbours: Int32s, distances: Float32s) -> tuple[Int32s, Float32
     return np.take_along_axis(neighbours, order, 1), np.take_along_axis(distances, order, 1)
 
 
-@numba.njit(cache=True, fastmath=_REASSOCIATE)
+@compiled(fastmath=_REASSOCIATE)
 def _distance(query: Float32s, vectors: Float32s, row: int, kind: int) -> float:
     total = 0.0
     if kind == _IP:
@@ -61,14 +62,14 @@ def _distance(query: Float32s, vectors: Float32s, row: int, kind: int) -> float:
     return total * 0.5 if kind == _COSINE else np.sqrt(total)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _line(query: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, kind: int) -> None:
     for j in range(len(neighbours)):
         row = neighbours[j]
         out[j] = _distance(query, vectors, row, kind) if row >= 0 else np.inf
 
 
-@numba.njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def _together(
     queries: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, kind: int
 ) -> None:
@@ -76,7 +77,7 @@ def _together(
         _line(queries[i], vectors, neighbours[i], out[i], kind)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _alone(
     queries: Float32s, vectors: Float32s, neighbours: Int32s, out: Float32s, kind: int
 ) -> None:

@@ -6,7 +6,7 @@ Owns the thresholds. Refuses to look anything up itself: facts come from `nearfi
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -95,6 +95,7 @@ def examine(
     findings = [
         *judged_machine(machine, directory),
         *(judged_library(library, machine.cores) for library in libraries),
+        *_kept_code(libraries),
         *([] if database is None else [judged_database(database)]),
     ]
     return Diagnosis(tuple(findings), machine, libraries)
@@ -120,6 +121,16 @@ def judged_machine(machine: Machine, directory: Path) -> Iterator[Finding]:
         warn=machine.disk_free_bytes < DISK_BYTES
         and "under 5 GiB free: `nearfield build --dry-run` says what a run needs",
         fail=not writable and f"{folder} can't be written to: choose another folder",
+    )
+
+
+def judged_code(folder: str | None) -> Finding:
+    """Whether compiled code is kept: else every process compiles, for up to a minute."""
+    return _finding(
+        "compiled code",
+        "kept nowhere" if folder is None else f"kept in {folder}",
+        warn=folder is None
+        and "every process compiles anew: set NUMBA_CACHE_DIR to a folder that you own",
     )
 
 
@@ -152,6 +163,13 @@ def judged_database(database: Callable[[], DatabaseRights]) -> Finding:
         fail=not rights.may_load
         and f"may read but not load: GRANT CREATE ON DATABASE {rights.database} TO {rights.user}",
     )
+
+
+def _kept_code(libraries: Sequence[Library]) -> Iterator[Finding]:
+    if any(library.name == "numba" and library.error is None for library in libraries):
+        from nearfield.jit import code_folder
+
+        yield judged_code(code_folder())
 
 
 def _processor(machine: Machine) -> Finding:

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +27,7 @@ from index_build.index.store import ShardStore
 from nearfield.distances import list_distances, sort_lists
 from nearfield.errors import InputRejected, UsageError
 from nearfield.exact import exact_search
+from nearfield.jit import compiled
 from nearfield.machine import available_cores
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, prepared
@@ -227,7 +227,7 @@ def open_index(
     return ShardedIndex(path, store, dict(manifest.facts))
 
 
-@numba.njit(cache=True)
+@compiled()
 def _expand(
     groups: Int32s,
     distances: Float32s,

@@ -6,11 +6,8 @@ entered by two threads at once, as Dask workers do.
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
 
-import numba
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+from nearfield.jit import Function, compiled
 
 _REASSOCIATE = {"reassoc", "contract"}
 """Lets the compiler add in lanes; the order is fixed when it compiles, so results repeat."""
@@ -21,12 +18,12 @@ def kernel(function: Function) -> Function:
 
     Arithmetic stays as written: kernels decide about order, ties and infinities.
     """
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled(nogil=True, error_model="numpy")(function)
 
 
 def summing_kernel(function: Function) -> Function:
     """As `kernel`, with sums in lanes."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REASSOCIATE)(function)
+    return compiled(nogil=True, error_model="numpy", fastmath=_REASSOCIATE)(function)
 
 
 def run_parallel(task: Callable[[int], object], items: Iterable[int], threads: int) -> None:
