@@ -17,7 +17,8 @@ import tomli_w
 import typer
 
 from nearfield.clusters.prices import Prices, read_prices
-from nearfield.errors import NearfieldError, UsageError
+from nearfield.errors import UsageError
+from nearfield.exits import INTERRUPTED, errors_end
 from nearfield.files import write_bytes
 from vm_scripts import fleet, jobs
 from vm_scripts import rebuild as rebuilding
@@ -26,7 +27,6 @@ from vm_scripts.providers.base import now, provider_for
 from vm_scripts.providers.hetzner import Hetzner
 from vm_scripts.settings import read_settings
 
-INTERRUPTED = 130
 MachinesOption = Annotated[
     Path, typer.Option("--machines", metavar="MACHINES.TOML", help="Which machines, from whom.")
 ]
@@ -217,10 +217,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        app()
-    except NearfieldError as error:
-        print(f"vm_scripts: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        with errors_end("vm_scripts"):
+            app()
     except KeyboardInterrupt:
         print("vm_scripts: interrupted; `vm_scripts/status` says what exists", file=sys.stderr)
         sys.exit(INTERRUPTED)

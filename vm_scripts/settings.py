@@ -58,6 +58,8 @@ class MachineSettings(_Section, frozen=True):
     folder: on the machines; with workers, the head shares it with them over the private network.
     user: whom cloud-init makes; only an image of one's own needs another.
     max_hours: `rebuild` gives up after that.
+    state_folder: here, for RUN.machines/ (key, inventory, credentials, history): a service that may
+        not write beside its settings keeps them elsewhere.
     """
 
     run: str
@@ -69,6 +71,7 @@ class MachineSettings(_Section, frozen=True):
     python: str = "/opt/nearfield/venv/bin/python"
     user: str = "nearfield"
     prices: str | None = None
+    state_folder: str = "."
     hetzner: HetznerSettings = HetznerSettings()
     hosts: HostsSettings | None = None
     qemu: QemuSettings | None = None
@@ -77,7 +80,7 @@ class MachineSettings(_Section, frozen=True):
     @property
     def state(self) -> Path:
         """Where this run's key, inventory, credentials and history are kept."""
-        return self.base / f"{self.run}.machines"
+        return self.base / self.state_folder / f"{self.run}.machines"
 
     @property
     def price_file(self) -> Path:

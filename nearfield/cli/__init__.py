@@ -3,7 +3,6 @@
 Owns how errors end: a sentence on stderr and the exit code of the error's class.
 """
 
-import errno
 import sys
 from typing import Annotated
 
@@ -23,11 +22,7 @@ from nearfield.cli import (
     updating,
 )
 from nearfield.cli.interrupts import Interrupted, raise_on_signals
-from nearfield.errors import NearfieldError, UsageError
-
-INTERRUPTED = 130
-WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-"""What the system says to a path that the user can't read, or can't write to."""
+from nearfield.exits import INTERRUPTED, errors_end
 
 app = typer.Typer(
     name="nearfield",
@@ -75,19 +70,8 @@ def main() -> None:
     """Run the program and exit with the code that the outcome asks for."""
     raise_on_signals()
     try:
-        app()
-    except NearfieldError as error:
-        print(f"nearfield: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.filename is None or error.errno not in WRONG_PLACE:
-            raise
-        print(
-            f"nearfield: {error.strerror}: {error.filename}. Check the path and its rights, or "
-            "choose another place",
-            file=sys.stderr,
-        )
-        sys.exit(UsageError.exit_code)
+        with errors_end("nearfield"):
+            app()
     except Interrupted:
         print("nearfield: interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -38,6 +38,14 @@ def test_wrong_settings_are_refused_with_their_reason(tmp_path, text, said):
         read_settings(written(tmp_path, text))
 
 
+def test_what_a_run_keeps_lies_beside_the_settings_or_where_they_say(tmp_path):
+    text = 'run = "a"\nprovider = "hetzner"\n'
+    assert read_settings(written(tmp_path, text)).state == tmp_path / "a.machines"
+    elsewhere = tmp_path / "elsewhere"
+    text += f'state_folder = "{elsewhere}"\n'
+    assert read_settings(written(tmp_path, text)).state == elsewhere / "a.machines"
+
+
 def test_missing_settings_are_named(tmp_path):
     with pytest.raises(MissingFile, match=r"machines\.toml"):
         read_settings(tmp_path / "machines.toml")
@@ -77,6 +85,18 @@ def test_scripts_run_the_command_of_their_name(tmp_path):
     done = script("up", "--dry-run", folder=tmp_path)
     assert done.stdout == "machine a  exists True  hourly 0.0\n"
     assert script("cost", folder=tmp_path).stderr.startswith("0.000 EUR so far")
+
+
+def test_a_place_that_cant_be_written_to_is_named(tmp_path):
+    (tmp_path / "taken").write_text("a file, where a folder is needed")
+    inventory = 'name = "lab"\n[[hosts]]\nname = "a"\naddress = "127.0.0.1"\nrole = "both"\n'
+    (tmp_path / "hosts.toml").write_text(inventory)
+    written(tmp_path, 'run = "lab"\nprovider = "hosts"\nstate_folder = "taken"\n'
+                      '[hosts]\ninventory = "hosts.toml"\n')  # fmt: skip
+    done = script("up", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Check the path and its rights" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_every_script_explains_itself(tmp_path):
