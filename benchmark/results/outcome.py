@@ -23,6 +23,7 @@ class Status(StrEnum):
     NOT_INSTALLED = "not installed"
     UNSUPPORTED = "unsupported"
     DROPPED = "dropped"
+    LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)

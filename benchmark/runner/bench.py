@@ -52,6 +52,7 @@ class BenchOptions:
 
     methods: out of the grid, all if empty. rows: sizes. budget_s: for everything; timeout_s and
     memory_bytes: for one process. container: image to measure in. space: for files without one.
+    full: everything that the grid names, at every size, whether or not it is worth it.
     """
 
     methods: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class BenchOptions:
     threads: int | None = None
     container: str | None = None
     seed: int = 0
+    full: bool = False
 
     @property
     def asked_ks(self) -> tuple[int, ...]:
@@ -85,6 +87,7 @@ class BenchOptions:
             memory_bytes=memory,
             repeat=QUICK_REPEAT if self.quick else 3,
             efforts=QUICK_EFFORTS if self.quick else None,
+            full=self.full,
             seed=self.seed,
             container=self.container,
         )

@@ -182,7 +182,7 @@ def promise(group: Group, history: History) -> float | None:
     own = [n for (name, n) in history.rows if n <= group.n and name == label]
     if own:
         here = _measured(history, max(own))
-        return _share([one for one in here if _label(one) == label], here)
+        return _share([one for one in here if label_of(one) == label], here)
     tried = [n for (name, n) in history.rows if n <= group.n and _is_of(name, method)]
     if not tried:
         return None
@@ -211,15 +211,18 @@ def _speeds(outcomes: Sequence[Outcome]) -> Mapping[tuple[str, int, int], float]
     """
     best: dict[tuple[str, int, int], float] = {}
     for one in outcomes:
-        speed = (1.0 if (one.recall or 0) >= TARGET_RECALL else POOR) * _rate(one)
+        speed = (1.0 if (one.recall or 0) >= TARGET_RECALL else POOR) * rate_of(one)
         place = one.workload, one.k, one.batch
         best[place] = max(speed, best.get(place, 0.0))
     return best
 
 
-def next_group(remaining: Sequence[Group]) -> Group | None:
-    """Without a budget: small sizes first, as the grid has them."""
-    return min(remaining, key=lambda group: group.n, default=None)
+def next_group(remaining: Sequence[Group], history: History) -> Group | None:
+    """Without a budget: small sizes first; of each method one group, then the second of each, as
+    the grid has them.
+    """
+    met = _met(history)
+    return min(remaining, key=lambda group: (group.n, _turn(group, met)), default=None)
 
 
 def next_within(
@@ -305,13 +308,28 @@ def _by_promise(
     groups: Sequence[Group], promises: Mapping[Group, float], history: History
 ) -> Sequence[Group]:
     """The best of each method, the most promising first; then the second of each, and so on."""
-    met = Counter((label.partition("(")[0], n) for label, n in history.rows)
+    met = _met(history)
     turn: dict[Group, int] = {}
     for group in sorted(groups, key=lambda group: -promises[group]):
-        key = group.configuration.name, group.n
-        turn[group] = met[key]
-        met[key] += 1
+        turn[group] = _turn(group, met)
+        met[_method_at(group)] += 1
     return sorted(groups, key=lambda group: (turn[group], -promises[group], group.n))
+
+
+def _met(history: History) -> Counter[tuple[str, int]]:
+    """How many groups of a method were finished, by method and size."""
+    return Counter((label.partition("(")[0], n) for label, n in history.rows)
+
+
+def _turn(group: Group, met: Mapping[tuple[str, int], int]) -> int:
+    """How many of its method come before it. Parameters that are efforts have the same turn: they
+    are for different recalls.
+    """
+    return met[_method_at(group)] if group.method.effort else 0
+
+
+def _method_at(group: Group) -> tuple[str, int]:
+    return group.configuration.name, group.n
 
 
 def remaining_seconds(remaining: Sequence[Group], history: History) -> float | None:
@@ -321,11 +339,13 @@ def remaining_seconds(remaining: Sequence[Group], history: History) -> float | N
     return sum(known) if len(known) == len(expected) else None
 
 
-def _label(outcome: Outcome) -> str:
+def label_of(outcome: Outcome) -> str:
+    """The configuration of a row, as its groups are called."""
     return f"{outcome.method}({outcome.build.replace(',', ', ')})"
 
 
-def _rate(outcome: Outcome) -> float:
+def rate_of(outcome: Outcome) -> float:
+    """Vectors a second, of `all` with what building takes; 0 without figures."""
     if outcome.workload == "all":
         return outcome.n / outcome.total_s if outcome.total_s else 0.0
     return outcome.qps or 0.0

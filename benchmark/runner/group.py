@@ -6,17 +6,18 @@ processes, everything that is there already is kept.
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from benchmark.results.file import Result
-from benchmark.results.outcome import Outcome, Status
+from benchmark.results.outcome import Outcome, Status, Workload
 from benchmark.runner.asking import Asker, Within
 from benchmark.runner.budget import Allowance
 from benchmark.runner.child import STACKS_BYTES
+from benchmark.runner.efforts import next_to_levels
 from benchmark.runner.plan import ENOUGH_RECALL, Group, Point, limited_point, points_of, spread
 from benchmark.runner.process import Ended
 from benchmark.runner.request import noted
@@ -29,6 +30,23 @@ FIRST_USE = 0.2
 """Part of what is left of a budget that the first use of a library may take."""
 HOPELESS = 1.5
 """Times the time-out: a point that is foretold to take longer isn't started."""
+DEAR_S, DEAR = 60.0, 10
+"""A way to the lists of all rows that is foretold to take longer than so many seconds and so many
+times the fastest one isn't started: it would take hours to say by how much it is slower.
+"""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What other groups showed. `fastest`: by k the fastest way to the lists of all rows of this
+    size, so far; `left_out`: why nothing of the group is worth measuring, "" where it is.
+    """
+
+    fastest: Mapping[int, Outcome] = field(default_factory=dict)
+    left_out: str = ""
+
+
+NOTHING_KNOWN = Known()
 
 
 @dataclass(frozen=True)
@@ -54,14 +72,17 @@ class GroupReport:
         return any(outcome.status is Status.DROPPED for outcome in self.unmeasured)
 
 
-def run_group(place: Place, group: Group, allowed: Allowance | None) -> GroupReport:
-    """Task: measure what isn't there yet, within what a budget allows.
+def run_group(
+    place: Place, group: Group, allowed: Allowance | None, known: Known = NOTHING_KNOWN
+) -> GroupReport:
+    """Task: measure what isn't there yet, within what a budget allows and as far as what is known
+    of others makes it worth while.
 
     Raises `DiskFull`, or `Infrastructure` where the container engine is gone; whatever a library
     does becomes a row.
     """
     with Asker(place, group) as asker:
-        run = _GroupRun(asker, allowed)
+        run = _GroupRun(asker, allowed, known)
         run.all_points()
     return GroupReport(
         group,
@@ -78,8 +99,9 @@ def run_group(place: Place, group: Group, allowed: Allowance | None) -> GroupRep
 class _GroupRun:
     """The state of one group while it is measured."""
 
-    def __init__(self, asker: Asker, allowed: Allowance | None) -> None:
+    def __init__(self, asker: Asker, allowed: Allowance | None, known: Known) -> None:
         self.place, self.group, self.asker = asker.place, asker.group, asker
+        self.known = known
         self.allowed, self.began = allowed, time.monotonic()
         self.deadline = None if allowed is None else self.began + allowed.total_s
         self.store = Store(self.place, self.group)
@@ -104,21 +126,45 @@ class _GroupRun:
         suggested = {int(k): efforts for k, efforts in facts.get("efforts", {}).items()}
         points = points_of(self.group, self.place.settings, suggested, self.place.data.asked)
         limited = limited_point(points, facts.get("index_bytes", 0))
+        if self._narrow:
+            for point in points:
+                self._take(self.store.kept(point), new=False)
         for point in self._in_order(points, limited):
             if point is limited or not self._enough(point):
                 self._point(point)
         shutil.rmtree(self.store.index, ignore_errors=True)
 
-    def _in_order(self, points: Sequence[Point], limited: Point | None) -> Sequence[Point]:
-        """Cheapest first, the one under a memory limit last; under a budget what says most first:
-        something of each workload and k, the one under a limit, then the rest.
+    @property
+    def _narrow(self) -> bool:
+        """Whether only efforts next to the tables' recalls are measured: not where a user names
+        the efforts, or wants all.
         """
+        return not self.place.settings.full and not self.group.configuration.efforts
+
+    def _in_order(self, points: Sequence[Point], limited: Point | None) -> Iterable[Point]:
+        """Cheapest first, the one under a memory limit last; under a budget what says most first:
+        something of each workload and k, the one under a limit, then the rest. What is worth it
+        alone comes in an order of its own.
+        """
+        if self._narrow:
+            return next_to_levels(points, limited, self._recalls)
         last = [] if limited is None else [limited]
         if self.allowed is None:
             return [*points, *last]
         lines = len({(point.k, point.workload) for point in points})
         order = spread(points)
         return [*order[:lines], *last, *order[lines:]]
+
+    def _recalls(self, workload: Workload, k: int) -> Mapping[int, float]:
+        """Recall by effort of what was measured of the index."""
+        return {
+            _effort_of(one): one.recall or 0.0
+            for one in self.outcomes
+            if (one.workload, one.k) == (workload, k)
+            and one.measured
+            and one.load_s is not None
+            and one.memory_limit_bytes is None
+        }
 
     def _obstacle(self) -> tuple[Status, str] | None:
         method, space = self.group.method, self.place.data.space
@@ -190,7 +236,7 @@ class _GroupRun:
         if self._spent() or self._too_long(point):
             self._drop([point])
             return
-        if self._hopeless(point):
+        if self._hopeless(point) or self._too_dear(point):
             return
         if point.stage == "search" and not self._index_is_there():
             return
@@ -260,6 +306,23 @@ class _GroupRun:
         self.unmeasured += self.store.without_figures(Status.TIMEOUT, reason, [point])
         return True
 
+    def _too_dear(self, point: Point) -> bool:
+        """Whether it is foretold to take many times what the fastest way to the same lists took;
+        then there is a row.
+        """
+        fastest, foretold = self.known.fastest.get(point.k), self._foretold(point)
+        if point.workload != "all" or self.place.settings.full or not fastest or not foretold:
+            return False
+        best_s = fastest.total_s or 0.0
+        cost_s = foretold[0] + (self.build_s if point.stage == "search" else 0.0)
+        if cost_s < max(DEAR_S, DEAR * best_s):
+            return False
+        reason = (
+            f"about {cost_s:,.0f} s foretold from {foretold[1]}; {fastest.label} took {best_s:,.0f}"
+        )
+        self.unmeasured += self.store.without_figures(Status.LEFT_OUT, reason, [point])
+        return True
+
     def _take(self, stored: Stored | None, *, new: bool) -> None:
         if stored is not None:
             self.outcomes += stored.outcomes
@@ -313,8 +376,10 @@ class _GroupRun:
         return ended.status is Status.TIMEOUT and early
 
     def _drop(self, points: Sequence[Point]) -> None:
-        reason = "left out by the budget"
-        self.unmeasured += self.store.without_figures(Status.DROPPED, reason, points)
+        why = (Status.DROPPED, "left out by the budget")
+        if self.known.left_out:
+            why = (Status.LEFT_OUT, self.known.left_out)
+        self.unmeasured += self.store.without_figures(*why, points)
 
 
 def _effort_of(outcome: Outcome) -> int:

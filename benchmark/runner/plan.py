@@ -29,8 +29,9 @@ ENOUGH_RECALL = 0.999
 
 @dataclass(frozen=True)
 class Settings:
-    """How everything is measured. `efforts`: at most so many per k, None for all. `image`: the id
-    of the image that `container` names.
+    """How everything is measured. `efforts`: at most so many per k, None for all. `full`: each of
+    them, not only those next to the recalls of the tables. `image`: the id of the image that
+    `container` names.
     """
 
     ks: tuple[int, ...]
@@ -40,6 +41,7 @@ class Settings:
     memory_bytes: int
     repeat: int = 3
     efforts: int | None = None
+    full: bool = False
     pinned: bool = True
     seed: int = 0
     container: str | None = None

@@ -22,7 +22,8 @@ from benchmark.runner.budget import (
     next_within,
     remaining_seconds,
 )
-from benchmark.runner.group import GroupReport, run_group
+from benchmark.runner.group import GroupReport, Known, run_group
+from benchmark.runner.narrowing import fastest_of_all, why_left_out
 from benchmark.runner.parents import close_parents
 from benchmark.runner.plan import Group
 from benchmark.runner.store import Place
@@ -116,12 +117,27 @@ class _Schedule:
     def _next(self) -> tuple[Group, Allowance | None] | None:
         left_s = self._left()
         if left_s is None:
-            group = next_group(self.remaining)
+            group = next_group(self.remaining, self.history)
             return None if group is None else (group, None)
         return next_within(self.remaining, self.history, self.shares, left_s, again=self.again)
 
+    def _worth(self) -> tuple[Group, Allowance | None] | None:
+        """The next group that is worth it; those before it have rows that say why they aren't."""
+        while (found := self._next()) is not None and not self.place.settings.full:
+            group = found[0]
+            why = why_left_out(group, self.history) if group in self.remaining else None
+            if why is None:
+                break
+            self.remaining.remove(group)
+            report = run_group(self.place, group, NOTHING, Known(left_out=why))
+            if report.kept:
+                self._note(report)
+            self.on_report(report)
+            self._say(report)
+        return found
+
     def _start(self, address: str, queue: Any) -> None:
-        found = self._next()
+        found = self._worth()
         if found is None:
             return
         group, allowed = found
@@ -136,6 +152,7 @@ class _Schedule:
             self.place,
             group,
             allowed,
+            Known(fastest_of_all(self.history.outcomes, group.n)),
             workers=[address],
             allow_other_workers=False,
             pure=False,

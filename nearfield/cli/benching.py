@@ -53,6 +53,10 @@ def bench(  # noqa: PLR0913  (a command has as many parameters as it has options
     quick: Annotated[
         bool, typer.Option("--quick", help="A first answer: the small grid, sizes and k.")
     ] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Each effort of all the grid at every size: takes days."),
+    ] = False,
     k: Annotated[
         str, typer.Option("-k", "--k", help="Values of k, by comma (10,100,300,1000).")
     ] = "",
@@ -93,6 +97,7 @@ def bench(  # noqa: PLR0913  (a command has as many parameters as it has options
         methods=_words(methods),
         grid=grid,
         quick=quick,
+        full=full,
         ks=_numbers(k, "-k"),
         rows=_numbers(rows, "--rows"),
         workloads=_words(workloads),  # type: ignore[arg-type]  # checked in there

@@ -179,8 +179,8 @@ def test_best_at_one_k_is_best():
 
 def test_without_a_budget_small_sizes_come_first_and_nothing_is_left_out():
     groups = [group(10_000), group(1_000), group(1_000, "faiss-flat")]
-    assert next_group(groups) == groups[1]
-    assert next_group([]) is None
+    assert next_group(groups, History()) == groups[1]
+    assert next_group([], History()) is None
 
 
 def test_under_a_budget_every_size_has_a_share_and_the_largest_the_largest():

@@ -1,0 +1,104 @@
+"""Which configurations a larger size leaves out, by what a smaller one showed of them. Pure.
+
+All parameters of all methods at all sizes would take days, nearly all of it for what never comes
+near the best. So a size takes over from the one below, per method, as few configurations as are
+about as good as all of them together, and at most half of them; and of methods none that was far
+behind everywhere. docs/adr/0017-bench-narrowing.md.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from benchmark.results.outcome import Outcome, Status
+from benchmark.runner.budget import History, label_of, rate_of
+from benchmark.runner.plan import Group
+
+LEVELS = (0.90, 0.95, 0.99)
+BEHIND = 10
+"""Times slower than the best at each place: such a configuration is left out."""
+AS_GOOD = 0.8
+"""Of a method's best speed at a place: what has that stands in for it."""
+HOPELESS = {Status.TIMEOUT, Status.OUT_OF_MEMORY}
+
+Place = tuple[str, int, float]
+"""Workload (queries one at a time or in batches), k, recall."""
+Speeds = Mapping[Place, float]
+
+
+def why_left_out(group: Group, history: History) -> str | None:
+    """Why the group's configuration isn't measured at the group's size, as a sentence; None where
+    it is, as everything is of whose smaller sizes nothing is known.
+    """
+    label, method = str(group.configuration), group.configuration.name
+    own = [n for (name, n), rows in history.rows.items() if name == label and n < group.n and rows]
+    if not own:
+        return None
+    n = max(own)
+    if {row.status for row in history.rows[label, n]} <= HOPELESS:
+        return f"had no figures on {n:,} rows, within the same limits"
+    speeds = {name: _speeds(rows) for (name, m), rows in history.rows.items() if m == n}
+    best = _best(speeds.values())
+    mine = speeds[label]
+    if mine and all(BEHIND * speed < best[place] for place, speed in mine.items()):
+        return f"{BEHIND} times slower than the best, or more, wherever measured on {n:,} rows"
+    if not group.method.effort:
+        return None  # its parameters are its efforts: each is for another recall
+    siblings = {name: own for name, own in speeds.items() if name.partition("(")[0] == method}
+    chosen = enough_of(siblings)
+    if not mine or label in chosen:
+        return None
+    return f"on {n:,} rows no better than {' and '.join(chosen)}"
+
+
+def enough_of(speeds: Mapping[str, Speeds]) -> list[str]:
+    """The fewest of a method's configurations that are about as good as all of them at each place,
+    those that are it at most places first; at most half of all, rounded up.
+    """
+    best = _best(speeds.values())
+    wanting, chosen = set(best), list[str]()
+    while wanting and len(chosen) < (len(speeds) + 1) // 2:
+        good = {
+            name: {place for place in wanting if own.get(place, 0.0) >= AS_GOOD * best[place]}
+            for name, own in speeds.items()
+        }
+        most = max(good, key=lambda name: (len(good[name]), _closeness(speeds[name], best)))
+        wanting -= good[most]
+        chosen.append(most)
+    return chosen
+
+
+def _closeness(own: Speeds, best: Speeds) -> float:
+    return sum(speed / best[place] for place, speed in own.items())
+
+
+def _best(speeds: Iterable[Speeds]) -> dict[Place, float]:
+    best: dict[Place, float] = {}
+    for own in speeds:
+        for place, speed in own.items():
+            best[place] = max(speed, best.get(place, 0.0))
+    return best
+
+
+def _speeds(outcomes: Sequence[Outcome]) -> Speeds:
+    """The greatest speed at each place that was reached."""
+    best: dict[Place, float] = {}
+    for one in outcomes:
+        if not one.measured or one.memory_limit_bytes or not rate_of(one):
+            continue
+        kind = one.workload if one.batch <= 1 else "batches"
+        for level in LEVELS:
+            if (one.recall or 0.0) >= level:
+                place = kind, one.k, level
+                best[place] = max(rate_of(one), best.get(place, 0.0))
+    return best
+
+
+def fastest_of_all(outcomes: Iterable[Outcome], n: int) -> dict[int, Outcome]:
+    """By k the fastest way to the lists of all n rows at the usual recall."""
+    fastest: dict[int, Outcome] = {}
+    for one in outcomes:
+        fits = (one.workload, one.n) == ("all", n) and (one.recall or 0.0) >= LEVELS[1]
+        if fits and one.total_s and one.measured:
+            known = fastest.get(one.k)
+            if known is None or one.total_s < (known.total_s or 0.0):
+                fastest[one.k] = one
+    return fastest
