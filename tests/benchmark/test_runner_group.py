@@ -10,7 +10,8 @@ from benchmark.methods import METHODS, method_class
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Status
 from benchmark.runner.budget import NOTHING, Allowance
-from benchmark.runner.group import run_group
+from benchmark.runner import group as runner_group
+from benchmark.runner.group import Known, run_group
 from benchmark.runner.parents import close_parents
 from benchmark.runner.store import Place, Store
 from nearfield.errors import DamagedArtefact
@@ -202,3 +203,38 @@ def test_a_truth_that_is_damaged_stops_the_group(tmp_path):
     truth.write_bytes(truth.read_bytes()[:-1])
     with pytest.raises(DamagedArtefact, match="was truncated or changed"):
         run(place, ":Plain")
+
+
+def test_what_is_foretold_to_take_many_times_the_fastest_is_not_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner_group, "DEAR_S", 0.0)
+    place = place_in(tmp_path, surface(1_100))
+    first = run_group(place, group_of(place, "faiss-flat"), None)
+    fastest = replace(first.outcomes[-1], method="other", build="a=1", k=3, total_s=1e-6)
+    shutil.rmtree(place.directory / "results")
+    (place.directory / "results").mkdir()
+    known = Known({3: fastest})
+    report = run_group(place, group_of(place, "faiss-flat"), None, known)
+    assert {row.workload for row in report.outcomes} == {"queries"}
+    (row,) = report.unmeasured
+    assert (row.workload, row.status) == ("all", Status.LEFT_OUT)
+    assert "s foretold from its queries in batches; other(a=1) took" in row.reason
+    everything = settings(place, full=True)
+    assert not run_group(everything, group_of(place, "faiss-flat"), None, known).unmeasured
+
+
+def test_only_efforts_next_to_the_recalls_of_the_tables_are_measured(tmp_path):
+    place = place_in(tmp_path, surface(1_100))
+    few = run_group(place, group_of(place, "annoy"), None)
+    every = run_group(settings(place, full=True), group_of(place, "annoy"), None)
+    assert every.kept == few.measured < every.kept + every.measured
+    for level in (0.9, 0.95, 0.99):
+        assert cheapest(few, level) == cheapest(every, level) is not None
+
+
+def cheapest(report, level):
+    efforts = [
+        int(row.search.partition("=")[2])
+        for row in report.outcomes
+        if row.workload == "queries" and row.recall >= level
+    ]
+    return min(efforts, default=None)
