@@ -16,7 +16,7 @@ import numpy as np
 from benchmark.methods.base import NO_ROOM
 from benchmark.results.outcome import Status
 from benchmark.runner.container import run_in_container
-from benchmark.runner.parents import parent_of
+from benchmark.runner.parents import first_use_expected, parent_of, remember_first_use
 from benchmark.runner.plan import Group, Point, ks_for
 from benchmark.runner.process import Ended, Limits, Warm
 from benchmark.runner.request import CHECKED, AnyRequest, Build, FirstUse, Graph, Search
@@ -69,6 +69,20 @@ class Asker:
         return self.warm.cold_s if self.compiles and self.warm.used_rows else None
 
     @property
+    def first_use_expected_s(self) -> float | None:
+        """What a first use that is still to come will take, by earlier runs; None if unknown."""
+        return first_use_expected(self.place.directory, self.group.configuration.address)
+
+    @property
+    def first_use_waits(self) -> bool:
+        """Whether there is a first use to come."""
+        return self.compiles and self.warm.used_rows < self._warm_rows
+
+    @property
+    def _warm_rows(self) -> int:
+        return min(self.group.n, self.group.method.warm_rows)
+
+    @property
     def rows_to_add(self) -> int:
         """1% more rows, as far as there are any."""
         return min(-(-self.group.n // 100), len(self.place.data.vectors) - self.group.n)
@@ -78,9 +92,9 @@ class Asker:
         tried. `seconds`: what it may take, None for as long as any process. What went wrong isn't
         tried again before the benchmark's next run.
         """
-        rows = min(self.group.n, self.group.method.warm_rows)
-        if not self.compiles or self.warm.used_rows >= rows:
+        if not self.first_use_waits:
             return None
+        rows = self._warm_rows
         if self.warm.unusable is not None:
             return self.warm.unusable
         k = ks_for(rows, self.place.settings.ks)[0]
@@ -88,8 +102,18 @@ class Asker:
         request = FirstUse(**self._common(), parameters=self.group.method.parameters, k=k)
         ended = self.warm.use_first(written(request), rows, self._limits(Within(seconds)))
         self.cold_s += ended.seconds
+        self._remember(ended)
         shutil.rmtree(out, ignore_errors=True)
         return ended
+
+    def _remember(self, ended: Ended) -> None:
+        if ended.status in {Status.OK, Status.TIMEOUT}:
+            remember_first_use(
+                self.place.directory,
+                self.group.configuration.address,
+                ended.seconds,
+                whole=ended.status is Status.OK,
+            )
 
     def build(self, within: Within) -> tuple[Ended, Path]:
         """Build and save the index; returns how that ended, and the folder of what was left."""

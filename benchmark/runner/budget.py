@@ -38,6 +38,10 @@ be taken for slow.
 """
 TRY_S, TRY = 15.0, 0.1
 """What a build may take of which nothing is known: so long, or this part of what is left."""
+FIRST_USE = 0.2
+"""Part of what is left of a budget that a first use of unknown length may take, or an equal part of
+it for each method that waits.
+"""
 ROOM = 1.3
 """A group isn't begun unless there is time for so many times its build."""
 
@@ -46,12 +50,14 @@ ROOM = 1.3
 class Allowance:
     """Seconds that a group may take under a budget: in all, and for what follows the build and the
     first point, which may take as long as the build did in any case. `whole_s`: left for all
-    groups; a library that compiles itself may take of that, since it does so for all of them.
+    groups; a library that compiles itself may take of that, since it does so for all of them: the
+    part `first_use` where nobody knows how long that will be.
     """
 
     total_s: float
     points_s: float
     whole_s: float = math.inf
+    first_use: float = FIRST_USE
 
 
 NOTHING = Allowance(0.0, 0.0, 0.0)
@@ -239,7 +245,11 @@ def next_within(
     where no group is likely to get through its build any more.
     """
     found = _next_of(waiting, history, shares, left_s, again)
-    return None if found is None else (found[0], replace(found[1], whole_s=left_s))
+    if found is None:
+        return None
+    methods = len({group.configuration.name for group in (*waiting, *again)})
+    part = max(FIRST_USE, 1 / methods)
+    return found[0], replace(found[1], whole_s=left_s, first_use=part)
 
 
 def _next_of(

@@ -26,8 +26,10 @@ from benchmark.runner.store import Place, Store, Stored
 from benchmark.runner.truth import truth_path
 from nearfield.neighbours import NeighbourTable, read_part
 
-FIRST_USE = 0.2
-"""Part of what is left of a budget that the first use of a library may take."""
+KNOWN_FIRST_USE = 0.6
+"""Part of what is left of a budget that the first use of a library may take whose length an earlier
+run has shown; one that is known to take longer isn't begun.
+"""
 HOPELESS = 1.5
 """Times the time-out: a point that is foretold to take longer isn't started."""
 DEAR_S, DEAR = 60.0, 10
@@ -211,7 +213,7 @@ class _GroupRun:
             self.store.keep_index(self.asker.scratch / "index", facts)
             return facts
         if self._cut_off(ended):
-            self._drop(stand_ins)
+            self._drop(stand_ins, ended)
             return None
         for point in stand_ins:
             rows = self.store.without_figures(ended.status, f"build: {ended.reason}", [point])
@@ -247,7 +249,7 @@ class _GroupRun:
             ended, out = self.asker.ask(point, self.store.index, truth.rows, within)
         self._from_now()
         if self._cut_off(ended):
-            self._drop([point])
+            self._drop([point], ended)
             return
         blank = replace(self.store.blank(point), cold_s=self.asker.first_use_s)
         left = Left(point, self._understood(point, ended), out, blank)
@@ -346,9 +348,16 @@ class _GroupRun:
         """Have a library that compiles itself do so, at the cost of the whole budget, not of what
         this group may take; how that ended if it went wrong.
         """
+        if not self.asker.first_use_waits:
+            return None
         end = None if self.allowed is None else self.began + self.allowed.whole_s
-        before, left_s = self.asker.cold_s, None if end is None else end - time.monotonic()
-        ended = self.asker.first_use(None if left_s is None else max(0.0, FIRST_USE * left_s))
+        before, most_s, expected_s = self.asker.cold_s, None, self.asker.first_use_expected_s
+        if self.allowed is not None and end is not None:
+            left_s = max(0.0, end - time.monotonic())
+            most_s = left_s * (self.allowed.first_use if expected_s is None else KNOWN_FIRST_USE)
+            if expected_s is not None and expected_s > most_s:
+                return Ended(Status.TIMEOUT, f"first use: takes about {expected_s:.0f} s", 0.0)
+        ended = self.asker.first_use(most_s)
         if self.deadline is not None and end is not None:
             self.deadline = min(end, self.deadline + self.asker.cold_s - before)
         if ended is None or ended.status is Status.OK:
@@ -375,8 +384,11 @@ class _GroupRun:
         early = ended.seconds < self.place.settings.timeout_s
         return ended.status is Status.TIMEOUT and early
 
-    def _drop(self, points: Sequence[Point]) -> None:
+    def _drop(self, points: Sequence[Point], ended: Ended | None = None) -> None:
+        """Rows for what the budget leaves out, or what isn't worth it; `ended`: what it ended."""
         why = (Status.DROPPED, "left out by the budget")
+        if ended is not None:
+            why = (Status.DROPPED, f"left out by the budget: {ended.reason}")
         if self.known.left_out:
             why = (Status.LEFT_OUT, self.known.left_out)
         self.unmeasured += self.store.without_figures(*why, points)

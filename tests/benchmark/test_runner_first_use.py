@@ -66,6 +66,22 @@ def test_a_budget_of_which_the_first_use_takes_too_much_drops_the_method_until_t
     assert run_group(place, group_of(place, ":Compiles"), None).measured == 2
 
 
+def test_a_first_use_that_is_known_to_be_too_long_is_not_begun(place):
+    assert run_group(place, group_of(place, ":Compiles"), Allowance(0.5, 0.5, 3.0)).cold_s > 0
+    parents.close_parents()
+    known = parents.first_use_expected(place.directory, group_of(place, ":Compiles").configuration.address)
+    assert known > 1.2
+    little = Allowance(0.5, 0.5, known)
+    report = run_group(place, group_of(place, ":Compiles"), little)
+    assert report.cold_s == 0
+    assert {row.reason for row in report.unmeasured} == {
+        f"left out by the budget: first use: takes about {known:.0f} s"
+    }
+    # of which enough is left is begun, whatever part one of unknown length may take
+    enough = Allowance(5.0, 5.0, 4 * known, first_use=0.01)
+    assert run_group(place, group_of(place, ":Compiles"), enough).measured == 2
+
+
 def test_a_first_use_that_crashes_is_the_reason_of_every_row(place):
     report = run_group(place, group_of(place, ":CompilesInVain"), None)
     assert {row.reason for row in report.outcomes} == {"build: first use: killed by SIGSEGV"}
