@@ -188,7 +188,7 @@ def promise(group: Group, history: History) -> float | None:
     own = [n for (name, n) in history.rows if n <= group.n and name == label]
     if own:
         here = _measured(history, max(own))
-        return _share([one for one in here if label_of(one) == label], here)
+        return _share([one for one in here if _label(one) == label], here)
     tried = [n for (name, n) in history.rows if n <= group.n and _is_of(name, method)]
     if not tried:
         return None
@@ -349,8 +349,7 @@ def remaining_seconds(remaining: Sequence[Group], history: History) -> float | N
     return sum(known) if len(known) == len(expected) else None
 
 
-def label_of(outcome: Outcome) -> str:
-    """The configuration of a row, as its groups are called."""
+def _label(outcome: Outcome) -> str:
     return f"{outcome.method}({outcome.build.replace(',', ', ')})"
 
 

@@ -18,6 +18,7 @@ from benchmark.runner.asking import Asker, Within
 from benchmark.runner.budget import Allowance
 from benchmark.runner.child import STACKS_BYTES
 from benchmark.runner.efforts import next_to_levels
+from benchmark.runner.forecast import Forecast, effort_of
 from benchmark.runner.plan import ENOUGH_RECALL, Group, Point, limited_point, points_of, spread
 from benchmark.runner.process import Ended
 from benchmark.runner.request import noted
@@ -29,12 +30,6 @@ from nearfield.neighbours import NeighbourTable, read_part
 KNOWN_FIRST_USE = 0.6
 """Part of what is left of a budget that the first use of a library may take whose length an earlier
 run has shown; one that is known to take longer isn't begun.
-"""
-HOPELESS = 1.5
-"""Times the time-out: a point that is foretold to take longer isn't started."""
-DEAR_S, DEAR = 60.0, 10
-"""A way to the lists of all rows that is foretold to take longer than so many seconds and so many
-times the fastest one isn't started: it would take hours to say by how much it is slower.
 """
 
 
@@ -107,6 +102,7 @@ class _GroupRun:
         self.allowed, self.began = allowed, time.monotonic()
         self.deadline = None if allowed is None else self.began + allowed.total_s
         self.store = Store(self.place, self.group)
+        self.forecast = Forecast(self.store, known.fastest)
         self.outcomes: list[Outcome] = []
         self.unmeasured: list[Outcome] = []
         self.measured = self.kept = 0
@@ -160,7 +156,7 @@ class _GroupRun:
     def _recalls(self, workload: Workload, k: int) -> Mapping[int, float]:
         """Recall by effort of what was measured of the index."""
         return {
-            _effort_of(one): one.recall or 0.0
+            effort_of(one): one.recall or 0.0
             for one in self.outcomes
             if (one.workload, one.k) == (workload, k)
             and one.measured
@@ -189,7 +185,7 @@ class _GroupRun:
             and outcome.load_s is not None
             and outcome.memory_limit_bytes is None
             and (outcome.recall or 0) >= ENOUGH_RECALL
-            and _effort_of(outcome) < (point.effort or 0)
+            and effort_of(outcome) < (point.effort or 0)
             for outcome in self.outcomes
         )
 
@@ -238,7 +234,7 @@ class _GroupRun:
         if self._spent() or self._too_long(point):
             self._drop([point])
             return
-        if self._hopeless(point) or self._too_dear(point):
+        if self._not_worth(point):
             return
         if point.stage == "search" and not self._index_is_there():
             return
@@ -272,58 +268,18 @@ class _GroupRun:
             self.lost = self._build() is None
         return not self.lost
 
-    def _foretold(self, point: Point) -> tuple[float, str] | None:
-        """Seconds that one repetition will take, and from what this is known: the same effort's
-        queries in batches tell what every row costs, smaller sizes the rest.
-        """
-        batched = [
-            outcome.qps
-            for outcome in self.outcomes
-            if (outcome.workload, outcome.k) == ("queries", point.k)
-            and outcome.qps
-            and outcome.batch > 1
-            and point.effort is not None
-            and _effort_of(outcome) == point.effort
-        ]
-        if point.workload == "all" and batched:
-            return self.group.n / max(batched), "its queries in batches"
-        foretold = self.store.foretold_seconds(point)
-        return None if foretold is None else (foretold[0], f"{foretold[1]:,} rows")
-
     def _too_long(self, point: Point) -> bool:
         """Whether it is foretold to take longer than what is left of the budget."""
         left = self._left()
-        foretold = None if left is None else self._foretold(point)
+        foretold = None if left is None else self.forecast.seconds(point, self.outcomes)
         return foretold is not None and left is not None and foretold[0] > left
 
-    def _hopeless(self, point: Point) -> bool:
-        """Whether it is foretold to take far longer than the time-out; then there is a row."""
-        foretold, timeout_s = self._foretold(point), self.place.settings.timeout_s
-        if foretold is None or foretold[0] < HOPELESS * timeout_s:
-            return False
-        reason = (
-            f"not started: about {foretold[0]:,.0f} s foretold from {foretold[1]}, the "
-            f"time-out is {timeout_s:,.0f} s"
-        )
-        self.unmeasured += self.store.without_figures(Status.TIMEOUT, reason, [point])
-        return True
-
-    def _too_dear(self, point: Point) -> bool:
-        """Whether it is foretold to take many times what the fastest way to the same lists took;
-        then there is a row.
-        """
-        fastest, foretold = self.known.fastest.get(point.k), self._foretold(point)
-        if point.workload != "all" or self.place.settings.full or not fastest or not foretold:
-            return False
-        best_s = fastest.total_s or 0.0
-        cost_s = foretold[0] + (self.build_s if point.stage == "search" else 0.0)
-        if cost_s < max(DEAR_S, DEAR * best_s):
-            return False
-        reason = (
-            f"about {cost_s:,.0f} s foretold from {foretold[1]}; {fastest.label} took {best_s:,.0f}"
-        )
-        self.unmeasured += self.store.without_figures(Status.LEFT_OUT, reason, [point])
-        return True
+    def _not_worth(self, point: Point) -> bool:
+        """Whether it is foretold to take too long in any case; then there is a row."""
+        why = self.forecast.against(point, self.outcomes, self.build_s)
+        if why is not None:
+            self.unmeasured += self.store.without_figures(*why, [point])
+        return why is not None
 
     def _take(self, stored: Stored | None, *, new: bool) -> None:
         if stored is not None:
@@ -392,8 +348,3 @@ class _GroupRun:
         if self.known.left_out:
             why = (Status.LEFT_OUT, self.known.left_out)
         self.unmeasured += self.store.without_figures(*why, points)
-
-
-def _effort_of(outcome: Outcome) -> int:
-    """The search effort of a row, 0 without any."""
-    return int(outcome.search.partition("=")[2] or 0)

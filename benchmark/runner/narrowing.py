@@ -9,7 +9,7 @@ behind everywhere. docs/adr/0017-bench-narrowing.md.
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmark.results.outcome import Outcome, Status
-from benchmark.runner.budget import History, label_of, rate_of
+from benchmark.runner.budget import History, rate_of
 from benchmark.runner.plan import Group
 
 LEVELS = (0.90, 0.95, 0.99)

@@ -32,7 +32,7 @@ def parent_of(directory: Path, address: str, threads: int) -> Warm:
 
 
 def first_use_expected(directory: Path, address: str) -> float | None:
-    """Seconds that the first use of a method will take by what earlier ones did; None if unknown."""
+    """Seconds that the first use of a method will take, by earlier ones; None if unknown."""
     return _first_uses(directory).get(address)
 
 

@@ -1,4 +1,4 @@
-"""Efforts next to the recalls of the tables: few are measured, and what a table needs is among them."""
+"""Few efforts are measured, and those that the tables need are among them."""
 
 from itertools import islice
 

@@ -69,7 +69,9 @@ def test_a_budget_of_which_the_first_use_takes_too_much_drops_the_method_until_t
 def test_a_first_use_that_is_known_to_be_too_long_is_not_begun(place):
     assert run_group(place, group_of(place, ":Compiles"), Allowance(0.5, 0.5, 3.0)).cold_s > 0
     parents.close_parents()
-    known = parents.first_use_expected(place.directory, group_of(place, ":Compiles").configuration.address)
+    known = parents.first_use_expected(
+        place.directory, group_of(place, ":Compiles").configuration.address
+    )
     assert known > 1.2
     little = Allowance(0.5, 0.5, known)
     report = run_group(place, group_of(place, ":Compiles"), little)

@@ -9,8 +9,8 @@ import pytest
 from benchmark.methods import METHODS, method_class
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Status
+from benchmark.runner import forecast
 from benchmark.runner.budget import NOTHING, Allowance
-from benchmark.runner import group as runner_group
 from benchmark.runner.group import Known, run_group
 from benchmark.runner.parents import close_parents
 from benchmark.runner.store import Place, Store
@@ -206,7 +206,7 @@ def test_a_truth_that_is_damaged_stops_the_group(tmp_path):
 
 
 def test_what_is_foretold_to_take_many_times_the_fastest_is_not_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner_group, "DEAR_S", 0.0)
+    monkeypatch.setattr(forecast, "DEAR_S", 0.0)
     place = place_in(tmp_path, surface(1_100))
     first = run_group(place, group_of(place, "faiss-flat"), None)
     fastest = replace(first.outcomes[-1], method="other", build="a=1", k=3, total_s=1e-6)

@@ -74,7 +74,10 @@ def test_what_is_far_behind_everywhere_is_left_out():
     known = history(
         (group(1_000, "hnswlib"), [row("hnswlib", "", 1_000.0), row("hnswlib", "", 5.0, k=100)]),
         (group(1_000, "exact"), [row("exact", "", 9.0)]),
-        (group(1_000, "faiss-flat"), [row("faiss-flat", "", 9.0), row("faiss-flat", "", 4.0, k=100)]),
+        (
+            group(1_000, "faiss-flat"),
+            [row("faiss-flat", "", 9.0), row("faiss-flat", "", 4.0, k=100)],
+        ),
     )
     why = why_left_out(group(10_000, "exact"), known)
     assert why == "10 times slower than the best, or more, wherever measured on 1,000 rows"
