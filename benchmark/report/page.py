@@ -25,11 +25,12 @@ from benchmark.report.tables import (
     failures_table,
     first_use_table,
     growth_table,
+    left_out_table,
     libraries_table,
     limited_table,
     machine_table,
 )
-from benchmark.results.outcome import Outcome
+from benchmark.results.outcome import Outcome, Status
 
 HERE = Path(__file__).parent
 MOST_BYTES = 5_000_000
@@ -139,7 +140,8 @@ def _body(content: Content, shown: Sequence[Outcome], note: str) -> str:
     else:
         parts += [_recommended(content, shown), _charts(content, shown, note)]
         parts += [_levels(shown), _growth(content)]
-    parts += [_failures(content.outcomes), _limited(content.outcomes), _circumstances(content)]
+    parts += [_left_out(content.outcomes), _failures(content.outcomes)]
+    parts += [_limited(content.outcomes), _circumstances(content)]
     return "\n".join(part for part in parts if part)
 
 
@@ -272,14 +274,31 @@ def _growth(content: Content) -> str:
 def _failures(outcomes: Sequence[Outcome]) -> str:
     table = failures_table(outcomes)
     if not table.rows:
-        return "<h2>Without figures</h2>\n<p>Every configuration gave figures.</p>" * bool(outcomes)
+        return "<h2>Without figures</h2>\n<p>All that was tried gave figures.</p>" * bool(outcomes)
     if len(table.rows) <= SHORT_TABLE:
         return f"<h2>Without figures</h2>\n{_table(table)}"
-    counted = Counter(str(one.status) for one in outcomes if not one.measured)
+    counted = Counter(
+        str(one.status)
+        for one in outcomes
+        if not one.measured and one.status is not Status.LEFT_OUT
+    )
     words = ", ".join(f"{count:,} {status}" for status, count in counted.most_common())
     return (
         "<h2>Without figures</h2>\n"
         f"<details><summary>{_text(words)}</summary>{_table(table)}</details>"
+    )
+
+
+def _left_out(outcomes: Sequence[Outcome]) -> str:
+    table = left_out_table(outcomes)
+    if not table.rows:
+        return ""
+    return (
+        "<h2>Left out as of no use</h2>\n<p>A smaller size showed these configurations to be no "
+        "better than others of their method, or far behind all; or a way to all rows would take "
+        "many times what the fastest took. <code>--full</code> measures them.</p>\n"
+        f"<details><summary>{len(table.rows):,} configurations and efforts</summary>"
+        f"{_table(table)}</details>"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.report.curves import Curve
 from benchmark.report.words import DASH, amount, interval, number, seconds, share
-from benchmark.results.outcome import Outcome
+from benchmark.results.outcome import Outcome, Status
 
 LEVELS = (0.90, 0.95, 0.99)
 
@@ -119,10 +119,10 @@ def growth_table(lines: Sequence[Curve], k: int, cost: str, full: int) -> Table:
 
 
 def failures_table(outcomes: Sequence[Outcome]) -> Table:
-    """What has no figures and why, equal reasons together."""
+    """What has no figures and why, equal reasons together; not what wasn't worth measuring."""
     counted: Counter[tuple[str, ...]] = Counter()
     for one in outcomes:
-        if not one.measured:
+        if not one.measured and one.status is not Status.LEFT_OUT:
             limit = one.memory_limit_bytes
             reason = f"{one.reason} (limit {amount(limit)})" if limit else one.reason
             counted[one.method, _parameters(one), f"{one.n:,}", str(one.status), reason] += 1
@@ -130,6 +130,19 @@ def failures_table(outcomes: Sequence[Outcome]) -> Table:
         ("method", "configuration", "rows", "what happened", "why", "points"),
         tuple((*key, f"{count:,}") for key, count in sorted(counted.items())),
         words=5,
+    )
+
+
+def left_out_table(outcomes: Sequence[Outcome]) -> Table:
+    """What wasn't worth measuring, by what smaller sizes or faster ways had shown."""
+    counted: Counter[tuple[str, ...]] = Counter()
+    for one in outcomes:
+        if one.status is Status.LEFT_OUT:
+            counted[f"{one.n:,}", one.method, _parameters(one), one.reason] += 1
+    return Table(
+        ("rows", "method", "configuration", "why", "points"),
+        tuple((*key, f"{count:,}") for key, count in counted.items()),
+        words=4,
     )
 
 

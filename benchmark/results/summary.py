@@ -25,6 +25,7 @@ COLUMNS = (
     *("in batches", "p99 ms", "build s", "index MiB", "peak MiB"),
 )
 MIB = 2**20
+UNTRIED = {Status.DROPPED, Status.LEFT_OUT}
 
 
 def summary(directory: Path) -> str:
@@ -39,6 +40,7 @@ def summary(directory: Path) -> str:
         _first_uses(outcomes),
         _limited(outcomes),
         _without_figures(outcomes),
+        _left_out(outcomes),
         _dropped(outcomes),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -152,9 +154,7 @@ def _first_uses(outcomes: Sequence[Outcome]) -> str:
 
 def _limited(outcomes: Sequence[Outcome]) -> str:
     """What came of the points under a memory limit below the size of the index."""
-    limited = [
-        one for one in outcomes if one.memory_limit_bytes and one.status is not Status.DROPPED
-    ]
+    limited = [one for one in outcomes if one.memory_limit_bytes and one.status not in UNTRIED]
     if not limited:
         return ""
     head = ("method", "build", "rows", "index MiB", "limit MiB", "recall", "queries/s", "load s")
@@ -187,7 +187,7 @@ def _without_figures(outcomes: Sequence[Outcome]) -> str:
     counted = Counter(
         (one.method, one.n, str(one.status), one.reason)
         for one in outcomes
-        if one.status not in {Status.OK, Status.DROPPED} and not one.memory_limit_bytes
+        if one.status not in {Status.OK, *UNTRIED} and not one.memory_limit_bytes
     )
     if not counted:
         return ""
@@ -202,6 +202,32 @@ def _without_figures(outcomes: Sequence[Outcome]) -> str:
         for (method, n, status, reason), count in sorted(counted.items())
     ]
     return "\n".join(lines)
+
+
+def _left_out(outcomes: Sequence[Outcome]) -> str:
+    """How many configurations and points of which method weren't worth it, a line per size."""
+    left_out = [one for one in outcomes if one.status is Status.LEFT_OUT]
+    lines = []
+    for n in sorted({one.n for one in left_out}):
+        here = [one for one in left_out if one.n == n]
+        dear = Counter(one.method for one in here if "foretold" in one.reason)
+        whole = {(one.method, one.build) for one in here if "foretold" not in one.reason}
+        counted = Counter(method for method, _ in whole)
+        parts = [_listed("configurations of", counted), _listed("ways to all rows by", dear)]
+        lines.append(f"- {n:,} rows: {'; '.join(part for part in parts if part)}")
+    if not lines:
+        return ""
+    head = (
+        "## Left out as of no use\n\nConfigurations that a smaller size showed to be no better "
+        "than others of their method, or far behind all; ways to all rows that were foretold to "
+        "take ten times what the fastest took, or more."
+    )
+    return "\n".join([head, "", *lines])
+
+
+def _listed(what: str, counted: Counter[str]) -> str:
+    named = ", ".join(f"{method} {count}" for method, count in sorted(counted.items()))
+    return f"{what} {named}" if named else ""
 
 
 def _dropped(outcomes: Sequence[Outcome]) -> str:

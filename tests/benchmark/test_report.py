@@ -89,6 +89,7 @@ def ladder() -> list[Outcome]:
         replace(gone, status=Status.CRASHED, reason=f"signal 11 {NASTY}"),
         replace(gone, status=Status.NOT_INSTALLED, reason="no module named broken"),
         replace(gone, status=Status.DROPPED, reason="the budget was spent"),
+        replace(gone, status=Status.LEFT_OUT, reason="no better than another"),
     ]
     limited = replace(measured[1], batch=1, workload="queries", memory_limit_bytes=2**25)
     return [*measured, *failures, limited]
@@ -204,8 +205,15 @@ def test_every_measured_configuration_is_in_the_charts(source):
 def test_failures_stand_there_with_their_reasons(source):
     for one in ladder():
         if not one.measured:
-            assert f">{one.status}</td>" in source
             assert f">{page_module.escape(one.reason)}</td>" in source
+            assert (f">{one.status}</td>" in source) is (one.status is not Status.LEFT_OUT)
+
+
+def test_what_was_not_worth_measuring_stands_apart_and_how_to_have_it(source):
+    section = source.partition("<h2>Left out as of no use</h2>")[2].partition("<h2>")[0]
+    assert "no better than another" in section
+    assert "<code>--full</code>" in section
+    assert "took longer than" not in section
 
 
 def test_the_page_is_small_and_asks_nobody_for_anything(folder, source):
