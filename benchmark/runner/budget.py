@@ -303,27 +303,31 @@ def _first_that_fits(
 ) -> tuple[Group, Allowance] | None:
     if left_s <= 0:
         return None
-    for group in _by_promise(groups, promises, history):
+    turns = _turns(groups, promises, history)
+    for group in sorted(groups, key=lambda group: (turns[group], -promises[group], group.n)):
         build_s = build_seconds(group, history)
         if ROOM * (build_s or 0.0) > left_s:
             continue
         parts = EAGER if build_s is not None else 1.0
-        points_s = min(left_s, max(LEAST_S, parts * left_s / len(groups)))
+        same = sum(turn == turns[group] for turn in turns.values())
+        points_s = min(left_s, max(LEAST_S, parts * left_s / same))
         tried_s = max(TRY_S, TRY * left_s, points_s) + points_s
         return group, Allowance(left_s if build_s is not None else min(left_s, tried_s), points_s)
     return None
 
 
-def _by_promise(
+def _turns(
     groups: Sequence[Group], promises: Mapping[Group, float], history: History
-) -> Sequence[Group]:
-    """The best of each method, the most promising first; then the second of each, and so on."""
+) -> Mapping[Group, int]:
+    """When each has its turn: the most promising of each method, then the second of each, and so
+    on. Those of one turn share what there is, and leave to the next what they don't need.
+    """
     met = _met(history)
-    turn: dict[Group, int] = {}
+    turns: dict[Group, int] = {}
     for group in sorted(groups, key=lambda group: -promises[group]):
-        turn[group] = _turn(group, met)
+        turns[group] = _turn(group, met)
         met[_method_at(group)] += 1
-    return sorted(groups, key=lambda group: (turn[group], -promises[group], group.n))
+    return turns
 
 
 def _met(history: History) -> Counter[tuple[str, int]]:

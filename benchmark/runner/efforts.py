@@ -24,30 +24,27 @@ def next_to_levels(
 ) -> Iterator[Point]:
     """The points worth measuring, each asked for after the one before was measured or given up.
 
-    For the first level all k of the queries in turn, then those of all rows, then the point under
-    a memory limit; then the same for the other levels. One that was given up counts as too dear:
-    smaller efforts are tried in its place. Yields nothing that `recalls` knows already.
+    First one of the queries of each k, so that wherever it stops something is known of all; then
+    for the first level k after k, its queries and then its rows; the point under a memory limit;
+    and the other levels. One that was given up counts as too dear: smaller efforts are tried in its
+    place. Yields nothing that `recalls` knows already.
     """
     lines = [
         _Line([point for point in points if (point.workload, point.k) == key], recalls)
-        for key in dict.fromkeys((point.workload, point.k) for point in points)
+        for key in sorted(
+            {(point.workload, point.k) for point in points},
+            key=lambda key: (key[1], ORDER.index(key[0])),
+        )
     ]
+    for line in lines:
+        if line.workload == ORDER[0] and (first := line.next_to(LEVELS[0])) is not None:
+            yield first
     for level in LEVELS:
-        for workload in ORDER:
-            yield from _in_turn([line for line in lines if line.workload == workload], level)
+        for line in lines:
+            while (point := line.next_to(level)) is not None:
+                yield point
         if level == LEVELS[0] and limited is not None:
             yield limited
-
-
-def _in_turn(lines: Sequence["_Line"], level: float) -> Iterator[Point]:
-    waiting = list(lines)
-    while waiting:
-        for line in list(waiting):
-            point = line.next_to(level)
-            if point is None:
-                waiting.remove(line)
-            else:
-                yield point
 
 
 class _Line:

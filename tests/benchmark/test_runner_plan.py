@@ -35,6 +35,7 @@ def group(n, method="annoy", efforts=(), **parameters):
     return Group(n, Configuration(method, tuple(parameters.items()), efforts, spaces))
 
 
+SELFJOIN = "index_build.selfjoin_method:SelfJoin"
 SETTINGS = Settings((10, 100), ("all", "queries"), 2, 60, 2**30)
 
 
@@ -208,13 +209,27 @@ def test_what_a_size_leaves_of_its_share_goes_to_the_larger_ones():
     assert allowed.total_s == 299
 
 
-def test_equal_parts_where_nothing_is_known_and_each_method_in_turn():
+def test_the_first_of_each_method_share_equally_where_nothing_is_known_and_come_in_turn():
     groups = [trees(1_000, 1), trees(1_000, 2), group(1_000, "faiss-flat")]
     chosen, allowed = next_within(groups, History(), Shares(), 90.0)
     assert chosen == groups[0]
-    assert (allowed.total_s, allowed.points_s) == (60, 30)
+    assert (allowed.total_s, allowed.points_s) == (90, 45)
     known = history(*annoys(1_000, 10.0))
     assert next_within(groups[1:], known, Shares(), 90.0)[0] == groups[2]
+
+
+def test_parameters_that_are_efforts_have_their_turn_together():
+    joins = [group(1_000, SELFJOIN, recall=recall) for recall in (0.95, 0.9)]
+    groups, order = [trees(1_000, 1), *joins, trees(1_000, 2)], []
+    known = History()
+    while groups:
+        chosen, _ = next_within(groups, known, Shares(), 90.0)
+        order.append(chosen)
+        groups.remove(chosen)
+        known.finished(chosen, Taken(1.0, 1), [])
+    assert order == [trees(1_000, 1), *joins, trees(1_000, 2)]
+    assert next_group([trees(1_000, 2), joins[1]], History()) == trees(1_000, 2)
+    assert next_group([trees(1_000, 2), joins[1]], known) == joins[1]
 
 
 def test_the_most_promising_come_first_and_laggards_last():
