@@ -16,6 +16,10 @@ DEAR_S, DEAR = 60.0, 10
 """A way to the lists of all rows that is foretold to take longer than so many seconds and so many
 times the fastest one isn't started: it would take hours to say by how much it is slower.
 """
+GROWTH_IN_K = 0.6
+"""Exponent with which a point's time grows with k at least: four times from 10 to 100 was seen, and
+three times from 100 to 300.
+"""
 
 
 class Forecast:
@@ -46,6 +50,22 @@ class Forecast:
             return self.n / max(batched), "its queries in batches"
         foretold = self.store.foretold_seconds(point)
         return None if foretold is None else (foretold[0], f"{foretold[1]:,} rows")
+
+    def least_seconds(self, point: Point, took: Mapping[Point, float]) -> float:
+        """Seconds that its process will take at least, by what those of smaller k of the same
+        workload `took`; 0 where nothing is known. What a budget can't bear isn't begun.
+        """
+        return max(
+            (
+                seconds * (point.k / other.k) ** GROWTH_IN_K
+                for other, seconds in took.items()
+                if (other.workload, other.stage, other.limit_bytes)
+                == (point.workload, point.stage, point.limit_bytes)
+                and other.k < point.k
+                and (other.effort or 0) <= (point.effort or 0)
+            ),
+            default=0.0,
+        )
 
     def against(
         self, point: Point, outcomes: Sequence[Outcome], build_s: float

@@ -105,6 +105,8 @@ class _GroupRun:
         self.forecast = Forecast(self.store, known.fastest)
         self.outcomes: list[Outcome] = []
         self.unmeasured: list[Outcome] = []
+        self.took: dict[Point, float] = {}
+        """Seconds that processes took."""
         self.measured = self.kept = 0
         self.seconds = self.build_s = 0.0
         self.lost = self.asking = False
@@ -249,6 +251,7 @@ class _GroupRun:
             return
         blank = replace(self.store.blank(point), cold_s=self.asker.first_use_s)
         left = Left(point, self._understood(point, ended), out, blank)
+        self.took[point] = ended.seconds
         result = result_of(left, self.group, self.place.data, truth)
         self._take(self.store.keep(point, result, ended.seconds), new=True)
 
@@ -271,8 +274,11 @@ class _GroupRun:
     def _too_long(self, point: Point) -> bool:
         """Whether it is foretold to take longer than what is left of the budget."""
         left = self._left()
-        foretold = None if left is None else self.forecast.seconds(point, self.outcomes)
-        return foretold is not None and left is not None and foretold[0] > left
+        if left is None:
+            return False
+        foretold = self.forecast.seconds(point, self.outcomes)
+        least_s = self.forecast.least_seconds(point, self.took)
+        return max(least_s, foretold[0] if foretold is not None else 0.0) > left
 
     def _not_worth(self, point: Point) -> bool:
         """Whether it is foretold to take too long in any case; then there is a row."""
