@@ -227,7 +227,7 @@ def next_group(remaining: Sequence[Group], history: History) -> Group | None:
     """Without a budget: small sizes first; of each method one group, then the second of each, as
     the grid has them.
     """
-    met = _met(history)
+    met = _met(history, remaining)
     return min(remaining, key=lambda group: (group.n, _turn(group, met)), default=None)
 
 
@@ -322,7 +322,7 @@ def _turns(
     """When each has its turn: the most promising of each method, then the second of each, and so
     on. Those of one turn share what there is, and leave to the next what they don't need.
     """
-    met = _met(history)
+    met = _met(history, groups)
     turns: dict[Group, int] = {}
     for group in sorted(groups, key=lambda group: -promises[group]):
         turns[group] = _turn(group, met)
@@ -330,9 +330,13 @@ def _turns(
     return turns
 
 
-def _met(history: History) -> Counter[tuple[str, int]]:
-    """How many groups of a method were finished, by method and size."""
-    return Counter((label.partition("(")[0], n) for label, n in history.rows)
+def _met(history: History, waiting: Sequence[Group]) -> Counter[tuple[str, int]]:
+    """How many groups of a method are done with, by method and size: not those that an earlier run
+    began and that wait to go on.
+    """
+    begun = {(str(group.configuration), group.n) for group in waiting}
+    done = [key for key in history.rows if key not in begun]
+    return Counter((label.partition("(")[0], n) for label, n in done)
 
 
 def _turn(group: Group, met: Mapping[tuple[str, int], int]) -> int:

@@ -232,6 +232,13 @@ def test_parameters_that_are_efforts_have_their_turn_together():
     assert next_group([trees(1_000, 2), joins[1]], known) == joins[1]
 
 
+def test_what_an_earlier_run_began_keeps_its_turn():
+    known = history(*annoys(1_000, 1_000.0, 900.0), (group(1_000, "hnswlib"), 1.0, []))
+    begun = [trees(1_000, 1), group(1_000, "hnswlib"), trees(1_000, 2)]
+    assert next_within(begun, known, Shares(), 90.0)[0] == begun[0]
+    assert next_group(begun, known) == begun[0]
+
+
 def test_the_most_promising_come_first_and_laggards_last():
     known = history(*annoys(1_000, 100.0, 1_000.0, 500.0))
     groups = [trees(10_000, place) for place in (1, 2, 3)]
