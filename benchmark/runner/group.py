@@ -126,11 +126,14 @@ class _GroupRun:
         suggested = {int(k): efforts for k, efforts in facts.get("efforts", {}).items()}
         points = points_of(self.group, self.place.settings, suggested, self.place.data.asked)
         limited = limited_point(points, facts.get("index_bytes", 0))
+        there: set[Point] = set()
         if self._narrow:
             for point in points:
-                self._take(self.store.kept(point), new=False)
+                if (stored := self.store.kept(point)) is not None:
+                    self._take(stored, new=False)
+                    there.add(point)
         for point in self._in_order(points, limited):
-            if point is limited or not self._enough(point):
+            if point not in there and (point is limited or not self._enough(point)):
                 self._point(point)
         shutil.rmtree(self.store.index, ignore_errors=True)
 

@@ -231,6 +231,16 @@ def test_only_efforts_next_to_the_recalls_of_the_tables_are_measured(tmp_path):
         assert cheapest(few, level) == cheapest(every, level) is not None
 
 
+def test_lists_that_a_method_makes_itself_and_failures_are_kept_once(tmp_path):
+    place = place_in(tmp_path, surface(220))
+    for address in (":Graphs", ":GraphCrashes", ":Invents", "faiss-flat"):
+        first = run_group(place, group_of(place, address), None)
+        again = run_group(place, group_of(place, address), None)
+        assert first.outcomes
+        assert (again.kept, again.measured) == (first.measured, 0)
+        assert sorted(again.outcomes, key=str) == sorted(first.outcomes, key=str)
+
+
 def cheapest(report, level):
     efforts = [
         int(row.search.partition("=")[2])
