@@ -1,56 +1,90 @@
-"""A link between two network namespaces with a rate and a delay, for kernels without netem.
+"""A link between two network namespaces with a rate and a delay, made by the kernel.
 
-    python -m tests.clusters.slow_link SPACE ADDRESS SPACE ADDRESS --mbit 1000 --delay-ms 1
-
-Two TUN devices, one in each namespace, and this process between them: a packet leaves `delay` after
-the wire has finished with it, and the wire does one at a time. Prints `ready`, then runs until it
-is ended; on SIGTERM prints the bytes that went each way as JSON. Its processor time is nobody's
-wire: it takes from the hosts, so what they reach over it is a lower bound.
+A cable of two virtual cards. Its rate is a token bucket at each end. Kernels without netem have no
+delay, but cards that look at what has arrived only every so often: a question that arrives is
+noticed at the next look, and so is its answer, which together takes one period of looking. So a
+round trip takes the delay asked for (now and then a second period, if an answer just missed a
+look). Nothing but the kernel touches a packet, as with a real card; what it costs is the kernel's
+work for each, which hosts have on real networks, too. `measured` tells what became of it.
 """
 
-import argparse
 import ctypes
 import fcntl
 import json
-import os
-import select
-import signal
+import socket
+import statistics
 import struct
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8
-IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
-# whole segments of up to 64 KiB pass as one packet, checksums left to the end that needs them
-CHECKSUM, SEGMENTS_4 = 0x01, 0x02
-HEADER = 10
-PACKET = HEADER + 65536
-QUEUE_BYTES = 1 << 20
 CLONE_NEWNET = 0x40000000
+SIOCETHTOOL, SET_GRO, SET_TSO = 0x8946, 0x2C, 0x1F
+FRAME = 65_000
+"""Segments pass whole, as they do until a real card cuts them."""
+QUEUE_BYTES = 1 << 20
+FOR_EVER = 2**31 - 1
 DEVICE = "wire0"
+PORT = 5117
+SPACES = Path("/run/netns")
+TRIPS, TRY_S = 500, 1.5
 
 
-def opened(space, address):
-    """A TUN device in a namespace, up, with its address; what we hold is its other side."""
+@dataclass(frozen=True)
+class End:
+    """One host's end: the name of its network namespace, and its address."""
+
+    space: str
+    address: str
+
+
+@contextmanager
+def link(left, right, *, mbit, delay_ms):
+    """The link, for the block."""
+    _ip(left, "link", "add", DEVICE, "type", "veth", "peer", "name", DEVICE, "netns", right.space)
+    try:
+        for end in left, right:
+            _ip(end, "addr", "add", f"{end.address}/24", "dev", DEVICE)
+            _ip(end, "link", "set", DEVICE, "up", "mtu", str(FRAME))
+            subprocess.run(["tc", "-n", end.space, "qdisc", "add", "dev", DEVICE, "root", "tbf",
+                            "rate", f"{mbit}mbit", "burst", str(2 * FRAME),
+                            "limit", str(QUEUE_BYTES)], check=True)  # fmt: skip
+            _look_every(end, delay_ms)
+        yield
+    finally:
+        _ip(left, "link", "del", DEVICE)
+
+
+def _ip(end, *words):
+    subprocess.run(["ip", "-n", end.space, *words], check=True)
+
+
+def _look_every(end, delay_ms):
+    with _socket_of(end) as control:
+        # a card passes on at once what it doesn't gather; and gathers only what comes in pieces
+        for command, value in ((SET_GRO, 1), (SET_TSO, 0)):
+            wanted = ctypes.create_string_buffer(struct.pack("II", command, value))
+            asked = struct.pack("16sP", DEVICE.encode(), ctypes.addressof(wanted))
+            fcntl.ioctl(control, SIOCETHTOOL, asked)
+    script = (
+        f"cd /sys/class/net/{DEVICE} && echo {round(delay_ms * 1e6)} >gro_flush_timeout && "
+        f"echo {FOR_EVER} >napi_defer_hard_irqs"
+    )
+    subprocess.run(["ip", "netns", "exec", end.space, "sh", "-c", script], check=True)
+
+
+def _socket_of(end):
+    """A socket in the namespace of a host."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/self/ns/net").open() as own, Path(f"/run/netns/{space}").open() as other:
+    with Path("/proc/self/ns/net").open() as own, (SPACES / end.space).open() as other:
         _enter(libc, other)
         try:
-            device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-            flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
-            fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH14x", DEVICE.encode(), flags))
-            fcntl.ioctl(device, TUNSETVNETHDRSZ, struct.pack("i", HEADER))
-            fcntl.ioctl(device, TUNSETOFFLOAD, CHECKSUM | SEGMENTS_4)
+            return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         finally:
             _enter(libc, own)
-    for words in (("addr", "add", f"{address}/24", "dev", DEVICE),
-                  ("link", "set", DEVICE, "up", "txqueuelen", "1000")):  # fmt: skip
-        subprocess.run(["ip", "-n", space, *words], check=True)
-    return device
 
 
 def _enter(libc, space):
@@ -58,60 +92,64 @@ def _enter(libc, space):
         raise OSError(ctypes.get_errno(), "setns")
 
 
-class Direction(threading.Thread):
-    """Carries packets from one device to the other."""
-
-    def __init__(self, source, target, rate, delay_s):
-        super().__init__(daemon=True)
-        self.source, self.target = source, target
-        self.rate, self.delay_s = rate, delay_s
-        self.bytes = self.packets = 0
-
-    def run(self):
-        """Until the process ends."""
-        queue, queued, free_at = deque(), 0, 0.0
-        while True:
-            now = time.monotonic()
-            while queue and queue[0][0] <= now:
-                _at, packet = queue.popleft()
-                queued -= len(packet)
-                self._deliver(packet)
-            wait = queue[0][0] - now if queue else None
-            if queued > QUEUE_BYTES:
-                time.sleep(wait)
-                continue
-            if not select.select([self.source], [], [], wait)[0]:
-                continue
-            packet = os.read(self.source, PACKET)
-            size = len(packet) - HEADER
-            free_at = max(free_at, time.monotonic()) + size / self.rate
-            queue.append((free_at + self.delay_s, packet))
-            queued += len(packet)
-            self.bytes, self.packets = self.bytes + size, self.packets + 1
-
-    def _deliver(self, packet):
+def measured(left, right):
+    """What a link does: its rate in Mbit/s, and the median and 95th percentile of a round trip."""
+    words = [sys.executable, "-m", __name__]
+    with subprocess.Popen(["ip", "netns", "exec", left.space, *words, left.address],
+                          stdout=subprocess.PIPE, text=True) as answering:  # fmt: skip
         try:
-            os.write(self.target, packet)
-        except OSError as error:  # full, or not up: a wire loses it
-            print(f"lost a packet of {len(packet)}: {error}", file=sys.stderr)
+            assert answering.stdout.readline() == "ready\n"
+            asked = subprocess.run(
+                ["ip", "netns", "exec", right.space, *words, left.address, "ask"],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+        finally:
+            answering.kill()
+    return json.loads(asked.stdout)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ends", nargs=4, metavar=("SPACE", "ADDRESS", "SPACE", "ADDRESS"))
-    parser.add_argument("--mbit", type=float, default=1000)
-    parser.add_argument("--delay-ms", type=float, default=1.0, help="there and back")
-    asked = parser.parse_args()
-    left, right = opened(*asked.ends[:2]), opened(*asked.ends[2:])
-    rate, delay_s = asked.mbit * 1e6 / 8, asked.delay_ms / 2000
-    ways = [Direction(left, right, rate, delay_s), Direction(right, left, rate, delay_s)]
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    for way in ways:
-        way.start()
-    print("ready", flush=True)
-    signal.sigwait({signal.SIGTERM})
-    print(json.dumps([{"bytes": way.bytes, "packets": way.packets} for way in ways]), flush=True)
+def answer(address):
+    """Send back what comes, byte by byte; of a second connection, nothing until it is at its end."""
+    with socket.create_server((address, PORT)) as listening:
+        print("ready", flush=True)
+        connection, _ = listening.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while piece := connection.recv(1):
+            connection.sendall(piece)
+        connection, _ = listening.accept()
+        content = bytearray(1 << 20)
+        while connection.recv_into(content):
+            pass
+        connection.sendall(b".")
+
+
+def ask(address):
+    """The other side of `answer`."""
+    trips, content, sent = [], bytes(1 << 20), 0
+    with socket.create_connection((address, PORT)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(TRIPS):
+            started = time.perf_counter()
+            connection.sendall(b".")
+            connection.recv(1)
+            trips.append(1000 * (time.perf_counter() - started))
+    with socket.create_connection((address, PORT)) as connection:
+        started = time.perf_counter()
+        while time.perf_counter() - started < TRY_S:
+            connection.sendall(content)
+            sent += len(content)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1)
+        seconds = time.perf_counter() - started
+    return {
+        "mbit": round(8e-6 * sent / seconds),
+        "round trip ms": round(statistics.median(trips), 2),
+        "95%": round(statistics.quantiles(trips, n=20)[-1], 2),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[2:] == ["ask"]:
+        print(json.dumps(ask(sys.argv[1])))
+    else:
+        answer(sys.argv[1])

@@ -12,12 +12,14 @@ DIR/hosts.jsonl; the digest tells whether both cases gave the same lists.
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +29,8 @@ from benchmark.selfjoin_ladder import machine
 from benchmark.selfjoin_workers import digest, prepared_vectors
 from nearfield import api
 from tests.clusters.lab import Lab
-from tests.clusters.slow_link import DEVICE
+from tests.clusters.slow_link import DEVICE, End, link
+from tests.clusters.slow_link import measured as measured_link
 
 HERE, THERE = "10.87.0.1", "10.87.0.2"
 FILES_PORT = 5115
@@ -74,7 +77,9 @@ def main():
 
 def measured(lab, folder, asked, workers):
     """One case: warmed up with few rows, then built once."""
-    with linked(lab, asked) as sent, served(lab):
+    ends = End(lab.space("here"), HERE), End(lab.space("there"), THERE)
+    with link(*ends, mbit=asked.mbit, delay_ms=asked.delay_ms), served(lab):
+        speed = [measured_link(*ends), measured_link(*reversed(ends))]
         inventory = inventory_of(lab, workers, asked.processes)
         if workers == 2:
             mount(lab, folder)
@@ -83,15 +88,17 @@ def measured(lab, folder, asked, workers):
             connection = inventory.with_suffix(".cluster") / "cluster.toml"
             prepared(folder / "warm", min(asked.rows, 50_000), asked.dims)
             build(lab, folder / "warm", asked, connection)
-            before = sent()
+            before, worked = sent(lab), processor_seconds(lab)
             seconds = build(lab, folder, asked, connection)
-            crossed = [end - start for start, end in zip(before, sent(), strict=True)]
+            worked = {name: round(value, 1)
+                      for name, value in (processor_seconds(lab) - worked).items()}  # fmt: skip
+            crossed = [end - start for start, end in zip(before, sent(lab), strict=True)]
         finally:
             nearfield(lab, "cluster", "down", inventory)
             if workers == 2:
                 unmount(lab, folder)
     told = {name: getattr(asked, name) for name in ("rows", "dims", "k", "processes")}
-    told |= {"workers": workers, "seconds": seconds}
+    told |= {"workers": workers, "seconds": seconds, "link": speed, "processor seconds": worked}
     told |= {"link bytes to there": crossed[0], "link bytes to here": crossed[1]}
     return told | facts_of(folder / "run")
 
@@ -146,20 +153,23 @@ def inventory_of(lab, workers, processes):
     return path
 
 
-@contextmanager
-def linked(lab, asked):
-    """The link, for the block; yields a function that says what has left each host by it."""
-    command = [sys.executable, "-m", "tests.clusters.slow_link", lab.space("here"), HERE,
-               lab.space("there"), THERE, "--mbit", str(asked.mbit),
-               "--delay-ms", str(asked.delay_ms)]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        if process.stdout.readline() != "ready\n":
-            raise SystemExit("the link could not be made")
-        yield lambda: [lab.bytes_sent(name, DEVICE) for name in ("here", "there")]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=10)
+def sent(lab):
+    """What has left each host by the link, in bytes."""
+    return [lab.bytes_sent(name, DEVICE) for name in ("here", "there")]
+
+
+def processor_seconds(lab):
+    """What each program that runs on a host has used, and those that it has waited for."""
+    used = Counter()
+    for host in ("here", "there"):
+        for pid in lab.pids(host):
+            try:
+                name, rest = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
+            except OSError:
+                continue
+            ticks = sum(map(int, rest.split()[11:15]))
+            used[f"{host}: {name}"] += ticks / os.sysconf("SC_CLK_TCK")
+    return used
 
 
 @contextmanager
