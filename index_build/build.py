@@ -13,6 +13,7 @@ from distributed import Client
 
 from benchmark.methods.base import tie_aware_recall
 from index_build.duplicates import expand
+from index_build.final import FinalRows
 from index_build.inputs import JoinInput, join_input
 from index_build.joining import SELFJOIN
 from index_build.joint import Homes, joined_parts
@@ -36,7 +37,6 @@ from index_build.shards import (
     write_shard,
 )
 from index_build.vector_file import forget_copy
-from index_build.work import read_lists
 from nearfield.cluster import Task
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.exact import exact_search
@@ -63,7 +63,7 @@ class Built:
 
     plan: Plan
     inputs: JoinInput
-    final: tuple[Location, ...]
+    final: tuple[Location, ...] | tuple[FinalRows, ...]
     parts: int
     kept: int
     recall_estimate: float
@@ -100,10 +100,9 @@ class Built:
         return neighbours, distances
 
     def _tables(self) -> Iterator[NeighbourTable]:
-        if self.plan.method == SELFJOIN:
-            return (read_lists(part) for part in self.final)
-        # the file's own checksums cover what is read: no second pass for the manifest's
-        return (read_part(part, verify=False) for part in self.final)
+        for part in self.final:
+            # the file's own checksums cover what is read: no second pass for the manifest's
+            yield part.table() if isinstance(part, FinalRows) else read_part(part, verify=False)
 
 
 def check_config(config: RunConfig) -> None:
@@ -143,6 +142,7 @@ def build_lists(
     run = Run(run.path.resolve(), run.config)
     maker = Maker(run, client, check)
     homes = None
+    final: tuple[Location, ...] | tuple[FinalRows, ...]
     if plan.method == SELFJOIN:
         final, estimate, homes = joined_parts(run, plan, inputs, maker, one_task=one_task)
     else:

@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from index_build import product_stages, stages, track_stages
+from index_build import found, product_stages, stages, track_stages
+from index_build.final import FinalRows
 from index_build.inputs import JoinInput
 from index_build.make import Maker, Wanted
+from index_build.own_disk import forget, numbers_kept
 from index_build.plan import ATTEMPTS, Plan, list_places, recall_to_ask, sizes_for
 from index_build.segments import open_segments, segments_finished
 from index_build.vector_file import at_hand
 from index_build.whole import fits_one_task, whole_task
-from index_build.work import Work, judged_recall, keep_homes
+from index_build.work import Work, final_part, judged_recall, keep_homes
 from nearfield.cluster import Task, workers_by_host
-from nearfield.locations import Location, location
+from nearfield.locations import location
 from nearfield.manifest import fingerprint
 from nearfield.run import Run
 from nearfield.space import Float32s, Int32s
@@ -40,8 +42,8 @@ class Homes:
 
 def joined_parts(
     run: Run, plan: Plan, inputs: JoinInput, maker: Maker, *, one_task: bool
-) -> tuple[tuple[Location, ...], float, Homes | None]:
-    """The final parts, by ascending rows, the recall on the plan's sample, and the cells, None
+) -> tuple[tuple[FinalRows, ...], float, Homes | None]:
+    """The final lists, by ascending rows, the recall on the plan's sample, and the cells, None
     where everything was compared.
 
     one_task: they may be made by one, where this machine can hold all.
@@ -50,12 +52,12 @@ def joined_parts(
         work = _work(run, plan, inputs, attempt)
         whole = one_task and fits_one_task(work.n, run.config.d, work.k)
         way = _way(work, maker, on_track=plan.sorted, whole=whole)
-        parts = way.parts()
+        final = way.final()
         with run.step("estimate") as facts:
-            recall = facts["recall"] = way.recall(parts)
+            recall = facts["recall"] = way.recall()
         if recall >= run.config.recall:
             break
-    return tuple(parts), recall, _homes(work)
+    return tuple(final), recall, _homes(work)
 
 
 def _work(run: Run, plan: Plan, inputs: JoinInput, attempt: int) -> Work:
@@ -95,18 +97,23 @@ class _Way(ABC):
         self.work, self.maker = work, maker
 
     @abstractmethod
-    def parts(self) -> list[Location]:
-        """Finished parts as they are; else whatever is missing on the way to them, made."""
+    def final(self) -> list[FinalRows]:
+        """Finished lists as they are; else whatever is missing on the way to them, made."""
 
-    def recall(self, parts: Sequence[Location]) -> float:
-        """On the plan's sample."""
-        return judged_recall(parts)
+    def recall(self) -> float:
+        """Of what `final` gave, on the plan's sample."""
+        numbers = range(len(self.work.part_starts()))
+        return judged_recall(self.work.path("part", number) for number in numbers)
 
     def _make(self, stage: str, kind: str, function: Function, count: int) -> None:
         self.maker.make(stage, self._wanted(kind, function, count))
 
     def _parts(self, function: Function) -> list[Wanted]:
         return self._wanted("part", function, len(self.work.part_starts()))
+
+    def _made_parts(self, stage: str, parts: list[Wanted]) -> list[FinalRows]:
+        self.maker.make(stage, parts)
+        return [final_part(self.work, number) for number in range(len(parts))]
 
     def _wanted(self, kind: str, function: Function, count: int) -> list[Wanted]:
         return [self._one(kind, function, number) for number in range(count)]
@@ -127,30 +134,54 @@ class _Way(ABC):
 
 
 class _Whole(_Way):
-    def parts(self) -> list[Location]:
+    def final(self) -> list[FinalRows]:
         # all by one task: parts that are there without its own file are made again
         parts, whole = self._parts(whole_task), self._one("whole", whole_task, 0)
         all_there = replace(whole, finished=lambda: whole.finished() and _all_finished(parts))
         self.maker.make("join", [all_there])
-        return [part.path for part in parts]
+        return [final_part(self.work, number) for number in range(len(parts))]
 
-    def recall(self, parts: Sequence[Location]) -> float:
-        del parts
+    def recall(self) -> float:
         return float(open_segments(self.work.path("whole")).facts["recall"])
 
 
 class _Distances(_Way):
-    def parts(self) -> list[Location]:
-        work = self.work
+    def final(self) -> list[FinalRows]:
+        work, shards = self.work, self.work.sizes.shards
         self._plan()
-        if not work.plan().facts["cells"]:
-            return self.maker.make("sweep", self._parts(stages.sweep_task))
-        parts = self._parts(stages.part_task)
-        if not _all_finished(parts):
+        if not self._in_cells:
+            return self._made_parts("sweep", self._parts(stages.sweep_task))
+        merged = self._wanted("merged", found.merged_task, shards)
+        if not _all_finished([*merged, *self._wanted("lists", found.lists_task, shards)]):
             self._lists()
-        made = self.maker.make("merge", parts)
-        self._remove("lists")
-        return made
+        self.maker.make("merge", self._placed(merged))
+        self.maker.client.run(forget, work, found.OWN, on_error="ignore")
+        self._remove("block", "limits", "sent", found.OWN)
+        return found.final_rows(work)
+
+    def recall(self) -> float:
+        if not self._in_cells:
+            return super().recall()
+        return judged_recall(found.final_files(self.work))
+
+    @property
+    def _in_cells(self) -> bool:
+        return bool(self.work.plan().facts["cells"])
+
+    def _placed(self, merged: list[Wanted]) -> list[Wanted]:
+        """Each with the workers of hosts that have what it needs; none may have it any more."""
+        workers_of: dict[int, tuple[str, ...]] = {}
+        for workers in workers_by_host(self.maker.client):
+            answers = self.maker.client.run(
+                numbers_kept, self.work, found.OWN, len(merged),
+                workers=workers[:1], on_error="ignore",
+            )  # fmt: skip
+            for number in answers.get(workers[0], ()):
+                workers_of[number] = workers_of.get(number, ()) + workers
+        return [
+            replace(one, task=replace(one.task, workers=workers_of.get(number, ())))
+            for number, one in enumerate(merged)
+        ]
 
     def _plan(self) -> None:
         """By a machine that has the vectors; those that don't fetch them meanwhile."""
@@ -167,7 +198,7 @@ class _Distances(_Way):
 
     def _lists(self) -> None:
         work = self.work
-        lists = self._wanted("lists", stages.lists_task, work.sizes.shards)
+        lists = self._lists_and_sent()
         largest_first = lists
         if not _all_finished(lists):
             self._make("partition", "block", stages.block_task, len(work.blocks()))
@@ -179,7 +210,15 @@ class _Distances(_Way):
             largest_first = [lists[shard] for shard in np.argsort(-sizes, kind="stable")]
         self.maker.make("join", largest_first)
         self._keep_homes()
-        self._remove("block", "limits")
+
+    def _lists_and_sent(self) -> list[Wanted]:
+        lists, sent = (self._wanted(kind, found.lists_task, self.work.sizes.shards)
+                       for kind in ("lists", "sent"))  # fmt: skip
+
+        def both(pair: Sequence[Wanted]) -> Callable[[], bool]:
+            return lambda: _all_finished(pair)
+
+        return [replace(pair[0], finished=both(pair)) for pair in zip(lists, sent, strict=True)]
 
     def _keep_homes(self) -> None:
         """Write the home of every point, which the blocks know, before they are removed."""
@@ -194,15 +233,15 @@ class _Distances(_Way):
 
 
 class _Products(_Way):
-    def parts(self) -> list[Location]:
+    def final(self) -> list[FinalRows]:
         work = self.work
         self._make("plan", "plan", product_stages.plan_task, 1)
         if not work.plan().facts["cells"]:
-            return self.maker.make("sweep", self._parts(product_stages.sweep_task))
+            return self._made_parts("sweep", self._parts(product_stages.sweep_task))
         parts = self._parts(product_stages.part_task)
         if not _all_finished(parts):
             self._lists()
-        made = self.maker.make("merge", parts)
+        made = self._made_parts("merge", parts)
         self._remove("begun", "found")
         return made
 
@@ -219,12 +258,11 @@ class _Products(_Way):
 
 
 class _Sorted(_Way):
-    def parts(self) -> list[Location]:
+    def final(self) -> list[FinalRows]:
         self._make("plan", "plan", track_stages.plan_task, 1)
-        return self.maker.make("walk", self._parts(track_stages.part_task))
+        return self._made_parts("walk", self._parts(track_stages.part_task))
 
-    def recall(self, parts: Sequence[Location]) -> float:
-        del parts
+    def recall(self) -> float:
         return 1.0
 
 

@@ -3,13 +3,12 @@
     plan      sample, truth, centres, which cell belongs to which shard       once
     block     homes and visits of a range of rows, its vectors cut by shard   per range of rows
     limits    how far each resident's list can reach                          per shard
-    lists     residents' lists, and what the shard found for its guests       per shard
-    part      the final lists of a range of rows                              per range of rows
+    part      the final lists of a range of rows, where no cells save work    per range of rows
 
-A task is a pure function of `Work` and a number, so a lost one is run again and a repeated one
-changes nothing. A block holds its vectors, a shard those of its residents and guests with their
-lists, a part its lists and what was sent to them. Owns the files' arrays (docs/formats.md); refuses
-to schedule.
+What a shard finds is written and settled by index_build/found.py. A task is a pure function of
+`Work` and a number, so a lost one is run again and a repeated one changes nothing. A block holds
+its vectors, a shard those of its residents and guests with their lists. Owns the files' arrays
+(docs/formats.md); refuses to schedule.
 """
 
 from collections.abc import Iterator
@@ -25,15 +24,12 @@ from index_build.selfjoin import (
     Pairs,
     Points,
     Shard,
-    ShardLists,
     all_members,
     choose_plan,
     cut_by_shard,
     drawn_sample,
     frozen,
     grouped_cells,
-    join_shard,
-    lists_by,
     nearest_points,
     pair_lengths,
     panel_of,
@@ -45,12 +41,9 @@ from index_build.selfjoin import (
 )
 from index_build.vector_file import rows_at_hand, vectors_of
 from index_build.work import Work, grouping_sample, kth_distances, write, write_judged
-from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 from nearfield.traffic import note_read
 from nearfield.turns import turn
-
-OTHERS = tuple(name for name in Pairs.__dataclass_fields__ if name != "points")
 
 
 def plan_task(work: Work, number: int, *, threads: int) -> None:
@@ -142,59 +135,21 @@ def shard_sizes(work: Work) -> NDArray[np.int64]:
 
 def limits_task(work: Work, number: int, *, threads: int) -> None:
     """Task: first round of a shard: `points` int32 [m] and `limits` float32 [m]."""
-    shard = _shard(work, number, guests=False)
+    shard = shard_of_work(work, number, guests=False)
     with turn():
         limits = resident_limits(shard, work.k, threads=threads)
     arrays = {"points": shard.residents.points, "limits": limits}
     write(work, "limits", number, [(0, arrays)])
 
 
-def lists_task(work: Work, number: int, *, threads: int) -> None:
-    """Task: second round of a shard, in segments by the parts that its points belong to."""
-    shard = _shard(work, number, guests=True)
-    limits = np.empty(work.n, np.float32)
-    if work.sizes.shards > 1:
-        for other in range(work.sizes.shards):
-            theirs = open_segments(work.path("limits", other))
-            limits[theirs.read(0, "points")] = theirs.read(0, "limits")
-    with turn():
-        found = join_shard(
-            shard, limits[shard.guests.points], work.k, space=work.space, threads=threads
-        )
-    write(work, "lists", number, _by_part(found, work))
-
-
-def part_task(work: Work, number: int, *, threads: int) -> None:
-    """Task: final lists of a range of rows out of all shards' lists."""
-    first, rows = number * work.sizes.part_rows, work.part_of_rows(number)
-    neighbours = np.full((len(rows), work.k), EMPTY, np.int32)
-    squared = np.full(neighbours.shape, np.inf, np.float32)
-    distances = squared.copy()
-    roaming, sent = [], []
-    for shard in range(work.sizes.shards):
-        found = open_segments(work.path("lists", shard))
-        own = found.read(number, "points") - np.int32(first)
-        neighbours[own] = found.read(number, "neighbours")
-        distances[own] = found.read(number, "distances")
-        roaming.append(own[found.read(number, "roaming")])
-        squared[roaming[-1]] = found.read(number, "squared")
-        sent.append(_read_sent(found, number))
-    points, *others = (np.concatenate(arrays) for arrays in zip(*sent, strict=True))
-    more = Pairs(points - np.int32(first), *others)
-    settle(neighbours, squared, distances, np.concatenate(roaming), more)
-    short = np.flatnonzero(neighbours[:, -1] == EMPTY).astype(np.int32)
-    if len(short):
-        neighbours[short], distances[short] = _swept(work, rows[short], threads)
-    write_judged(work, number, neighbours, distances)
-
-
 def sweep_task(work: Work, number: int, *, threads: int) -> None:
     """Task: final lists of a range of rows by comparing them with all, where no cells save work."""
     rows = work.part_of_rows(number)
-    write_judged(work, number, *_swept(work, rows, threads))
+    write_judged(work, number, *swept_lists(work, rows, threads))
 
 
-def _swept(work: Work, rows: Int32s, threads: int) -> tuple[Int32s, Float32s]:
+def swept_lists(work: Work, rows: Int32s, threads: int) -> tuple[Int32s, Float32s]:
+    """Final neighbours and distances [m, k] of some rows, by comparing them with all."""
     points = _points(work.plan(), work.mapped(), np.arange(work.n, dtype=np.int32))
     note_read(points.vectors.nbytes)
     found = nearest_points(points, rows, work.k, threads=threads)
@@ -211,13 +166,15 @@ def _points(plan: Segments, vectors: Float32s, rows: Int32s) -> Points:
     return Points(frozen(vectors), rows, np.float32(plan.facts["scale"]))
 
 
-def _shard(work: Work, number: int, *, guests: bool) -> Shard:
+def shard_of_work(work: Work, number: int, *, guests: bool) -> Shard:
+    """A shard out of the blocks, with its vectors; its guests, too, where they are wanted."""
     plan = work.plan()
     blocks = [open_segments(work.path("block", b)) for b in range(len(work.blocks()))]
     sides = [2 * number, 2 * number + 1][: 1 + guests]
     residents = _members(blocks, sides[0])
     others = _members(blocks if guests else [], 2 * number + 1)
-    numbers = np.flatnonzero(plan.read(0, "shard_of") == number).astype(np.int32)
+    shard_of = plan.read(0, "shard_of")
+    numbers = np.flatnonzero(shard_of == number).astype(np.int32)
     centres = plan.read(0, "centres")[numbers]
     if work.sizes.held:
         vectors = rows_at_hand(work.vectors, np.concatenate([residents.points, others.points]))
@@ -230,7 +187,7 @@ def _shard(work: Work, number: int, *, guests: bool) -> Shard:
                 vectors[first : first + len(piece)] = piece
                 first += len(piece)
     return Shard(
-        numbers, centres, vectors, residents, others,
+        numbers, centres, vectors, residents, others, shard_of[others.home],
         scale=plan.facts["scale"],
     )  # fmt: skip
 
@@ -246,44 +203,3 @@ def _members(blocks: list[Segments], segment: int) -> Members:
             for block in blocks
         ]
     )
-
-
-def _by_part(found: ShardLists, work: Work) -> Iterator[tuple[int, Arrays]]:
-    edges = [*work.part_starts(), work.n]
-    own = np.searchsorted(found.points, edges)
-    roam = np.searchsorted(found.points[found.roaming], edges)
-    away = lists_by(
-        found.sent.points // np.int32(work.sizes.part_rows),
-        np.arange(len(found.sent.points), dtype=np.int32),
-        len(edges) - 1,
-    )
-    for part in range(len(edges) - 1):
-        mine, roaming = slice(*own[part : part + 2]), slice(*roam[part : part + 2])
-        yield (
-            part,
-            {
-                "points": found.points[mine],
-                "neighbours": found.neighbours[mine],
-                "distances": found.distances[mine],
-                "roaming": found.roaming[roaming] - np.int32(own[part]),
-                "squared": found.squared[roaming],
-                **_sent_arrays(found.sent, away[part]),
-            },
-        )
-
-
-def _sent_arrays(pairs: Pairs, chosen: Int32s) -> Arrays:
-    """Some of the pairs; the first point of a pair is written once for all that follow with it."""
-    points = pairs.points[chosen]
-    starts = np.flatnonzero(np.diff(points, prepend=-1))
-    counts = np.diff(starts, append=len(points)).astype(np.int32)
-    others = {name: values[chosen] for name, values in vars(pairs).items() if name != "points"}
-    arrays = {"points": points[starts], "counts": counts, **others}
-    return {f"sent_{name}": values for name, values in arrays.items()}
-
-
-def _read_sent(lists: Segments, part: int) -> list[NDArray[Any]]:
-    """The arrays of `Pairs`, in its order."""
-    arrays = {name: lists.read(part, f"sent_{name}") for name in ("points", "counts", *OTHERS)}
-    points = np.repeat(arrays["points"], arrays["counts"])
-    return [points, *(arrays[name] for name in OTHERS)]

@@ -4,7 +4,7 @@ Owns names and marks of the intermediate files, and what all ways of joining wri
 to know what the arrays mean (index_build/stages.py, product_stages.py, track_stages.py).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.methods.base import tie_aware_recall
+from index_build.final import FinalRows
 from index_build.inputs import SEVERAL
 from index_build.plan import Sizes
 from index_build.segments import (
@@ -26,7 +27,6 @@ from index_build.selfjoin import Points
 from index_build.vector_file import mapped_vectors
 from nearfield.locations import Location, location
 from nearfield.manifest import fingerprint
-from nearfield.neighbours import NeighbourTable
 from nearfield.space import Float32s, Int32s, SpaceName, pair_distances
 
 GROUPING_SAMPLE = 32_768
@@ -131,14 +131,18 @@ def write_lists(work: Work, number: int, neighbours: Int32s, distances: Float32s
 
 
 def write_judged(work: Work, number: int, neighbours: Int32s, distances: Float32s) -> None:
-    """As `write_lists`, and what it finds of the plan's sampled rows: `sampled` and `recall`."""
-    plan, rows = work.plan(), work.part_of_rows(number)
+    """As `write_lists`, and how good they are."""
+    facts = judged(work, work.part_of_rows(number), distances)
+    _write_part(work, number, neighbours, distances, facts)
+
+
+def judged(work: Work, rows: Int32s, distances: Float32s) -> dict[str, float]:
+    """How many of the plan's sampled rows are among some, ascending; and the recall of theirs."""
+    plan = work.plan()
     sample, kth = plan.read(0, "sample"), plan.read(0, "kth")
-    inside = np.flatnonzero((sample >= rows[0]) & (sample <= rows[-1]))
-    found = distances[sample[inside] - rows[0]]
-    recall = tie_aware_recall(found, kth[inside, None]) if len(inside) else 1.0
-    judged = {"sampled": len(inside), "recall": recall}
-    _write_part(work, number, neighbours, distances, judged)
+    _, at, inside = np.intersect1d(rows, sample, assume_unique=True, return_indices=True)
+    recall = tie_aware_recall(distances[at], kth[inside, None]) if len(inside) else 1.0
+    return {"sampled": len(inside), "recall": recall}
 
 
 def _write_part(
@@ -149,9 +153,9 @@ def _write_part(
     write(work, "part", number, [(0, arrays)], {"first": first, **facts})
 
 
-def judged_recall(parts: Sequence[Location]) -> float:
-    """Recall on the plan's sample, of parts that were written by `write_judged`."""
-    facts = [open_segments(part).facts for part in parts]
+def judged_recall(files: Iterable[Location]) -> float:
+    """Recall on the plan's sample, of files that say how good they are (`judged`)."""
+    facts = [open_segments(file).facts for file in files]
     sampled = sum(each["sampled"] for each in facts)
     return float(sum(each["sampled"] * each["recall"] for each in facts) / sampled)
 
@@ -164,11 +168,7 @@ def keep_homes(work: Work, centres: Float32s, home: Int32s) -> None:
         write_segments(path, [(0, arrays)], fingerprint=mark)
 
 
-def read_lists(path: Location) -> NeighbourTable:
-    """A part. Raises `DamagedArtefact`."""
-    part = open_segments(path)
-    neighbours, distances = (part.read(0, name) for name in ("neighbours", "distances"))
-    first = int(part.facts["first"])
-    return NeighbourTable(
-        np.arange(first, first + len(neighbours), dtype=np.int32), neighbours, distances
-    )
+def final_part(work: Work, number: int) -> FinalRows:
+    """The rows of a part, in its file."""
+    rows = work.part_of_rows(number)
+    return FinalRows(int(rows[0]), int(rows[-1]) + 1, ((work.path("part", number), 0),))

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -65,7 +65,8 @@ class ClusterOptions:
 class Task:
     """One unit of work: `function(*arguments, threads=...)`, pure, named for its messages.
 
-    workers: addresses of those that do it best; another does it where they are gone.
+    workers: addresses of those that do it best, and are waited for; another does it where they are
+    gone.
     """
 
     name: str
@@ -160,9 +161,9 @@ def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> Traffic:
     The bytes that finished tasks read and wrote; those of tries that failed aren't known.
 
     Native threads are shared out: a task gets more when there are fewer tasks than cores. Tasks
-    start in their order, and none is handed out before a worker is free for it: Dask would let
-    tasks wait at one worker while another has none. One failed task doesn't stop the others: all
-    run, then `ShardFailed` lists the failed ones.
+    start in their order, and none is handed out before a worker is free for it, one of its own if
+    it names some: Dask would let tasks wait at one worker while another has none. One failed task
+    doesn't stop the others: all run, then `ShardFailed` lists the failed ones.
     """
     traffic = Traffic()
     if not tasks:
@@ -173,8 +174,8 @@ def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> Traffic:
     completed = as_completed()
 
     def fill() -> None:
-        while waiting and len(running) < max(1, _worker_threads(client)):
-            task = waiting.popleft()
+        free = _Free(client, running.values())
+        while (task := free.next_of(waiting)) is not None:
             future = client.submit(
                 _counting, task.function, *task.arguments, threads=threads, retries=RETRIES,
                 pure=False, workers=task.workers or None, allow_other_workers=bool(task.workers),
@@ -225,9 +226,30 @@ def _threads_per_task(client: Client, tasks: int) -> int:
     return max(1, min(share, *cores.values()))
 
 
-def _worker_threads(client: Client) -> int:
-    """Tasks that the workers of the moment do at once: it grows when a worker joins."""
-    return sum(worker["nthreads"] for worker in workers_of(client).values())
+class _Free:
+    """How many more tasks the workers of the moment can begin: it grows when a worker joins."""
+
+    def __init__(self, client: Client, running: Iterable[Task]) -> None:
+        self.threads = {
+            address: int(worker["nthreads"]) for address, worker in workers_of(client).items()
+        }
+        self.running = list(running)
+
+    def next_of(self, waiting: deque[Task]) -> Task | None:
+        """Take the first task that can begin out of those that wait, if there is one."""
+        if len(self.running) >= max(1, sum(self.threads.values())):
+            return None
+        for task in waiting:
+            if self._can_begin(task):
+                waiting.remove(task)
+                self.running.append(task)
+                return task
+        return None
+
+    def _can_begin(self, task: Task) -> bool:
+        threads = sum(self.threads.get(worker, 0) for worker in task.workers)
+        busy = sum(other.workers == task.workers for other in self.running)
+        return threads == 0 or busy < threads
 
 
 def workers_of(client: Client) -> dict[str, dict[str, Any]]:

@@ -43,6 +43,16 @@ def counted() -> Iterator[Traffic]:
         _current.count = outer
 
 
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """What this thread reads and writes in the block is not in a file that hosts share."""
+    outer, _current.count = _current.count, Traffic()
+    try:
+        yield
+    finally:
+        _current.count = outer
+
+
 def note_read(count: int) -> None:
     """So many bytes of a shared file were read."""
     _current.count.read += count

@@ -11,7 +11,7 @@ no files, no cluster. `knn_matrix` does everything in one process. The steps, fo
 from index_build.selfjoin.border import partition
 from index_build.selfjoin.cells import Cells, Lists, cells_of, lists_by, starts_of
 from index_build.selfjoin.circular import Sorted, circular_neighbours, on_track, track_of, walk
-from index_build.selfjoin.finish import Pairs, finish, pair_lengths, settle
+from index_build.selfjoin.finish import Pairs, finish, follows, lengths_from, pair_lengths, settle
 from index_build.selfjoin.group import grouped_cells
 from index_build.selfjoin.join import NearLists, empty_lists, lists_in, merge_lists
 from index_build.selfjoin.matrix import NeighbourMatrix, join_distinct, knn_matrix
@@ -99,6 +99,7 @@ __all__ = [
     "drawn_sample",
     "empty_lists",
     "finish",
+    "follows",
     "found_for_guests",
     "frozen",
     "grouped_cells",
@@ -106,6 +107,7 @@ __all__ = [
     "join_distinct",
     "join_shard",
     "knn_matrix",
+    "lengths_from",
     "lists_by",
     "lists_in",
     "merge_lists",

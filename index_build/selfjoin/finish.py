@@ -8,6 +8,7 @@ Owns also the end of a join that was cut into shards: what several of them found
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index_build.selfjoin.cells import Int64s, lists_by
 from index_build.selfjoin.jit import kernel, run_parallel
@@ -73,6 +74,40 @@ def pair_lengths(
     return found
 
 
+def known_lengths(
+    points: Points, pairs: tuple[Int32s, Int32s], squared: Float32s,
+    *, space: SpaceName, threads: int,
+) -> Float32s:  # fmt: skip
+    """As `pair_lengths` of pairs whose squares the join has found: vectors are hardly looked at."""
+    (left, right), half = pairs, space == "cosine"
+    found = np.empty(len(left), np.float32)
+
+    def one(first: int) -> None:
+        part = slice(first, first + PAIRS)
+        _known(
+            points.vectors, points.rows, points.scale, left[part], right[part],
+            squared[part], found[part], half,
+        )  # fmt: skip
+
+    run_parallel(one, range(0, len(left), PAIRS), threads)
+    return found
+
+
+def follows(squared: Float32s) -> NDArray[np.bool_]:
+    """Where the distance follows from the square alone, without the vectors."""
+    return np.asarray((squared > LEAST) & (squared < MOST))
+
+
+def lengths_from(
+    squared: Float32s, others: Float32s, scale: float, *, space: SpaceName
+) -> Float32s:
+    """Distances of squares; `others`: those that don't follow, in their order."""
+    found = np.empty(squared.shape, np.float32)
+    _plain(squared.ravel(), np.float32(scale), found.reshape(-1), space == "cosine")
+    found[~follows(squared)] = others
+    return found
+
+
 def settle(
     neighbours: Int32s, squared: Float32s, distances: Float32s, chosen: Int32s, more: Pairs
 ) -> None:
@@ -102,11 +137,33 @@ def final_distance(
 ) -> np.float32:
     """The distance of two rows, given its scaled square as the join rounded it."""
     if LEAST < squared < MOST:
-        if half:
-            return np.float32(np.float64(squared) / 2 / (np.float64(scale) * np.float64(scale)))
-        return np.float32(np.sqrt(np.float64(squared)) / np.float64(scale))
+        return _following(squared, scale, half)
     total = squared_distance(vectors, left, right)
     return np.float32(total / 2 if half else np.sqrt(total))
+
+
+@kernel
+def _following(squared: np.float32, scale: np.float32, half: bool) -> np.float32:
+    if half:
+        return np.float32(np.float64(squared) / 2 / (np.float64(scale) * np.float64(scale)))
+    return np.float32(np.sqrt(np.float64(squared)) / np.float64(scale))
+
+
+@kernel
+def _plain(squared: Float32s, scale: np.float32, out: Float32s, half: bool) -> None:
+    for i in range(len(squared)):
+        out[i] = _following(squared[i], scale, half)
+
+
+@kernel
+def _known(  # noqa: PLR0913, PLR0917
+    vectors: Float32s, rows: Int32s, scale: np.float32, left: Int32s, right: Int32s,
+    squared: Float32s, out: Float32s, half: bool,
+) -> None:  # fmt: skip
+    for i in range(len(left)):
+        out[i] = np.inf
+        if right[i] >= 0:
+            out[i] = final_distance(vectors, rows[left[i]], rows[right[i]], squared[i], scale, half)
 
 
 @kernel

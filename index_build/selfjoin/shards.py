@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_build.selfjoin.cells import Cells, Lists, lists_by, starts_of
-from index_build.selfjoin.finish import Pairs, finish, pair_lengths
+from index_build.selfjoin.finish import Pairs, finish, known_lengths
 from index_build.selfjoin.jit import run_parallel
 from index_build.selfjoin.join import NearLists, empty_lists, join_residents, join_visitors
 from index_build.selfjoin.points import Points, frozen
@@ -45,8 +45,8 @@ class Members:
 class Shard:
     """numbers: int32 [c], ascending, its cells. centres: float32 [c, d].
 
-    vectors: float32 [t, d], of the residents and then of the guests. `scale`: that of
-    the `Points` of the whole join.
+    vectors: float32 [t, d], of the residents and then of the guests. guests_of: int32 [g], the
+    shard where each guest lives. `scale`: that of the `Points` of the whole join.
     """
 
     numbers: Int32s
@@ -54,6 +54,7 @@ class Shard:
     vectors: Float32s
     residents: Members
     guests: Members
+    guests_of: Int32s
     scale: float
 
 
@@ -63,7 +64,8 @@ class ShardLists:
 
     points: int32 [m], its residents, ascending. neighbours, distances: [m, k], final but for those
     of `roaming`, int32 [r], places in `points` of residents that are guests elsewhere; theirs are
-    in no order, with `squared` [r, k] to be settled with the `sent` of other shards.
+    in no order, with `squared` [r, k] to be settled with the `sent` of other shards. What it sends
+    itself follows the shards where its guests live.
     """
 
     points: Int32s
@@ -117,7 +119,8 @@ def resident_limits(shard: Shard, k: int, *, threads: int) -> Float32s:
 
     Infinity where its home has too few residents. shard.guests is not looked at.
     """
-    alone = replace(shard, guests=all_members([]))
+    nobody = all_members([])
+    alone = replace(shard, guests=nobody, guests_of=nobody.home)
     points, cells, _ = _local(alone)
     lists = empty_lists(len(points), k)
     _each(cells, threads, lambda cell: join_residents(points, cells, lists, cell))
@@ -141,7 +144,7 @@ def join_shard(
     hold_places(lists, guests, limits)
     _each(cells, threads, lambda cell: _join_guests(shard, points, cells, lists, cell))
     names = _names(shard)[order]
-    sent = _sent(points, lists, guests, shard.guests.home, space=space, threads=threads)
+    sent = _sent(points, lists, guests, shard.guests_of, space=space, threads=threads)
     sent = replace(sent, points=names[sent.points], neighbours=names[sent.neighbours])
     return _own(shard, (points, cells, lists, residents), names, sent, space, threads)
 
@@ -192,16 +195,16 @@ def hold_places(lists: NearLists, guests: Int32s, limits: Float32s) -> None:
 
 
 def _sent(
-    points: Points, lists: NearLists, guests: Int32s, home: Int32s,
+    points: Points, lists: NearLists, guests: Int32s, lives_in: Int32s,
     *, space: SpaceName, threads: int,
 ) -> Pairs:  # fmt: skip
-    """What entered the lists of guests, in local numbers; guests of one home follow each other."""
-    guests = guests[np.argsort(home, kind="stable")]
+    """What entered the lists of guests, in local numbers; by the shards where they live."""
+    guests = guests[np.argsort(lives_in, kind="stable")]
     found = lists.points[guests]
     entered = (found >= 0) & (found < len(points))
     left, right = np.repeat(guests, entered.sum(axis=1)), found[entered]
     squared = lists.squared[guests][entered]
-    lengths = pair_lengths(points, left, right, space=space, threads=threads)
+    lengths = known_lengths(points, (left, right), squared, space=space, threads=threads)
     return Pairs(left, right, squared, lengths)
 
 
@@ -217,7 +220,7 @@ def _own(
     roaming = np.flatnonzero(roams).astype(np.int32)
     away = np.zeros(len(points), bool)
     away[residents[roams]] = True
-    squared, lengths = _unordered(points, cells, lists, away, space=space, threads=threads)
+    squared, lengths = _unordered(points, lists, away, space=space, threads=threads)
     settled = [
         members[~away[members]]
         for members in (cells.residents[c] for c in range(len(cells.residents)))
@@ -233,14 +236,13 @@ def _own(
 
 
 def _unordered(
-    points: Points, cells: Cells, lists: NearLists, away: NDArray[np.bool_],
-    *, space: SpaceName, threads: int,
-) -> tuple[Float32s, Float32s]:  # fmt: skip
+    points: Points, lists: NearLists, away: NDArray[np.bool_], *, space: SpaceName, threads: int
+) -> tuple[Float32s, Float32s]:
     """Squared distances and final ones of the lists `away`, [r, k], by ascending point."""
-    chosen = cells.residents.values[away[cells.residents.values]]
-    lengths = pair_lengths(
-        points, np.repeat(chosen, lists.k), lists.points[chosen].ravel(),
+    chosen = np.flatnonzero(away).astype(np.int32)
+    squared, pairs = lists.squared[chosen], np.repeat(chosen, lists.k)
+    lengths = known_lengths(
+        points, (pairs, lists.points[chosen].ravel()), squared.ravel(),
         space=space, threads=threads,
-    ).reshape(-1, lists.k)  # fmt: skip
-    order = np.argsort(chosen)
-    return lists.squared[chosen[order]], lengths[order]
+    )  # fmt: skip
+    return squared, lengths.reshape(squared.shape)

@@ -109,7 +109,7 @@ def measured(left, right):
 
 
 def answer(address):
-    """Send back what comes, byte by byte; of a second connection, nothing until it is at its end."""
+    """Send back what comes, byte by byte; of a second connection, nothing until its end."""
     with socket.create_server((address, PORT)) as listening:
         print("ready", flush=True)
         connection, _ = listening.accept()

@@ -13,7 +13,7 @@ from index_build.build import build_lists
 from index_build.estimate import estimate_build
 from index_build.segments import open_segments
 from index_build.selfjoin import knn_matrix, probing
-from index_build.work import Work, judged_recall, read_lists
+from index_build.work import Work, final_part, judged_recall
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact
 from nearfield.run import create_run
@@ -181,7 +181,7 @@ class TestStages:
         shards = min(shards, int(work.plan().facts["cells"]) + 2)
         work = replace(work, sizes=replace(work.sizes, shards=shards))
         self.run(work, *STAGES)
-        tables = [read_lists(work.path("part", i)) for i in range(len(work.part_starts()))]
+        tables = [final_part(work, i).table() for i in range(len(work.part_starts()))]
         found = knn_matrix(np.load(work.vectors), K, space="ip")
         assert found.report.method == "cells"
         for name in ("neighbours", "distances"):
@@ -200,7 +200,8 @@ class TestStages:
         found = knn_matrix(vectors, K, space="ip")
         assert found.report.chosen["hubs"] == 64
         np.testing.assert_array_equal(
-            np.concatenate([read_lists(path).neighbours for path in paths]), found.neighbours
+            np.concatenate([final_part(work, i).table().neighbours for i in range(len(paths))]),
+            found.neighbours,
         )
         assert judged_recall(paths) == pytest.approx(found.report.recall, abs=1e-6)
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from benchmark.datasets.manifold import manifold
-from index_build import joint, plan, stages, whole
+from index_build import found, joint, own_disk, plan, stages, whole
 from index_build.build import build_lists, check_config
 from index_build.estimate import estimate_build
 from index_build.segments import open_segments
 from index_build.selfjoin import knn_matrix
 from index_build.whole import fits_one_task
-from index_build.work import Work, read_lists
+from index_build.work import Work
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact, InputRejected, UsageError
 from nearfield.run import create_run
@@ -214,21 +214,22 @@ class TestFaults:
 
     def test_what_is_finished_is_kept(self, finished, client):
         again = rebuilt(finished, client)
-        # the plan and four parts: what they were made from is gone, but for the cells
-        assert (again.kept, again.parts) == (5, 5)
-        left = sorted(path.name for path in (finished[0].path / "shards" / "0").iterdir())
-        assert left == ["homes-00000", "plan-00000"]
+        # the plan and five shards: what they were made from is gone, but for the cells
+        assert (again.kept, again.parts) == (6, 6)
+        left = {path.name[:-6] for path in (finished[0].path / "shards" / "0").iterdir()}
+        assert left == {"homes", "lists", "merged", "plan"}
 
+    @pytest.mark.parametrize("kind", found.FINAL)
     @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
-    def test_a_damaged_part_is_made_again(self, finished, client, damage):
-        part = finished[0].path / "parts" / "0-00002"
+    def test_a_damaged_file_is_made_again(self, finished, client, damage, kind):
+        part = finished[0].path / "shards" / "0" / f"{kind}-00002"
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 1
         damaged = {"truncated": content[: len(content) // 2], "flipped": content, "gone": b""}
         part.write_bytes(damaged[damage])
         if damage == "gone":
             part.unlink()
-        assert rebuilt(finished, client).kept == 4
+        assert rebuilt(finished, client).kept == (5 if kind == "merged" else 6)
 
 
 class TestStages:
@@ -251,14 +252,14 @@ class TestStages:
             function(work, number, threads=1)
 
     def lists_of(self, work):
-        tables = [read_lists(work.path("part", i)) for i in range(len(work.part_starts()))]
+        tables = [rows.table() for rows in found.final_rows(work)]
         return [
             np.concatenate([getattr(t, a) for t in tables]) for a in ("neighbours", "distances")
         ]
 
     @pytest.mark.parametrize("shards", [1, 2, 23, 10_000])
     def test_any_number_of_shards_gives_the_same(self, work, shards):
-        work, found = replace(work[0], sizes=replace(work[0].sizes, shards=shards)), work[1]
+        work, matrix = replace(work[0], sizes=replace(work[0].sizes, shards=shards)), work[1]
         self.run(work, stages.plan_task, 1)
         cells = work.plan().facts["cells"]
         # more shards than cells: some have none, others a single one
@@ -268,13 +269,34 @@ class TestStages:
         for function, count in (
             (stages.block_task, len(work.blocks())),
             (stages.limits_task, shards),
-            (stages.lists_task, shards),
-            (stages.part_task, len(work.part_starts())),
+            (found.lists_task, shards),
+            (found.merged_task, shards),
         ):
             self.run(work, function, count)
         neighbours, distances = self.lists_of(work)
-        np.testing.assert_array_equal(neighbours, found.neighbours)
-        np.testing.assert_array_equal(distances, found.distances)
+        np.testing.assert_array_equal(neighbours, matrix.neighbours)
+        np.testing.assert_array_equal(distances, matrix.distances)
+
+    @pytest.mark.parametrize("lost", ["gone", "flipped", "another's"])
+    def test_what_a_lost_host_had_found_is_found_again(self, work, lost):
+        work, matrix = work
+        self.run(work, stages.plan_task, 1)
+        self.run(work, stages.block_task, len(work.blocks()))
+        self.run(work, stages.limits_task, work.sizes.shards)
+        self.run(work, found.lists_task, work.sizes.shards)
+        own = own_disk.own_path(work, found.OWN, 1)
+        if lost == "gone":
+            own.unlink()
+        elif lost == "flipped":
+            content = bytearray(own.read_bytes())
+            content[1_000] ^= 1
+            own.write_bytes(content)
+        else:
+            own.write_bytes(own_disk.own_path(work, found.OWN, 0).read_bytes())
+        self.run(work, found.merged_task, work.sizes.shards)
+        neighbours, distances = self.lists_of(work)
+        np.testing.assert_array_equal(neighbours, matrix.neighbours)
+        np.testing.assert_array_equal(distances, matrix.distances)
 
     def test_a_repeated_task_changes_no_byte(self, work):
         work, _ = work
@@ -283,7 +305,8 @@ class TestStages:
             ("plan", stages.plan_task, 1),
             ("block", stages.block_task, len(work.blocks())),
             ("limits", stages.limits_task, work.sizes.shards),
-            ("lists", stages.lists_task, work.sizes.shards),
+            ("lists", found.lists_task, work.sizes.shards),
+            ("merged", found.merged_task, work.sizes.shards),
         )
         for kind, function, count in kinds:
             self.run(work, function, count)
@@ -292,20 +315,20 @@ class TestStages:
             assert [work.path(kind, number).read_bytes() for number in range(count)] == before
 
     def test_a_task_reads_only_its_shard_where_blocks_carry_the_vectors(self, work):
-        work, found = work
+        work, matrix = work
         work = replace(work, sizes=replace(work.sizes, held=False))
         self.run(work, stages.plan_task, 1)
         self.run(work, stages.block_task, len(work.blocks()))
         self.run(work, stages.limits_task, work.sizes.shards)
         Path(work.vectors).unlink()
-        self.run(work, stages.lists_task, work.sizes.shards)
+        self.run(work, found.lists_task, work.sizes.shards)
         blocks = [open_segments(work.path("block", b)) for b in range(len(work.blocks()))]
         homes = [b.read(2 * s, "points") for s in range(work.sizes.shards) for b in blocks]
         assert np.sort(np.concatenate(homes)).tolist() == list(range(N))
-        self.run(work, stages.part_task, len(work.part_starts()))
+        self.run(work, found.merged_task, work.sizes.shards)
         neighbours, distances = self.lists_of(work)
-        np.testing.assert_array_equal(neighbours, found.neighbours)
-        np.testing.assert_array_equal(distances, found.distances)
+        np.testing.assert_array_equal(neighbours, matrix.neighbours)
+        np.testing.assert_array_equal(distances, matrix.distances)
 
     def test_blocks_carry_no_vectors_where_every_host_has_them_all(self, work):
         work, _ = work
@@ -390,7 +413,7 @@ def test_a_killed_worker_costs_only_a_retry(tmp_path):
 
 
 def _die_in_the_second_round(mark):
-    join = stages.join_shard
+    join = found.join_shard
 
     def deadly(*arguments, **options):
         if not Path(mark).exists():
@@ -398,4 +421,4 @@ def _die_in_the_second_round(mark):
             os.kill(os.getpid(), signal.SIGKILL)
         return join(*arguments, **options)
 
-    stages.join_shard = deadly
+    found.join_shard = deadly

@@ -60,7 +60,7 @@ def shard_from(points, cells, shard_of, number, residents, guests):
     both = np.concatenate([residents.points, guests.points])
     return Shard(
         numbers, cells.centres[numbers], points.vectors[points.rows[both]], residents, guests,
-        scale=float(points.scale),
+        guests_of=shard_of[guests.home], scale=float(points.scale),
     )  # fmt: skip
 
 

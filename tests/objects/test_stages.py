@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmark.datasets.manifold import manifold
-from index_build import plan, stages
+from index_build import found, plan, stages
 from index_build.vector_file import send_vectors
-from index_build.work import Work, read_lists
+from index_build.work import Work
 from nearfield.errors import DamagedArtefact
 from nearfield.locations import location
 
@@ -39,9 +39,9 @@ def lists_of(work):
     assert work.plan().facts["cells"]
     run(work, stages.block_task, len(work.blocks()))
     run(work, stages.limits_task, work.sizes.shards)
-    run(work, stages.lists_task, work.sizes.shards)
-    run(work, stages.part_task, len(work.part_starts()))
-    tables = [read_lists(work.path("part", i)) for i in range(len(work.part_starts()))]
+    run(work, found.lists_task, work.sizes.shards)
+    run(work, found.merged_task, work.sizes.shards)
+    tables = [rows.table() for rows in found.final_rows(work)]
     return [
         np.concatenate([getattr(table, name) for table in tables])
         for name in ("neighbours", "distances")
