@@ -48,7 +48,10 @@ PRODUCT_COPIES = 4.0
 (docs/results/selfjoin/inner-products.md).
 """
 FOUND = 2.0
-"""What the shards' lists take against the final ones; 1.6 to 1.8 with 8 shards."""
+"""What the shards' lists by products take against the final ones; 1.6 to 1.8 with 8 shards."""
+SETTLING = 2.5
+"""What all files of shards take against the final lists when the last is settled, by distances:
+about 2.1 with 8 shards of 200,000 x 128."""
 RUN_ROW_BYTES = 100
 """Of a run beside its lists, per row: the matrix file's ids, homes of cells, groups of equals."""
 STAGES = 2.0
@@ -151,8 +154,8 @@ def _selfjoin_bytes(config: RunConfig, plan: Plan, *, whole: bool) -> tuple[floa
         return max(100 * plan.n, line + 2 * part), line + alone_disk_bytes(plan.n, k)
     if whole:
         return whole_bytes(plan.n, config.d, k), alone_disk_bytes(plan.n, k)
-    copies = _copies(config)
-    disk = shards_disk_bytes(plan.n, config.d, k, copies=copies)
+    copies, products = _copies(config), config.space == "ip"
+    disk = shards_disk_bytes(plan.n, config.d, k, products=products)
     if config.space == "ip":
         targets = min(plan.n, 2 * plan.n / sizes.shards + max(HUBS)) * vector
         return targets + sizes.aligned.part_rows * (2 * vector + 5 * lists), disk
@@ -165,14 +168,19 @@ def alone_disk_bytes(n: int, k: int) -> float:
     return n * (2 * 8 * k + RUN_ROW_BYTES)
 
 
-def shards_disk_bytes(n: int, d: int, k: int, *, copies: float = EXPECTED_COPIES) -> float:
-    """Of a run at the most, in shards: a stage's files go when those of the next but one are there.
+def shards_disk_bytes(n: int, d: int, k: int, *, products: bool = False) -> float:
+    """Of a run at the most, in shards: a stage's files go when those of the next but one are there;
+    by distances, when all are settled.
 
-    Blocks carry vectors only where hosts don't hold them all (docs/adr/0015).
+    Blocks carry vectors only where hosts don't hold them all (docs/adr/0015), and by products.
     """
     lists = 8 * k
-    block = copies * (16 if sizes_for(n, d, k).held else 4 * d + 16)
-    most = max(block + FOUND * lists, FOUND * lists + lists, 2 * lists)
+    if products:
+        block = PRODUCT_COPIES * (4 * d + 16)
+        most = max(block + FOUND * lists, FOUND * lists + lists, 2 * lists)
+    else:
+        block = EXPECTED_COPIES * (16 if sizes_for(n, d, k).held else 4 * d + 16)
+        most = block + SETTLING * lists
     return n * (most + RUN_ROW_BYTES)
 
 

@@ -178,23 +178,50 @@ class _Distances(_Way):
             )  # fmt: skip
             for number in answers.get(workers[0], ()):
                 workers_of[number] = workers_of.get(number, ()) + workers
-        return [
-            replace(one, task=replace(one.task, workers=workers_of.get(number, ())))
-            for number, one in enumerate(merged)
-        ]
+        return [_at(one, workers_of.get(number, ())) for number, one in enumerate(merged)]
 
     def _plan(self) -> None:
-        """By a machine that has the vectors; those that don't fetch them meanwhile."""
-        plan = self._one("plan", stages.plan_task, 0)
-        vectors, near, fetching = self.work.vectors, list[str](), list[Task]()
+        """By machines that have the vectors, but for the first cells, which others can train.
+
+        Those that haven't fetch them meanwhile.
+        """
+        work, plan = self.work, self._one("plan", stages.plan_task, 0)
+        if plan.finished():
+            self.maker.make("plan", [plan])
+            return
+        near, far = self._hosts()
+        if work.sizes.held:
+            self.maker.begin(
+                [
+                    Task(f"copy of {work.vectors} for {host[0]}", stages.fetch_task, (work,), host)
+                    for host in far
+                ]
+            )
+        truth, training, cells = (
+            self._one(kind, function, 0)
+            for kind, function in (
+                ("truth", stages.truth_task),
+                ("training", stages.training_task),
+                ("cells", stages.cells_task),
+            )
+        )
+        before = [[_at(truth, near)]]
+        if stages.first_cells(work):
+            before = [[_at(training, near)]] if near and far else []
+            before += [[_at(truth, near), cells]]
+        self.maker.make("plan", [_at(plan, near)], before=before)
+        self._remove("truth", "training", "cells")
+
+    def _hosts(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Workers that have the vectors, and the workers of each host that hasn't."""
+        near, far = tuple[str, ...](), list[tuple[str, ...]]()
         for workers in workers_by_host(self.maker.client):
-            if self.maker.client.run(at_hand, vectors, workers=workers[:1])[workers[0]]:
+            asked = self.maker.client.run(at_hand, self.work.vectors, workers=workers[:1])
+            if asked[workers[0]]:
                 near += workers
-            elif self.work.sizes.held:
-                name = f"copy of {vectors} for {workers[0]}"
-                fetching.append(Task(name, stages.fetch_task, (self.work,), workers))
-        placed = replace(plan, task=replace(plan.task, workers=tuple(near)))
-        self.maker.make("plan", [placed], beside=[] if plan.finished() else fetching)
+            else:
+                far.append(workers)
+        return near, far
 
     def _lists(self) -> None:
         work = self.work
@@ -264,6 +291,10 @@ class _Sorted(_Way):
 
     def recall(self) -> float:
         return 1.0
+
+
+def _at(one: Wanted, workers: tuple[str, ...]) -> Wanted:
+    return replace(one, task=replace(one.task, workers=workers))
 
 
 def _all_finished(wanted: Sequence[Wanted]) -> bool:

@@ -1,6 +1,9 @@
 """The self-join's tasks on a cluster: each reads files of the stage before, and writes one.
 
-    plan      sample, truth, centres, which cell belongs to which shard       once
+    training  vectors that train cells, for a machine that hasn't all         once
+    cells     centres                                                         once
+    truth     a sample, and its true neighbours                               once
+    plan      whom a point visits, which cell belongs to which shard          once
     block     homes and visits of a range of rows, its vectors cut by shard   per range of rows
     limits    how far each resident's list can reach                          per shard
     part      the final lists of a range of rows, where no cells save work    per range of rows
@@ -23,8 +26,11 @@ from index_build.selfjoin import (
     Members,
     Pairs,
     Points,
+    Sample,
     Shard,
+    Trained,
     all_members,
+    cell_counts,
     choose_plan,
     cut_by_shard,
     drawn_sample,
@@ -38,27 +44,71 @@ from index_build.selfjoin import (
     resident_limits,
     settle,
     starts_of,
+    trained,
+    trained_from,
+    training_points,
 )
-from index_build.vector_file import rows_at_hand, vectors_of
+from index_build.vector_file import at_hand, rows_at_hand, vectors_of
 from index_build.work import Work, grouping_sample, kth_distances, write, write_judged
 from nearfield.space import Float32s, Int32s
 from nearfield.traffic import note_read
 from nearfield.turns import turn
 
 
-def plan_task(work: Work, number: int, *, threads: int) -> None:
-    """Task: the plan, in a file with `sample` int32 [q], `kth` float64 [q], and, where cells save
-    work, `centres` float32 [c, d], their `radii` [c] and `shard_of` int32 [c].
+def training_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: `vectors` float32 [s, d] that train the first cells, for a machine that hasn't all of
+    them at hand, and the `scale` of all.
     """
-    every = np.arange(work.n, dtype=np.int32)
-    points = points_of(work.mapped(), every, work.seed)
+    del threads
+    points = _all_points(work)
+    chosen = training_points(work.n, first_cells(work), seed=work.seed)
+    vectors = points.vectors[chosen]
+    note_read(vectors.nbytes)
+    write(work, "training", number, [(0, {"vectors": vectors})], {"scale": float(points.scale)})
+
+
+def cells_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: the cells that the plan tries first: `centres` float32 [c, d], `radii`, `shares` [c].
+
+    Out of the file of what trains them where this machine hasn't all vectors, and there is one.
+    """
+    count = first_cells(work)
+    if at_hand(work.vectors) or not work.path("training").exists():
+        cells = _trained(work, _all_points(work), count, threads)
+    else:
+        file = open_segments(work.path("training"))
+        vectors = file.read(0, "vectors")
+        every = np.arange(len(vectors), dtype=np.int32)
+        sample = Points(frozen(vectors), every, np.float32(file.facts["scale"]))
+        cells = trained_from(sample, work.n, count, seed=work.seed, threads=threads)
+    write(work, "cells", number, [(0, vars(cells))])
+
+
+def truth_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: `sample` int32 [q], the `truth` [q, k] of each, and how far it goes, `kth` float32."""
+    points = _all_points(work)
     note_read(points.vectors.nbytes)  # the sample is compared with all
     sample = drawn_sample(points, work.k, seed=work.seed, threads=threads)
-    plan = choose_plan(points, sample, work.recall, seed=work.seed, threads=threads)
-    arrays = {
-        "sample": sample.points,
-        "kth": kth_distances(points, sample.points, sample.truth.points, work.space),
-    }
+    kth = kth_distances(points, sample.points, sample.truth, work.space)
+    arrays = {"sample": sample.points, "truth": sample.truth, "kth": kth}
+    write(work, "truth", number, [(0, arrays)])
+
+
+def plan_task(work: Work, number: int, *, threads: int) -> None:
+    """Task: the plan, in a file with `sample` int32 [q], `kth` float32 [q], and, where cells save
+    work, `centres` float32 [c, d], their `radii` [c] and `shard_of` int32 [c].
+    """
+    points, truth = _all_points(work), open_segments(work.path("truth"))
+
+    def train(count: int) -> Trained:
+        if count != first_cells(work):
+            return _trained(work, points, count, threads)
+        cells = open_segments(work.path("cells"))
+        return Trained(*(cells.read(0, name) for name in ("centres", "radii", "shares")))
+
+    sample = Sample(truth.read(0, "sample"), truth.read(0, "truth"))
+    plan = choose_plan(points, sample, work.recall, train, threads=threads)
+    arrays = {name: truth.read(0, name) for name in ("sample", "kth")}
     facts: dict[str, float] = {
         "scale": float(points.scale),
         "cells": 0,
@@ -82,6 +132,11 @@ def plan_task(work: Work, number: int, *, threads: int) -> None:
             "expected": plan.expected,
         }
     write(work, "plan", number, [(0, arrays)], facts)
+
+
+def first_cells(work: Work) -> int:
+    """How many cells the plan tries first; 0: none, cells can't save work."""
+    return next(cell_counts(work.n, work.k), 0)
 
 
 def fetch_task(work: Work, *, threads: int) -> None:
@@ -160,6 +215,14 @@ def swept_lists(work: Work, rows: Int32s, threads: int) -> tuple[Int32s, Float32
     nothing = Pairs(none, none, none.view(np.float32), none.view(np.float32))
     settle(found.points, found.squared, lengths, np.arange(len(rows), dtype=np.int32), nothing)
     return found.points, lengths
+
+
+def _all_points(work: Work) -> Points:
+    return points_of(work.mapped(), np.arange(work.n, dtype=np.int32), work.seed)
+
+
+def _trained(work: Work, points: Points, count: int, threads: int) -> Trained:
+    return trained(points, count, seed=work.seed, threads=threads)
 
 
 def _points(plan: Segments, vectors: Float32s, rows: Int32s) -> Points:

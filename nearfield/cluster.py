@@ -155,10 +155,24 @@ def _remote(named: str) -> Iterator[Client]:
         yield client
 
 
-def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> Traffic:
+Begun = dict[Future, Task]
+"""Tasks that the cluster was given, by what will tell of their end."""
+
+
+def begin_tasks(client: Client, tasks: Sequence[Task]) -> Begun:
+    """Give the cluster tasks that nobody waits for; `run_tasks` counts what they moved."""
+    threads = _threads_per_task(client, len(tasks)) if tasks else 0
+    return {_submitted(client, task, threads): task for task in tasks}
+
+
+def run_tasks(
+    client: Client, title: str, tasks: Sequence[Task], *, beside: Begun | None = None
+) -> Traffic:
     """Run all tasks; what they make lies in files, so of what they return only traffic counts.
 
-    The bytes that finished tasks read and wrote; those of tries that failed aren't known.
+    The bytes that finished tasks read and wrote; those of tries that failed aren't known. `beside`:
+    what was begun before, whose workers are busy; what ends meanwhile is taken out and counted.
+    Whether it failed is a matter of those who need it.
 
     Native threads are shared out: a task gets more when there are fewer tasks than cores. Tasks
     start in their order, and none is handed out before a worker is free for it, one of its own if
@@ -170,30 +184,31 @@ def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> Traffic:
         return traffic
     threads = _threads_per_task(client, len(tasks))
     failed: list[str] = []
-    waiting, running = deque(tasks), dict[Future, Task]()
-    completed = as_completed()
+    waiting, running, others = deque(tasks), Begun(), {} if beside is None else beside
+    completed = as_completed(others)
 
     def fill() -> None:
-        free = _Free(client, running.values())
-        while (task := free.next_of(waiting)) is not None:
-            future = client.submit(
-                _counting, task.function, *task.arguments, threads=threads, retries=RETRIES,
-                pure=False, workers=task.workers or None, allow_other_workers=bool(task.workers),
-            )  # fmt: skip
+        free = _Free(client, [*running.values(), *others.values()])
+        while (task := free.next_of(waiting, anyway=not running)) is not None:
+            future = _submitted(client, task, threads)
             running[future] = task
             completed.add(future)
 
     with progress(title, len(tasks), "tasks") as advance:
         fill()
         for future in completed:
-            task = running.pop(future)
+            task = running.pop(future, None)
             if future.status == "finished":
                 traffic += future.result()
-            else:
+            elif task is not None:
                 failed.append(f"{task.name}: {future.exception()}")
             future.release()
-            advance(1)
+            others.pop(future, None)
+            if task is not None:
+                advance(1)
             fill()
+            if not running:
+                break
     if failed:
         raise ShardFailed(
             f"{len(failed)} of {len(tasks)} tasks failed after {RETRIES + 1} tries:\n  "
@@ -201,6 +216,13 @@ def run_tasks(client: Client, title: str, tasks: Sequence[Task]) -> Traffic:
             + "\nWhat was finished is kept: run the same command again to try the rest"
         )
     return traffic
+
+
+def _submitted(client: Client, task: Task, threads: int) -> Future:
+    return client.submit(
+        _counting, task.function, *task.arguments, threads=threads, retries=RETRIES,
+        pure=False, workers=task.workers or None, allow_other_workers=bool(task.workers),
+    )  # fmt: skip
 
 
 def _counting(function: Callable[..., Any], *arguments: Any, threads: int) -> Traffic:
@@ -234,17 +256,26 @@ class _Free:
             address: int(worker["nthreads"]) for address, worker in workers_of(client).items()
         }
         self.running = list(running)
+        self.begun = False
 
-    def next_of(self, waiting: deque[Task]) -> Task | None:
-        """Take the first task that can begin out of those that wait, if there is one."""
-        if len(self.running) >= max(1, sum(self.threads.values())):
+    def next_of(self, waiting: deque[Task], *, anyway: bool) -> Task | None:
+        """Take the first task that can begin out of those that wait, if there is one.
+
+        anyway: the very first one, where no worker is free: there will be one.
+        """
+        if not waiting:
             return None
-        for task in waiting:
-            if self._can_begin(task):
-                waiting.remove(task)
-                self.running.append(task)
-                return task
-        return None
+        if len(self.running) < sum(self.threads.values()):
+            for task in waiting:
+                if self._can_begin(task):
+                    return self._taken(task, waiting)
+        return self._taken(waiting[0], waiting) if anyway and not self.begun else None
+
+    def _taken(self, task: Task, waiting: deque[Task]) -> Task:
+        waiting.remove(task)
+        self.running.append(task)
+        self.begun = True
+        return task
 
     def _can_begin(self, task: Task) -> bool:
         threads = sum(self.threads.get(worker, 0) for worker in task.workers)

@@ -20,6 +20,7 @@ from index_build.selfjoin.nearest import panel_of
 from index_build.selfjoin.plan import (
     Plan,
     Sample,
+    cell_counts,
     cell_size,
     choose_plan,
     drawn,
@@ -59,6 +60,7 @@ from index_build.selfjoin.shards import (
     resident_limits,
 )
 from index_build.selfjoin.sweep import nearest_points
+from index_build.selfjoin.train import Trained, trained, trained_from, training_points
 
 __all__ = [
     "Askers",
@@ -83,12 +85,14 @@ __all__ = [
     "Shard",
     "ShardLists",
     "Sorted",
+    "Trained",
     "absorb",
     "all_members",
     "asked_cells",
     "askers_by_cell",
     "begun_lists",
     "calls_by_shard",
+    "cell_counts",
     "cell_size",
     "cells_of",
     "choose_plan",
@@ -126,5 +130,8 @@ __all__ = [
     "sort_lists",
     "starts_of",
     "track_of",
+    "trained",
+    "trained_from",
+    "training_points",
     "walk",
 ]

@@ -5,6 +5,7 @@ Owns the order of the steps and what is reported of them. Refuses files, cluster
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from index_build.selfjoin.points import Points, points_of
 from index_build.selfjoin.product_matrix import join_products
 from index_build.selfjoin.request import Report, Request, sampled_recall
 from index_build.selfjoin.sweep import nearest_points
+from index_build.selfjoin.train import trained
 from nearfield.errors import UsageError
 from nearfield.exact import exact_search
 from nearfield.space import Float32s, Int32s, SpaceName, prepared
@@ -167,10 +169,11 @@ def _join_points(
 ) -> tuple[Float32s, Int32s] | None:
     with report.phase("plan"):
         sample = drawn_sample(points, lists.k, seed=request.seed, threads=request.threads)
-        plan = choose_plan(
-            points, sample, request.recall, seed=request.seed, threads=request.threads,
+        train = partial(
+            trained, points, seed=request.seed, threads=request.threads,
             per_cell=request.memory.per_cell(len(points) // cell_size(len(points), lists.k)),
         )  # fmt: skip
+        plan = choose_plan(points, sample, request.recall, train, threads=request.threads)
     report.method = "sweep" if plan is None else "cells"
     if plan is None:
         order, home = _sweep_all(points, lists, request, report), None
@@ -182,7 +185,7 @@ def _join_points(
             space=request.space, threads=request.threads,
         )  # fmt: skip
     report.recall = sampled_recall(
-        points.vectors, points.rows[sample.points], points.rows[sample.truth.points],
+        points.vectors, points.rows[sample.points], points.rows[sample.truth],
         lists.squared[sample.points], request.space,
     )  # fmt: skip
     return None if plan is None or home is None else (plan.panel.centres, home)

@@ -6,6 +6,7 @@ look up the nearest cells of both, and count the pairs that meet. The smallest r
 border to a cell must be, for a visit) that reaches the asked recall is the plan.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,10 @@ import numpy as np
 from index_build.selfjoin.assign import assigned
 from index_build.selfjoin.border import margins
 from index_build.selfjoin.jit import kernel
-from index_build.selfjoin.join import NearLists
 from index_build.selfjoin.nearest import NearCells, Panel, panel_of
 from index_build.selfjoin.points import Points
 from index_build.selfjoin.sweep import nearest_points
-from index_build.selfjoin.train import SAMPLE_PER_CELL, Trained, trained
+from index_build.selfjoin.train import Trained
 from nearfield.space import Float32s, Int32s
 
 SAMPLE = 1_024, 2_048
@@ -37,10 +37,10 @@ MARGIN_ERRORS = 3.0
 
 @dataclass(frozen=True)
 class Sample:
-    """Points int32 [q] and their true lists."""
+    """Points int32 [q] and their true neighbours [q, k]."""
 
     points: Int32s
-    truth: NearLists
+    truth: Int32s
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def drawn(points: int, k: int, *, seed: int) -> Int32s:
 def drawn_sample(points: Points, k: int, *, seed: int, threads: int) -> Sample:
     """A seeded sample and its truth. Cost 1,024 to 2,048 times u x d."""
     queries = drawn(len(points), k, seed=seed)
-    return Sample(queries, nearest_points(points, queries, k, threads=threads))
+    return Sample(queries, nearest_points(points, queries, k, threads=threads).points)
 
 
 def cell_size(n: int, k: int) -> int:
@@ -81,22 +81,25 @@ def cell_size(n: int, k: int) -> int:
     return max(8 * k, 128, min(n // MANY_CELLS, LARGE_CELL))
 
 
+def cell_counts(n: int, k: int) -> Iterator[int]:
+    """Numbers of cells to try, from the most on, while cells save work."""
+    size = cell_size(n, k)
+    while size <= n * EXACT_SHARE / 2:
+        yield n // size
+        size *= 2
+
+
 def choose_plan(
-    points: Points, sample: Sample, recall: float, *, seed: int, threads: int,
-    per_cell: int = SAMPLE_PER_CELL,
-) -> Plan | None:  # fmt: skip
+    points: Points, sample: Sample, recall: float, train: Callable[[int], Trained], *, threads: int
+) -> Plan | None:
     """The plan for that recall, or None where comparing everything is cheaper.
 
-    Cells are doubled in size while no ratio reaches the recall. `per_cell` points of each cell
-    train it. Raises nothing.
+    train: so many cells. They are doubled in size while no ratio reaches the recall.
     """
-    size = cell_size(len(points), sample.truth.k)
-    while size <= len(points) * EXACT_SHARE / 2:
-        cells = trained(points, len(points) // size, seed=seed, threads=threads, per_cell=per_cell)
-        plan = plan_for(points, sample, recall, cells, threads=threads)
+    for count in cell_counts(len(points), sample.truth.shape[1]):
+        plan = plan_for(points, sample, recall, train(count), threads=threads)
         if plan.expected >= recall and plan.pairs_per_point <= EXACT_SHARE * len(points):
             return plan
-        size *= 2
     return None
 
 
@@ -129,13 +132,13 @@ def plan_for(
 
 def _true_neighbours(sample: Sample) -> Int32s:
     """Of each sampled point's true list, int32 [q, <= 64]: some at random where it is longer."""
-    k = sample.truth.k
+    k = sample.truth.shape[1]
     if k <= TRUE_PLACES:
-        return sample.truth.points
+        return sample.truth
     places = np.random.default_rng(k).permuted(
-        np.broadcast_to(np.arange(k), sample.truth.points.shape), axis=1
+        np.broadcast_to(np.arange(k), sample.truth.shape), axis=1
     )
-    return np.take_along_axis(sample.truth.points, places[:, :TRUE_PLACES], axis=1)
+    return np.take_along_axis(sample.truth, places[:, :TRUE_PLACES], axis=1)
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,23 @@ def trained(
     in float32; of all points, 4 times is beyond chance with a sample of 100 per cell.
     Cost O(sample d (passes sqrt(cells) + cells)); memory: the sample.
     """
-    random = np.random.default_rng(seed)
     size = min(len(points), cells * per_cell)
-    every = np.arange(size, dtype=np.int32)
-    chosen = np.sort(random.choice(len(points), size, replace=False)).astype(np.int32)
+    chosen, _ = _drawn(len(points), size, seed)
     vectors = np.ascontiguousarray(points.vectors[points.rows[chosen]])
+    every = np.arange(size, dtype=np.int32)
     sample = replace(points, vectors=frozen(vectors), rows=every)
+    return trained_from(sample, len(points), cells, seed=seed, threads=threads)
+
+
+def training_points(n: int, cells: int, *, seed: int) -> Int32s:
+    """Which of n points train so many cells, ascending."""
+    return _drawn(n, min(n, cells * SAMPLE_PER_CELL), seed)[0]
+
+
+def trained_from(sample: Points, n: int, cells: int, *, seed: int, threads: int) -> Trained:
+    """As `trained`, from its sample of n points."""
+    size, every = len(sample), np.arange(len(sample), dtype=np.int32)
+    _, random = _drawn(n, size, seed)
     (middles,) = clustered([sample], [round(cells**0.5)], random, threads)
     regions = lists_by(nearest_of(sample, middles, threads), every, len(middles))
     some = np.flatnonzero(regions.sizes).astype(np.int32)
@@ -78,7 +89,12 @@ def trained(
     if not held.all():
         centres = centres[held]
         near = nearest_cells(sample, centres, threads)
-    return Trained(centres, *_measured(near, len(centres), float(points.scale)))
+    return Trained(centres, *_measured(near, len(centres), float(sample.scale)))
+
+
+def _drawn(n: int, size: int, seed: int) -> tuple[Int32s, np.random.Generator]:
+    random = np.random.default_rng(seed)
+    return np.sort(random.choice(n, size, replace=False)).astype(np.int32), random
 
 
 def _measured(near: NearCells, cells: int, scale: float) -> tuple[Float32s, NDArray[np.float64]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmark.datasets.manifold import manifold
+from index_build import stages
 from index_build.build import build_lists
 from nearfield.run import RunConfig
 from nearfield.vectorset import Geometry, write_vector_set
@@ -62,3 +63,11 @@ def rebuilt(finished, client):
     for one, other in zip(built_lists(built), before, strict=True):
         np.testing.assert_array_equal(one, other)
     return built
+
+
+def planned(work):
+    """The plan of a join by distances, and what it is made of."""
+    stages.truth_task(work, 0, threads=1)
+    if stages.first_cells(work):
+        stages.cells_task(work, 0, threads=1)
+    stages.plan_task(work, 0, threads=1)

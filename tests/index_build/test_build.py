@@ -11,14 +11,23 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from distributed import get_worker, wait
 
 from benchmark.methods.base import tie_aware_recall
 from index_build import plan, shards
 from index_build.build import build_lists
-from nearfield.cluster import ClusterOptions, Task, connected, run_tasks, workers_of
+from nearfield.cluster import (
+    ClusterOptions,
+    Task,
+    begin_tasks,
+    connected,
+    run_tasks,
+    workers_of,
+)
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
 from nearfield.neighbours import read_part
 from nearfield.run import RunConfig, create_run
+from nearfield.traffic import note_read
 from nearfield.vectorset import Geometry, write_vector_set
 from tests.index_build.brute import nearest
 
@@ -231,6 +240,42 @@ def test_failed_tasks_are_all_listed_and_the_others_done(tmp_path, client):
     with pytest.raises(ShardFailed, match=r"(?s)2 of 5 tasks failed.*task 1: no 1|task 3: no 3"):
         run_tasks(client, "test", tasks)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2", "4"]
+
+
+def _says_where(folder, number, *, threads):
+    time.sleep(0.05)
+    (Path(folder) / f"{number}").write_text(get_worker().address)
+
+
+def test_tasks_are_done_by_the_workers_they_name_or_others_if_those_are_gone(tmp_path):
+    with connected(ClusterOptions(workers=2)) as client:
+        one, other = workers_of(client)
+        wanted = [one, one, one, one, other, "tcp://127.0.0.1:1"]
+        tasks = [
+            Task(f"task {i}", _says_where, (str(tmp_path), i), (worker,))
+            for i, worker in enumerate(wanted)
+        ]
+        run_tasks(client, "test", tasks)
+    did = [(tmp_path / f"{i}").read_text() for i in range(6)]
+    assert did[:5] == wanted[:5]
+    assert did[5] in {one, other}
+
+
+def _waits_for(mark, *, threads):
+    while not Path(mark).exists():
+        time.sleep(0.01)
+    note_read(7)
+
+
+def test_what_was_begun_is_not_waited_for_but_counted_when_it_ends(tmp_path, client):
+    mark = tmp_path / "mark"
+    begun = begin_tasks(client, [Task("begun", _waits_for, (str(mark),))])
+    tasks = [Task(f"task {i}", _says_where, (str(tmp_path), i)) for i in range(2)]
+    assert run_tasks(client, "test", tasks, beside=begun).read == 0
+    mark.touch()
+    wait(list(begun))
+    assert run_tasks(client, "test", tasks, beside=begun).read == 7
+    assert not begun
 
 
 def test_a_killed_worker_costs_only_a_retry(tmp_path):

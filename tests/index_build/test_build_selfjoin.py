@@ -29,6 +29,7 @@ from tests.index_build.builds import (
     built_lists,
     config_of,
     hard_vectors,
+    planned,
     rebuilt,
     vector_set,
 )
@@ -260,12 +261,12 @@ class TestStages:
     @pytest.mark.parametrize("shards", [1, 2, 23, 10_000])
     def test_any_number_of_shards_gives_the_same(self, work, shards):
         work, matrix = replace(work[0], sizes=replace(work[0].sizes, shards=shards)), work[1]
-        self.run(work, stages.plan_task, 1)
+        planned(work)
         cells = work.plan().facts["cells"]
         # more shards than cells: some have none, others a single one
         shards = min(shards, cells + 2)
         work = replace(work, sizes=replace(work.sizes, shards=shards))
-        self.run(work, stages.plan_task, 1)
+        planned(work)
         for function, count in (
             (stages.block_task, len(work.blocks())),
             (stages.limits_task, shards),
@@ -277,10 +278,20 @@ class TestStages:
         np.testing.assert_array_equal(neighbours, matrix.neighbours)
         np.testing.assert_array_equal(distances, matrix.distances)
 
+    def test_a_host_without_the_vectors_trains_the_same_cells(self, work, monkeypatch):
+        work, _ = work
+        stages.cells_task(work, 0, threads=1)
+        near = work.path("cells").read_bytes()
+        stages.training_task(work, 0, threads=1)
+        monkeypatch.setattr(stages, "at_hand", lambda _: False)
+        monkeypatch.setattr(Work, "mapped", None)
+        stages.cells_task(work, 0, threads=1)
+        assert work.path("cells").read_bytes() == near
+
     @pytest.mark.parametrize("lost", ["gone", "flipped", "another's"])
     def test_what_a_lost_host_had_found_is_found_again(self, work, lost):
         work, matrix = work
-        self.run(work, stages.plan_task, 1)
+        planned(work)
         self.run(work, stages.block_task, len(work.blocks()))
         self.run(work, stages.limits_task, work.sizes.shards)
         self.run(work, found.lists_task, work.sizes.shards)
@@ -300,7 +311,7 @@ class TestStages:
 
     def test_a_repeated_task_changes_no_byte(self, work):
         work, _ = work
-        self.run(work, stages.plan_task, 1)
+        planned(work)
         kinds = (
             ("plan", stages.plan_task, 1),
             ("block", stages.block_task, len(work.blocks())),
@@ -317,7 +328,7 @@ class TestStages:
     def test_a_task_reads_only_its_shard_where_blocks_carry_the_vectors(self, work):
         work, matrix = work
         work = replace(work, sizes=replace(work.sizes, held=False))
-        self.run(work, stages.plan_task, 1)
+        planned(work)
         self.run(work, stages.block_task, len(work.blocks()))
         self.run(work, stages.limits_task, work.sizes.shards)
         Path(work.vectors).unlink()
@@ -332,7 +343,7 @@ class TestStages:
 
     def test_blocks_carry_no_vectors_where_every_host_has_them_all(self, work):
         work, _ = work
-        self.run(work, stages.plan_task, 1)
+        planned(work)
         self.run(work, stages.block_task, len(work.blocks()))
         blocks = [open_segments(work.path("block", b)) for b in range(len(work.blocks()))]
         assert not any(name == "vectors" for block in blocks for _, name in block.entries)
@@ -345,7 +356,7 @@ class TestStages:
 
     def test_a_broken_file_of_an_earlier_stage_is_named(self, work):
         work, _ = work
-        self.run(work, stages.plan_task, 1)
+        planned(work)
         self.run(work, stages.block_task, len(work.blocks()))
         block = work.path("block", 1)
         content = bytearray(block.read_bytes())

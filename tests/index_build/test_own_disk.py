@@ -11,7 +11,7 @@ from index_build.selfjoin import knn_matrix
 from index_build.work import Work
 from nearfield.errors import DiskFull
 from nearfield.traffic import counted
-from tests.index_build.builds import K, N, hard_vectors
+from tests.index_build.builds import K, N, hard_vectors, planned
 
 COUNT = 3
 
@@ -32,7 +32,7 @@ def far(tmp_path, monkeypatch):
 
 
 def lists_by_two_hosts(hosts, work, monkeypatch):
-    stages.plan_task(work, 0, threads=1)
+    planned(work)
     for number in range(len(work.blocks())):
         stages.block_task(work, number, threads=1)
     for shard in range(COUNT):

@@ -11,6 +11,7 @@ from index_build.vector_file import send_vectors
 from index_build.work import Work
 from nearfield.errors import DamagedArtefact
 from nearfield.locations import location
+from tests.index_build.builds import planned
 
 N, K = 3_000, 8
 
@@ -35,7 +36,7 @@ def run(work, function, count):
 
 
 def lists_of(work):
-    run(work, stages.plan_task, 1)
+    planned(work)
     assert work.plan().facts["cells"]
     run(work, stages.block_task, len(work.blocks()))
     run(work, stages.limits_task, work.sizes.shards)
@@ -62,7 +63,7 @@ def test_they_give_what_local_files_give(work, tmp_path):
 
 def test_a_broken_object_of_an_earlier_stage_is_named(work):
     _, work = work
-    run(work, stages.plan_task, 1)
+    planned(work)
     run(work, stages.block_task, len(work.blocks()))
     block = work.path("block", 1)
     content = bytearray(block.read_bytes())
