@@ -180,7 +180,7 @@ def shards_disk_bytes(n: int, d: int, k: int, *, products: bool = False) -> floa
         most = max(block + FOUND * lists, FOUND * lists + lists, 2 * lists)
     else:
         block = EXPECTED_COPIES * (16 if sizes_for(n, d, k).held else 4 * d + 16)
-        most = block + SETTLING * lists
+        most = max(block + SETTLING * lists - RUN_ROW_BYTES, 2 * lists)
     return n * (most + RUN_ROW_BYTES)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from index_build.selfjoin.cells import Cells, Lists, lists_by, starts_of
 from index_build.selfjoin.finish import Pairs, finish, known_lengths
-from index_build.selfjoin.jit import run_parallel
+from index_build.selfjoin.jit import kernel, run_parallel
 from index_build.selfjoin.join import NearLists, empty_lists, join_residents, join_visitors
 from index_build.selfjoin.points import Points, frozen
 from nearfield.space import Float32s, Int32s, SpaceName
@@ -145,7 +145,8 @@ def join_shard(
     _each(cells, threads, lambda cell: _join_guests(shard, points, cells, lists, cell))
     names = _names(shard)[order]
     sent = _sent(points, lists, guests, shard.guests_of, space=space, threads=threads)
-    sent = replace(sent, points=names[sent.points], neighbours=names[sent.neighbours])
+    _rename(sent.points, names)
+    _rename(sent.neighbours, names)
     return _own(shard, (points, cells, lists, residents), names, sent, space, threads)
 
 
@@ -200,10 +201,10 @@ def _sent(
 ) -> Pairs:  # fmt: skip
     """What entered the lists of guests, in local numbers; by the shards where they live."""
     guests = guests[np.argsort(lives_in, kind="stable")]
-    found = lists.points[guests]
-    entered = (found >= 0) & (found < len(points))
-    left, right = np.repeat(guests, entered.sum(axis=1)), found[entered]
-    squared = lists.squared[guests][entered]
+    entered = _entered(guests, lists.points, len(points))
+    left, right = np.empty(entered, np.int32), np.empty(entered, np.int32)
+    squared = np.empty(entered, np.float32)
+    _take_entered(guests, lists.points, lists.squared, len(points), left, right, squared)
     lengths = known_lengths(points, (left, right), squared, space=space, threads=threads)
     return Pairs(left, right, squared, lengths)
 
@@ -228,8 +229,7 @@ def _own(
     finish(points, lists.points, lists.squared, settled, space=space, threads=threads)
     lists.squared[away] = lengths
     neighbours = lists.points[residents]
-    held = neighbours >= 0
-    neighbours[held] = names[neighbours[held]]
+    _rename(neighbours.reshape(-1), names)
     return ShardLists(
         shard.residents.points, neighbours, lists.squared[residents], roaming, squared, sent
     )
@@ -246,3 +246,33 @@ def _unordered(
         space=space, threads=threads,
     )  # fmt: skip
     return squared, lengths.reshape(squared.shape)
+
+
+@kernel
+def _rename(numbers: Int32s, names: Int32s) -> None:
+    for i in range(len(numbers)):
+        if numbers[i] >= 0:
+            numbers[i] = names[numbers[i]]
+
+
+@kernel
+def _entered(guests: Int32s, neighbours: Int32s, points: int) -> int:
+    entered = 0
+    for guest in guests:
+        for j in range(neighbours.shape[1]):
+            entered += 0 <= neighbours[guest, j] < points
+    return entered
+
+
+@kernel
+def _take_entered(  # noqa: PLR0913, PLR0917
+    guests: Int32s, neighbours: Int32s, apart: Float32s, points: int,
+    left: Int32s, right: Int32s, squared: Float32s,
+) -> None:  # fmt: skip
+    i = 0
+    for guest in guests:
+        for j in range(neighbours.shape[1]):
+            if 0 <= neighbours[guest, j] < points:
+                left[i], right[i] = guest, neighbours[guest, j]
+                squared[i] = apart[guest, j]
+                i += 1
