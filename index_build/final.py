@@ -41,15 +41,19 @@ class FinalRows:
 
     def _gathered(self, rows: Int32s) -> NeighbourTable:
         lists: tuple[Int32s, Float32s] | None = None
-        held = np.zeros(len(rows), np.int32)
+        held, room = np.zeros(len(rows), np.int32), np.empty(0, np.uint8)
         for path, segment in self.pieces:
             file = open_segments(path)
-            places = file.read(segment, "points") - np.int32(self.first)
-            neighbours, distances = (file.read(segment, it) for it in ("neighbours", "distances"))
+            shape = file.entries[segment, "neighbours"][1]
             if lists is None:
-                shape = (len(rows), neighbours.shape[1])
-                lists = np.empty(shape, np.int32), np.empty(shape, np.float32)
-            lists[0][places], lists[1][places] = neighbours, distances
+                whole = (len(rows), shape[1])
+                lists = np.empty(whole, np.int32), np.empty(whole, np.float32)
+            if room.nbytes < 4 * shape[0] * shape[1]:
+                room = np.empty(4 * shape[0] * shape[1], np.uint8)
+            places = file.read(segment, "points") - np.int32(self.first)
+            # fresh memory for each piece would cost more than what is done with it
+            lists[0][places] = file.read(segment, "neighbours", into=room)
+            lists[1][places] = file.read(segment, "distances", into=room)
             held[places] += 1
         if lists is None or (held != 1).any():
             wrong = f"{self.first + int(np.argmax(held != 1)):,}"

@@ -61,12 +61,24 @@ class Segments:
     entries: Mapping[tuple[int, str], tuple[str, list[int], int, int]]
     _ahead: _Ahead = field(default_factory=_Ahead, compare=False, repr=False)
 
-    def read(self, segment: int, name: str) -> NDArray[Any]:
-        """One array, checked. Raises `DamagedArtefact`; `KeyError` for one that isn't there."""
+    def read(
+        self, segment: int, name: str, *, into: NDArray[np.uint8] | None = None
+    ) -> NDArray[Any]:
+        """One array, checked. Raises `DamagedArtefact`; `KeyError` for one that isn't there.
+
+        into: memory for it, where there is enough: that of an array that isn't needed any more.
+        """
         dtype, shape, offset, checksum = self.entries[segment, name]
         count = int(np.prod(shape, dtype=np.int64))
         if isinstance(self.path, Path):
-            found = np.fromfile(self.path, dtype, count, offset=offset)
+            size = count * np.dtype(dtype).itemsize
+            if into is None or into.nbytes < size:
+                found = np.fromfile(self.path, dtype, count, offset=offset)
+            else:
+                with self.path.open("rb", buffering=0) as stream:
+                    stream.seek(offset)
+                    size = stream.readinto(into[:size].data)
+                found = into[: size - size % np.dtype(dtype).itemsize].view(dtype)
         else:
             size = count * np.dtype(dtype).itemsize
             ahead = min(AHEAD_BYTES, self._ends[segment] - offset - size)

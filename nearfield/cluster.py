@@ -20,6 +20,7 @@ from distributed import Client, Future, LocalCluster, as_completed
 
 from nearfield.clusters.connection import connection
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
+from nearfield.kept_memory import KEPT
 from nearfield.machine import available_cores
 from nearfield.progress import progress
 from nearfield.traffic import Traffic, counted
@@ -95,7 +96,7 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         _environment_kept(),
         TemporaryDirectory(prefix="nearfield-dask-") as scratch,
         # the scheduler has no option for its folder and would leave one behind in /tmp
-        dask.config.set(LOCAL_SETTINGS | {"temporary-directory": scratch}),
+        dask.config.set(_settings(options) | {"temporary-directory": scratch}),
         ExitStack() as stack,
     ):
         with _interrupts_held():
@@ -112,6 +113,14 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
                 )
             )
         yield stack.enter_context(Client(local))
+
+
+def _settings(options: ClusterOptions) -> dict[str, Any]:
+    """Of a local cluster. A single task that may have all memory gives back what it has freed."""
+    if options.this_machine:
+        return LOCAL_SETTINGS
+    place = "distributed.nanny.pre-spawn-environ"
+    return LOCAL_SETTINGS | {f"{place}.{name}": value for name, value in KEPT.items()}
 
 
 @contextmanager

@@ -49,6 +49,8 @@ worker)
   shift
   credentials
   native_work
+  # as nearfield/kept_memory.py says, and why
+  export MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824
   echo worker >/tmp/nearfield-role
   exec dask worker --protocol "$protocol" --nthreads 1 --nworkers "${NEARFIELD_WORKERS:-1}" \
     --no-dashboard --local-directory /tmp/scratch --death-timeout 120 \

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from nearfield.clusters.certificates import Identity
 from nearfield.clusters.inventory import Host, Inventory
+from nearfield.kept_memory import KEPT
 
 Service = Literal["scheduler", "worker"]
 END_OF_FILE = "end-of-file-3f1c"
@@ -67,11 +68,11 @@ def own_connection(inventory: Inventory) -> str:
 def start_script(inventory: Inventory, host: Host, service: Service, workers: int) -> str:
     """Starts the service, or says that it runs; a scheduler is waited for."""
     folder, python = folder_of(inventory), shlex.quote(inventory.python)
-    variables = (
-        "env DASK_CONFIG=$folder/dask.yaml PYTHONUNBUFFERED=1 OPENBLAS_NUM_THREADS=1 "
-        "MALLOC_ARENA_MAX=2"
-    )
-    command = f"start {variables} {python} -m distributed.cli.dask_{service}"
+    variables = {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    variables |= KEPT if service == "worker" else {}
+    given = " ".join(f"{name}={value}" for name, value in variables.items())
+    environment = f"env DASK_CONFIG=$folder/dask.yaml {given}"
+    command = f"start {environment} {python} -m distributed.cli.dask_{service}"
     text = _script(folder, service)
     if service == "scheduler":
         text += f'running_pid >/dev/null || rm -f "$folder/scheduler.json"\n{command}'

@@ -91,6 +91,13 @@ def test_settings_suit_native_work(file):
     assert "[:3]" in found["nanny"]["preload"][0]
 
 
+def test_workers_keep_freed_memory_and_the_scheduler_does_not(file):
+    inventory = read_inventory(file)
+    for service, kept in (("worker", True), ("scheduler", False)):
+        script = services.start_script(inventory, inventory.hosts[0], service, 1)
+        assert (" MALLOC_TRIM_THRESHOLD_=1073741824 " in script) is kept
+
+
 def test_memory_of_a_host_is_shared_by_its_workers(file):
     file.write_text(GOOD.replace("cores = 3", 'cores = 3\nmemory = "6GB"'))
     inventory = read_inventory(file)

@@ -25,6 +25,7 @@ from nearfield.cluster import (
     workers_of,
 )
 from nearfield.errors import Infrastructure, ShardFailed, UsageError
+from nearfield.kept_memory import KEPT
 from nearfield.neighbours import read_part
 from nearfield.run import RunConfig, create_run
 from nearfield.traffic import note_read
@@ -283,6 +284,13 @@ def test_a_killed_worker_costs_only_a_retry(tmp_path):
         task = Task("deadly", _kills_its_worker_once, (str(tmp_path / "mark"),))
         run_tasks(client, "test", [task])
     assert (tmp_path / "survived").exists()
+
+
+@pytest.mark.parametrize("workers", [1, None])
+def test_workers_of_shards_keep_freed_memory(workers):
+    with connected(ClusterOptions(workers=workers)) as client:
+        found = client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()
+    assert all((value == KEPT["MALLOC_TRIM_THRESHOLD_"]) == (workers == 1) for value in found)
 
 
 def test_a_cluster_without_workers_is_said_to_be_one(tmp_path):
