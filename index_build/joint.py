@@ -224,17 +224,15 @@ class _Distances(_Way):
         return near, far
 
     def _lists(self) -> None:
+        """All that the merge needs, and what that is made from: a host's own files may be gone."""
         work = self.work
-        lists = self._lists_and_sent()
-        largest_first = lists
-        if not _all_finished(lists):
-            self._make("partition", "block", stages.block_task, len(work.blocks()))
-            # a single shard has no guests
-            if work.sizes.shards > 1:
-                self._make("join residents", "limits", stages.limits_task, work.sizes.shards)
-            # what is begun last decides how long the others wait for it
-            sizes = stages.shard_sizes(work)
-            largest_first = [lists[shard] for shard in np.argsort(-sizes, kind="stable")]
+        self._make("partition", "block", stages.block_task, len(work.blocks()))
+        # a single shard has no guests
+        if work.sizes.shards > 1:
+            self._make("join residents", "limits", stages.limits_task, work.sizes.shards)
+        # what is begun last decides how long the others wait for it
+        sizes, lists = stages.shard_sizes(work), self._lists_and_sent()
+        largest_first = [lists[shard] for shard in np.argsort(-sizes, kind="stable")]
         self.maker.make("join", largest_first)
         self._keep_homes()
 
