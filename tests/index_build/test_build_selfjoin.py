@@ -220,6 +220,18 @@ class TestFaults:
         left = {path.name[:-6] for path in (finished[0].path / "shards" / "0").iterdir()}
         assert left == {"homes", "lists", "merged", "plan"}
 
+    def test_a_merge_is_resumed_without_what_its_host_had(self, tmp_path, client, monkeypatch):
+        monkeypatch.setattr(joint._Way, "_remove", lambda *_: None)
+        opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
+        run = create_run(tmp_path / "run", config_of(opened))
+        before = built_lists(build_lists(run, opened, client))
+        for name in ("merged-00001", "roaming-00001", "block-00000"):
+            (run.path / "shards" / "0" / name).unlink()
+        again = build_lists(run, opened, client)
+        assert again.parts - again.kept == 2
+        for left, right in zip(built_lists(again), before, strict=True):
+            np.testing.assert_array_equal(left, right)
+
     @pytest.mark.parametrize("kind", found.FINAL)
     @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
     def test_a_damaged_file_is_made_again(self, finished, client, damage, kind):
