@@ -104,8 +104,9 @@ def candidates_of(outcomes: Iterable[Outcome], n: int) -> list[Candidate]:
     """The ways to make all neighbours that no other beats in recall, time and memory, per k.
 
     Each way counts with its largest measured size; time for n rows by the power law through all
-    its repetitions at all sizes; where there is one size, it is taken to grow with n, and with its
-    square where every pair is compared.
+    its repetitions at all sizes, but no slower than n: what small sizes spend on starting isn't
+    growth. Where there is one size, time is taken to grow with n, and with its square where every
+    pair is compared.
     """
     ways: dict[tuple[str, str, str, int], list[Outcome]] = {}
     for outcome in outcomes:
@@ -128,8 +129,10 @@ def _candidate(measured: Sequence[Outcome], n: int) -> Candidate:
     if growth is None:
         exponent, low, high = _assumed(largest.method), 0.0, None
     else:
-        exponent, foretold = growth.exponent, growth.at(n)
-        low, high = foretold.low, foretold.high if math.isfinite(foretold.high) else None
+        exponent, foretold = max(LINEAR, growth.exponent), growth.at(n)
+        more = max(1.0, known * (n / largest.n) ** exponent / foretold.value)
+        low = more * foretold.low
+        high = more * foretold.high if math.isfinite(foretold.high) else None
     if largest.n == n:
         low, high = min(low or known, known), max(high or known, known)
     return Candidate(

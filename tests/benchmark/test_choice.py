@@ -125,6 +125,19 @@ def test_time_and_memory_are_foretold_for_the_whole_set():
     assert one.memory_bytes == 2 * GIB
 
 
+def test_what_small_sizes_spend_on_starting_is_not_growth():
+    def way(n, seconds):
+        return row("selfjoin", 0.99, seconds, n=n, build_s=0.0, repetition_seconds=(seconds,))
+
+    (one,) = candidates_of([way(1_000, 0.4), way(10_000, 2.0)], 100_000)
+    assert one.exponent == 1
+    assert one.time_s == pytest.approx(20)
+    three = [way(1_000, 0.4), way(10_000, 2.0), way(5_000, 1.3)]
+    (one,) = candidates_of(three, 100_000)
+    assert one.time_s == pytest.approx(20)
+    assert one.time_low_s < one.time_s < one.time_high_s
+
+
 def test_a_set_that_has_grown_takes_longer(choice):
     larger = grown(choice, 20_000)
     assert [one.time_s for one in larger.candidates] == pytest.approx([20, 40, 60, 400])
