@@ -38,7 +38,7 @@ ARRAYS = (
 RESERVE = 8
 """Places of each list beyond k: so many members it can lose, when none enter it, before it has to
 be searched."""
-KEPT_LOSS = 0.25
+KEPT_LOSS = 0.75
 """Share of the run's own loss of recall that the cells of an update may add for what they find."""
 SAMPLE = 200
 PLACES = 32

@@ -25,18 +25,16 @@ from index_build.update.cells import (
 from index_build.update.change import Change
 from index_build.update.delta import Delta
 from index_build.update.known import Known, marked
-from index_build.update.refill import (
-    members_left,
-)
+from index_build.update.refill import members_left
 from index_build.update.rows import Rows
 from index_build.update.search import Search
 from index_build.update.truth import kth_distances
+from index_build.update.vectors import Patch
 from index_build.update.visit import Entries, Residents
 from nearfield.errors import InputRejected, QualityGate
 from nearfield.neighbours import EMPTY
 from nearfield.run import RunConfig
 from nearfield.space import Int32s, prepared
-from nearfield.vectorset import ID_COLUMN, VectorSet
 
 SAMPLE = 200
 ERRORS = 3
@@ -71,24 +69,18 @@ def check_size(config: RunConfig, change: Change) -> int:
     return columns
 
 
-def computed_delta(
-    base: Base,
-    change: Change,
-    cells: UpdateCells,
-    add: VectorSet | None,
-) -> Delta:
-    """Everything that the change does to the matrix.
+def computed_delta(base: Base, change: Change, cells: UpdateCells, patch: Patch) -> Delta:
+    """Everything that the change does to the matrix. patch: what it does to the vector set.
 
     Cost: (new + changed + lists left with fewer than k members) x (residents of the cells that they
     visit) x d; with removed or changed recordings also one look at every list.
     """
     columns = check_size(base.config, change)
     known = cells.known(base.neighbours, base.distances)
-    new = np.empty((0, base.config.d), np.float32)
-    if add is not None:
-        new = np.ascontiguousarray(add.vectors[change.source])
-    rows = Rows(base.vectors.vectors, change.rows, new, base.config.space)
-    own_homes = homes(prepared(new, base.config.space), cells.centres, threads=base.threads)
+    rows = Rows(base.vectors.vectors, change.rows, patch.vectors, base.config.space)
+    own_homes = homes(
+        prepared(patch.vectors, base.config.space), cells.centres, threads=base.threads
+    )
     home = np.full(change.n, REMOVED, np.int32)
     home[: base.n] = cells.home
     home[change.rows] = own_homes
@@ -105,17 +97,11 @@ def computed_delta(
     refilled = search.refilled(short)
     listed = np.concatenate([change.rows, short])
     order = np.argsort(listed)
-    recordings = base.vectors.recordings.slice(0, 0)
-    if add is not None:
-        recordings = add.recordings.take(change.source)
-        # without ids of their own they are numbered on
-        at = recordings.column_names.index(ID_COLUMN)
-        recordings = recordings.set_column(at, ID_COLUMN, change.ids)
     return Delta(
-        rows=change.rows,
-        vectors=new,
-        recordings=recordings,
-        removed=change.removed,
+        rows=patch.rows,
+        vectors=patch.vectors,
+        recordings=patch.recordings,
+        removed=patch.removed,
         listed=listed[order],
         neighbours=np.concatenate([near, refilled[0]])[order],
         distances=np.concatenate([far, refilled[1]])[order],
@@ -125,10 +111,7 @@ def computed_delta(
         facts={
             "n": change.n,
             "columns": columns,
-            "added": change.added,
-            "changed": change.changed,
-            "returned": change.returned,
-            "unchanged": change.unchanged,
+            **patch.counts,
             "gone": change.gone.tolist(),
             "refilled": len(short),
             "lost": len(lost) + len(short),

@@ -1,48 +1,89 @@
 """The vector set after an update: the old one with vectors in their places, others at its end.
 
-Owns how ids and labels are put together. Writes through `nearfield.vectorset`; memory: one block of
-vectors, ids and labels.
+Owns how ids and labels are put together. All of it is known before anything is searched, so that
+it can be written meanwhile. Writes through `nearfield.vectorset`; memory: one block of vectors, ids
+and labels.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from index_build.update.change import Change
 from index_build.update.delta import Delta
 from nearfield.ingest.labels import stacked
-from nearfield.space import Float32s
-from nearfield.vectorset import VectorSet, write_vector_set
+from nearfield.space import Float32s, Int32s
+from nearfield.vectorset import ID_COLUMN, VectorSet, write_vector_set
+
+COUNTS = ("added", "changed", "unchanged", "returned")
 
 
-def write_updated_set(path: Path, old: VectorSet, delta: Delta, *, update: str) -> VectorSet:
-    """Write the vector set of the run that the delta makes; `update` identifies it in the facts."""
-    facts = {name: value for name, value in old.manifest.facts.items() if name not in ("n", "d")}
+@dataclass(frozen=True)
+class Patch:
+    """What an update does to the vector set.
+
+    rows int32 [m] ascending get vectors float32 [m, d] and recordings (ids and labels, m rows);
+    removed int32: all rows without a recording afterwards. n: rows afterwards; counts: by `COUNTS`.
+    """
+
+    rows: Int32s
+    vectors: Float32s
+    recordings: pa.Table
+    removed: Int32s
+    n: int
+    counts: Mapping[str, int]
+
+
+def patch_of(change: Change, base: VectorSet, add: VectorSet | None) -> Patch:
+    """The patch that brings the change of `base`, with the vectors of `add`."""
+    vectors = np.empty((0, base.d), np.float32)
+    recordings = base.recordings.slice(0, 0)
+    if add is not None:
+        vectors = np.ascontiguousarray(add.vectors[change.source])
+        recordings = add.recordings.take(change.source)
+        # without ids of their own they are numbered on
+        at = recordings.column_names.index(ID_COLUMN)
+        recordings = recordings.set_column(at, ID_COLUMN, change.ids)
+    counts = {name: getattr(change, name) for name in COUNTS}
+    return Patch(change.rows, vectors, recordings, change.removed, change.n, counts)
+
+
+def patch_in(delta: Delta) -> Patch:
+    """The patch that a delta was made with."""
+    counts = {name: int(delta.facts[name]) for name in COUNTS}
+    return Patch(
+        delta.rows, delta.vectors, delta.recordings, np.asarray(delta.removed),
+        int(delta.facts["n"]), counts,
+    )  # fmt: skip
+
+
+def write_updated_set(path: Path, old: VectorSet, patch: Patch, *, update: str) -> VectorSet:
+    """Write the old vector set as the patch leaves it; `update` identifies it in the facts."""
+    facts: dict[str, Any] = {
+        name: value for name, value in old.manifest.facts.items() if name not in ("n", "d")
+    }
     facts |= {
         "extended": old.fingerprint,
         "update": update,
-        "removed": len(delta.removed),
-        **{name: delta.facts[name] for name in ("added", "changed", "unchanged", "returned")},
+        "removed": len(patch.removed),
+        **patch.counts,
     }
-    vectors = cast(Float32s, _Patched(old.vectors, delta, int(delta.facts["n"])))
-    return write_vector_set(
-        path,
-        vectors,
-        _recordings(old.recordings, delta),
-        old.geometry,
-        facts,
-        removed=np.asarray(delta.removed),
-    )
+    vectors = cast(Float32s, _Patched(old.vectors, patch))
+    recordings = _recordings(old.recordings, patch)
+    return write_vector_set(path, vectors, recordings, old.geometry, facts, removed=patch.removed)
 
 
 class _Patched:
     """Looks like an array float32 [n, d] to whoever takes blocks of rows of it."""
 
-    def __init__(self, old: Float32s, delta: Delta, n: int) -> None:
-        self.old, self.delta = old, delta
-        self.shape, self.dtype, self.ndim, self.itemsize = (n, old.shape[1]), old.dtype, 2, 4
+    def __init__(self, old: Float32s, patch: Patch) -> None:
+        self.old, self.patch = old, patch
+        self.shape, self.dtype, self.ndim, self.itemsize = (patch.n, old.shape[1]), old.dtype, 2, 4
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -52,16 +93,16 @@ class _Patched:
         out = np.empty((stop - first, self.shape[1]), np.float32)
         there = self.old[first : min(stop, len(self.old))]
         out[: len(there)] = there
-        low, high = np.searchsorted(self.delta.rows, (first, stop))
-        out[self.delta.rows[low:high] - first] = self.delta.vectors[low:high]
+        low, high = np.searchsorted(self.patch.rows, (first, stop))
+        out[self.patch.rows[low:high] - first] = self.patch.vectors[low:high]
         return out
 
 
-def _recordings(old: pa.Table, delta: Delta) -> pa.Table:
+def _recordings(old: pa.Table, patch: Patch) -> pa.Table:
     """Ids and labels in row order; a new label replaces an old one unless it is null."""
-    new, n, old_n = delta.recordings, int(delta.facts["n"]), len(old)
+    new, n, old_n = patch.recordings, patch.n, len(old)
     source = np.full(n, -1)
-    source[delta.rows] = np.arange(len(delta.rows))
+    source[patch.rows] = np.arange(len(patch.rows))
     take = pa.array(source, mask=source < 0)
     names = dict.fromkeys((*old.column_names, *(new.column_names if len(new) else ())))
     columns = {}

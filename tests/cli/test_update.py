@@ -118,7 +118,7 @@ class TestUpdate:
         gone = ["song-7", "song-8"]
         api.update(job.folder / "run", job.folder / "whole", remove=gone)
         with monkeypatch.context() as patched:
-            patched.setattr(f"nearfield.api.updates.{step}", _stop)
+            patched.setattr(f"nearfield.api.update_steps.{step}", _stop)
             with pytest.raises(KeyboardInterrupt):
                 api.update(job.folder / "run", job.folder / "run2", remove=gone)
         again = api.update(job.folder / "run", job.folder / "run2", remove=gone)

@@ -20,7 +20,7 @@ from index_build.update.update import (
     prepared_cells,
     sampled_recall,
 )
-from index_build.update.vectors import write_updated_set
+from index_build.update.vectors import patch_in, patch_of, write_updated_set
 from nearfield.errors import InputRejected, QualityGate, UsageError
 from nearfield.ingest import ingest
 from nearfield.run import RunConfig
@@ -67,7 +67,7 @@ def base_of(tmp_path, vectors, *, k=10, space="l2", exact=True, removed=(), name
 def updated(base, add=None, remove=()):
     change = changes(base.vectors, add, list(remove))
     cells = prepared_cells(base)
-    delta = computed_delta(base, change, cells, add)
+    delta = computed_delta(base, change, cells, patch_of(change, base.vectors, add))
     near, far, _ = applied(base, cells, delta)
     return change, delta, near, far
 
@@ -156,11 +156,12 @@ def test_many_updates_in_a_row_stay_exact_and_search_few_lists(tmp_path, space):
         rows = [*changed, *range(n, n + 8)]
         ids = [f"id-{row}" for row in rows]
         add = write_set(tmp_path / f"new{step}", vectors[rows], ids, space=space)
-        delta = computed_delta(
-            base, changes(base.vectors, add, [f"id-{row}" for row in gone]), cells, add
-        )
+        change = changes(base.vectors, add, [f"id-{row}" for row in gone])
+        delta = computed_delta(base, change, cells, patch_of(change, base.vectors, add))
         near, far, cells = applied(base, cells, delta)
-        made = write_updated_set(tmp_path / f"set{step}", base.vectors, delta, update=f"{step}")
+        made = write_updated_set(
+            tmp_path / f"set{step}", base.vectors, patch_in(delta), update=f"{step}"
+        )
         check(near, far, vectors, made.removed, 10, space)
         config = replace(base.config, n=made.n)
         base = replace(base, config=config, vectors=made, neighbours=near, distances=far)
@@ -209,7 +210,8 @@ def test_any_number_of_threads_finds_the_same_and_nothing_that_is_not_so(tmp_pat
     assert len(cells.centres) > 10
     add = write_set(tmp_path / "new", vectors[2_000:], names(2_000, 2_200), space=space)
     change = changes(base.vectors, add, names(0, 20))
-    deltas = [computed_delta(replace(base, threads=it), change, cells, add) for it in (1, 4)]
+    patch = patch_of(change, base.vectors, add)
+    deltas = [computed_delta(replace(base, threads=it), change, cells, patch) for it in (1, 4)]
     for name in ("listed", "neighbours", "distances"):
         np.testing.assert_array_equal(*(getattr(it, name) for it in deltas))
     for name in ("rows", "neighbours", "distances"):
@@ -254,7 +256,7 @@ def test_lists_are_filled_up_from_near_by_as_if_everything_had_been_looked_at(tm
     cells = replace(prepared_cells(base), centres=centres, home=home)
     gone = np.arange(0, 2_000, 50)
     change = changes(base.vectors, None, [f"id-{row}" for row in gone])
-    delta = computed_delta(base, change, cells, None)
+    delta = computed_delta(base, change, cells, patch_of(change, base.vectors, None))
     expected, far = truth(vectors, gone, 10, space)
     np.testing.assert_allclose(delta.distances[:, :10], far[delta.listed], rtol=3e-6, atol=3e-6)
     assert (delta.neighbours[:, :10] != expected[delta.listed]).mean() < 0.001
@@ -418,7 +420,7 @@ def test_ids_take_the_form_that_those_of_the_run_have(tmp_path, known, given):
     add = write_set(tmp_path / "new", points(2, seed=8), given)
     change, delta, *_ = updated(base, add)
     assert (change.added, change.changed) == (1, 1)
-    made = write_updated_set(tmp_path / "made", old, delta, update="u")
+    made = write_updated_set(tmp_path / "made", old, patch_in(delta), update="u")
     assert made.ids.type == old.ids.type
     assert [made.ids[row].as_py() for row in (0, 1, 40)] == [*known, type(known[0])(7)]
 
