@@ -9,14 +9,13 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError
-from nearfield.files import fsync_path, sha256_of, write_bytes
+from nearfield.files import sha256_of, write_bytes
 from nearfield.locations import Location, local_file, local_path
 
 LIBRARIES = ("nearfield", "numpy", "faiss-cpu", "h5py", "dask", "pyarrow")
@@ -84,15 +83,6 @@ def write_manifest(
 def file_entry(path: Path) -> FileEntry:
     """Size and checksum of a file as it is now. Cost: one read."""
     return FileEntry(path.stat().st_size, sha256_of(path))
-
-
-def synced_entry(path: Path) -> FileEntry:
-    """The same of a file that goes to the disk meanwhile, which waits for other things."""
-    with ThreadPoolExecutor(1) as pool:
-        synced = pool.submit(fsync_path, path)
-        entry = file_entry(path)
-        synced.result()
-    return entry
 
 
 def read_manifest(path: Location, *, kind: str, verify: bool = True) -> Manifest:

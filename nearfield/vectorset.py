@@ -5,6 +5,7 @@ Owns the directory's format (docs/formats.md): `vectors.npy`, `recordings.parque
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -22,11 +23,11 @@ from nearfield.files import atomic_path, synced_along, write_bytes
 from nearfield.id_stream import IdStream, stored_ids
 from nearfield.locations import Location, local_path
 from nearfield.manifest import (
+    FileEntry,
     Manifest,
     file_entry,
     fingerprint,
     read_manifest,
-    synced_entry,
     write_manifest,
 )
 from nearfield.objects import ObjectPath
@@ -35,8 +36,8 @@ from nearfield.space import Block, Float32s, Int32s, SpaceName, space_named
 KIND = "vector set"
 FORMAT_VERSION = 1
 ID_COLUMN = "recording_id"
-FINITE_BYTES = 4 << 20
-"""A block that is checked for finite numbers: it stays in cache with as many zeros."""
+CACHED_BYTES = 4 << 20
+"""A block that is checked for finite numbers and written: it stays in cache with as many zeros."""
 FILES = ("vectors.npy", "recordings.parquet", "space.json")
 REMOVED_FILE = "removed.npy"
 """Only in sets from which recordings were removed: their rows, int32 ascending."""
@@ -158,19 +159,10 @@ def write_vector_set(
     _check_shape(vectors)
     check_ids(recordings, expected=len(vectors))
     path.mkdir(parents=True, exist_ok=True)
-    entries, first = {}, 0
+    entries = {}
     with atomic_path(path / "vectors.npy") as temporary:
-        with temporary.open("wb") as stream, synced_along(temporary) as wrote:
-            np.lib.format.write_array_header_1_0(
-                stream, {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
-            )
-            for block in row_blocks(vectors):
-                _check_rows(block, first)
-                stream.write(np.ascontiguousarray(block, dtype="<f4").data)
-                wrote(block.nbytes)
-                first += len(block)
+        entries["vectors.npy"] = _write_array(temporary, vectors)
         (path / "manifest.json").unlink(missing_ok=True)
-        entries["vectors.npy"] = synced_entry(temporary)
     with atomic_path(path / "recordings.parquet") as temporary:
         pq.write_table(recordings, temporary, compression="zstd")
     write_bytes(path / "space.json", (json.dumps(asdict(geometry), indent=2) + "\n").encode())
@@ -190,6 +182,25 @@ def write_vector_set(
         facts={"n": len(vectors), "d": int(vectors.shape[1]), "dtype": "float32", **(facts or {})},
     )
     return _opened(path, manifest)
+
+
+def _write_array(path: Path, vectors: Float32s) -> FileEntry:
+    """Write finite vectors as `.npy`, each block while it is in cache."""
+    header, first = io.BytesIO(), 0
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
+    )
+    digest = hashlib.sha256(header.getbuffer())
+    with path.open("wb") as stream, synced_along(path) as wrote:
+        stream.write(header.getbuffer())
+        for block in row_blocks(vectors, CACHED_BYTES):
+            _check_rows(block, first)
+            content = np.ascontiguousarray(block, dtype="<f4").data
+            stream.write(content)
+            digest.update(content)
+            wrote(block.nbytes)
+            first += len(block)
+    return FileEntry(path.stat().st_size, digest.hexdigest())
 
 
 def open_vector_set(path: Path, *, verify: bool = True) -> VectorSet:
@@ -229,7 +240,7 @@ def _check_shape(vectors: Float32s) -> None:
 def _check_rows(vectors: Float32s, first: int) -> None:
     """Raise `InputRejected` unless the vectors, rows from `first` on, are finite."""
     zeros = np.zeros(0, np.float32)
-    for block in row_blocks(vectors, FINITE_BYTES):
+    for block in row_blocks(vectors, CACHED_BYTES):
         if len(zeros) < block.size:
             zeros = np.zeros(block.size, np.float32)
         # NaN and infinity times zero are NaN: one pass at the speed of memory

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel
 from index_build.update.delta import Delta
-from index_build.update.known import Known, nothing_known
+from index_build.update.known import Known, nothing_known, within
 from index_build.update.refill import keep
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s
 
-BLOCK_ROWS = 32_768
-"""Whole chunks of the matrix file."""
+BLOCK_ROWS = 8_192
+"""Whole chunks of the matrix file. Larger blocks would be fresh memory, dearer than merging."""
 
 Block = tuple[int, Int32s, Float32s]
 
@@ -53,11 +53,11 @@ def _merged(
         # no list has more members than there are recordings left, and they come first
         width = min(old.shape[1], near.shape[1])
         near[: len(old), :width], far[: len(old), :width] = old[:, :width], old_far[:, :width]
-        low, high = np.searchsorted(delta.lost, (first, stop))
+        low, high = within(delta.lost, first, stop)
         lost = delta.lost[low:high] - np.int32(first)
         near[lost], far[lost] = _left(old, old_far, lost, away, near.shape[1])
     entries = delta.entries
-    low, high = np.searchsorted(entries.rows, (first, stop))
+    low, high = within(entries.rows, first, stop)
     part = slice(low, high)
     _enter(
         np.asarray(entries.rows[part]) - np.int32(first),
@@ -66,10 +66,10 @@ def _merged(
         near,
         far,
     )
-    low, high = np.searchsorted(delta.listed, (first, stop))
+    low, high = within(delta.listed, first, stop)
     inside = delta.listed[low:high] - first
     near[inside], far[inside] = delta.neighbours[low:high], delta.distances[low:high]
-    low, high = np.searchsorted(delta.removed, (first, stop))
+    low, high = within(delta.removed, first, stop)
     inside = delta.removed[low:high] - first
     near[inside], far[inside] = EMPTY, np.inf
     return near, far

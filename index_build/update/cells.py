@@ -22,7 +22,7 @@ from index_build.selfjoin import points_of
 from index_build.selfjoin.nearest import NearCells, near_cells, panel_of
 from index_build.selfjoin.plan import MOST_CELLS, cell_size
 from index_build.selfjoin.train import trained_centres
-from index_build.update.known import Known, scanned
+from index_build.update.known import Known, scanned, within
 from nearfield.errors import DamagedArtefact, MissingFile
 from nearfield.files import atomic_path
 from nearfield.manifest import read_manifest, write_manifest
@@ -108,7 +108,7 @@ class Ends:
             self.reserve[rows, :beyond] = near[:, self.columns :]
             self.reserve_distances[rows, :beyond] = far[:, self.columns :]
             self._complete(rows, near, far)
-            low, high = np.searchsorted(self.sample, (first, first + len(near)))
+            low, high = within(self.sample, first, first + len(near))
             self.listed[low:high] = near[self.sample[low:high] - first][:, self.places]
             yield first, self._nearest(near), self._nearest(far)
 

@@ -59,5 +59,12 @@ def marked(n: int, *parts: NDArray[np.integer]) -> NDArray[np.bool_]:
     return mask
 
 
+def within(rows: NDArray[Any], first: int, stop: int) -> tuple[int, int]:
+    """Where first..stop-1 are among the ascending `rows`, as the ends of a slice."""
+    # ends of another type would have all rows converted, each time
+    low, high = np.searchsorted(rows, np.array([first, stop], rows.dtype))
+    return int(low), int(high)
+
+
 def _beside(nearest: Any, reserve: Any) -> Any:
     return np.concatenate([nearest, reserve], axis=1) if reserve.shape[1] else nearest

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_build.selfjoin.jit import kernel, run_parallel
-from index_build.update.known import Known, nothing_known, scanned
+from index_build.update.known import Known, nothing_known, scanned, within
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, SpaceName
 
@@ -73,7 +73,7 @@ def kept_members(
 
     def one(number: int) -> None:
         stretch = blocks[number]
-        low, high = np.searchsorted(rows, (stretch.start, stretch.stop))
+        low, high = within(rows, stretch.start, stretch.stop)
         if low < high:
             part = slice(low, high)
             inside = rows[part] - np.int32(stretch.start)

@@ -7,12 +7,13 @@ Shares nothing with the search that made the lists. Holds no I/O.
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from index_build.selfjoin.jit import run_parallel
 from index_build.update.rows import Rows
 from nearfield.space import Float32s, Int32s, SpaceName, pair_distances
 
-BLOCK_ROWS = 16_384
+BLOCK_ROWS = 4_096
 CENTRED = 4_096
 """Vectors whose mean is taken for the centre: nearer the origin, products round less."""
 
@@ -43,7 +44,9 @@ def kth_distances(
         who, which = who[other], which[other]
         near[first // BLOCK_ROWS] = (who, pair_distances(asked[who], vectors[which], rows.space))
 
-    run_parallel(look, blocks, threads)
+    # the threads here are enough: those of BLAS would wait for each other
+    with threadpool_limits(1, user_api="blas"):
+        run_parallel(look, blocks, threads)
     who, far = (np.concatenate(parts) for parts in zip(*near, strict=True))
     order = np.lexsort((far, who))
     starts = np.searchsorted(who[order], np.arange(len(queries) + 1))
@@ -81,5 +84,6 @@ def _perhaps(
 
 
 def _places(hits: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    first, second = np.nonzero(hits)
-    return first.astype(np.int64), second.astype(np.int64)
+    # nearly all are False, which NumPy skips in one dimension only
+    first, second = np.divmod(np.flatnonzero(hits), hits.shape[1])
+    return first, second

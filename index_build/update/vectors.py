@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from index_build.update.change import Change
 from index_build.update.delta import Delta
+from index_build.update.known import within
 from nearfield.ingest.labels import stacked
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, write_vector_set
@@ -93,7 +94,7 @@ class _Patched:
         out = np.empty((stop - first, self.shape[1]), np.float32)
         there = self.old[first : min(stop, len(self.old))]
         out[: len(there)] = there
-        low, high = np.searchsorted(self.patch.rows, (first, stop))
+        low, high = within(self.patch.rows, first, stop)
         out[self.patch.rows[low:high] - first] = self.patch.vectors[low:high]
         return out
 
