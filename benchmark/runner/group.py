@@ -120,6 +120,7 @@ class _GroupRun:
         if "queries" in self.group.method.workloads:
             facts = self.store.build_facts() or self._build()
         if facts is None:
+            self._rest_of_earlier_runs()
             return
         self.build_s = facts.get("build_s", 0.0) + facts.get("save_s", 0.0)
         self.seconds += facts.get("seconds", 0.0)
@@ -136,6 +137,14 @@ class _GroupRun:
             if point not in there and (point is limited or not self._enough(point)):
                 self._point(point)
         shutil.rmtree(self.store.index, ignore_errors=True)
+
+    def _rest_of_earlier_runs(self) -> None:
+        """Without an index, what was asked of one earlier: a run for other k may have built it."""
+        rows = [stored for _, stored in self.store.all_kept()]
+        for stored in rows:
+            self._take(stored, new=False)
+        there = {(one.workload, one.k) for one in self.outcomes}
+        self.unmeasured = [one for one in self.unmeasured if (one.workload, one.k) not in there]
 
     @property
     def _narrow(self) -> bool:

@@ -98,6 +98,22 @@ class Store:
         larger = Status.OUT_OF_MEMORY in stopped and limits["memory_bytes"] < settings.memory_bytes
         return None if longer or larger else Stored(tuple(outcomes), limits["seconds"])
 
+    def all_kept(self) -> list[tuple[Point, Stored]]:
+        """All searches of this very group that earlier runs left and that still hold, whichever k
+        and efforts they were asked for.
+        """
+        found = []
+        for path in sorted(
+            self.record.parent.glob(f"{self.group.method.name}-{self.group.n}-*.h5")
+        ):
+            read = read_outcomes(path, verify=False)
+            point = None if read is None or not read[1] else _point_of(read[1])
+            if point is not None and self._path(point) == path:
+                stored = self.kept(point)
+                if stored is not None:
+                    found.append((point, stored))
+        return found
+
     def keep(self, point: Point, result: Result, seconds: float) -> Stored:
         """Write the result of a point whose process took so long; returns it as kept."""
         path, mark, settings = self._path(point), self._point_mark(point), self.place.settings
@@ -195,6 +211,16 @@ class Store:
 
     def _point_mark(self, point: Point) -> str:
         return fingerprint(group=self.mark, repeat=self.place.settings.repeat, **asdict(point))
+
+
+def _point_of(rows: Sequence[Outcome]) -> Point | None:
+    """The search that gave these rows of one file; None where they are of another stage."""
+    first = rows[0]
+    if first.load_s is None:
+        return None
+    effort = int(first.search.partition("=")[2] or 0)
+    batches = tuple(row.batch for row in rows)
+    return Point(first.workload, first.k, effort, batches, first.memory_limit_bytes)
 
 
 def _same_way(left: Outcome, right: Outcome) -> bool:

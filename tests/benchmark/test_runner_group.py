@@ -241,6 +241,15 @@ def test_lists_that_a_method_makes_itself_and_failures_are_kept_once(tmp_path):
         assert sorted(again.outcomes, key=str) == sorted(first.outcomes, key=str)
 
 
+def test_a_run_for_other_k_that_has_no_time_keeps_what_is_there(tmp_path):
+    place = place_in(tmp_path, surface(220))
+    first = run_group(place, group_of(place, "faiss-flat"), None)
+    more = settings(place, ks=(3, 5))
+    report = run_group(more, group_of(place, "faiss-flat"), NOTHING)
+    assert sorted(report.outcomes, key=str) == sorted(first.outcomes, key=str)
+    assert {(row.k, row.status) for row in report.unmeasured} == {(5, Status.DROPPED)}
+
+
 def cheapest(report, level):
     efforts = [
         int(row.search.partition("=")[2])
