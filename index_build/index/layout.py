@@ -22,7 +22,9 @@ from nearfield.space import SpaceName
 
 KIND = "sharded index"
 SHARD_INDEX_KIND = "shard index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+WIDTHS = (10, 100)
+"""Effort and recall are measured for these k and for the index' own."""
 CONFIG = "index.json"
 LIBRARY = "library"
 LIBRARY_MANIFEST = "library.json"
@@ -63,6 +65,11 @@ class IndexPlan:
     shards: int
     disk_bytes: int
     memory_bytes: int
+
+
+def measured_widths(k: int) -> list[int]:
+    """For which numbers of neighbours effort and recall are measured, up to `k`; ascending."""
+    return sorted({min(width, k) for width in (*WIDTHS, k)})
 
 
 def shard_path(index: Path, number: int) -> Path:

@@ -25,15 +25,20 @@ from index_build.index.libraries import load_library
 from nearfield.errors import UsageError
 from nearfield.space import Float32s, Int32s
 
+Places = tuple[tuple[int, int], ...]
+
 
 @dataclass(frozen=True)
 class LoadedShard:
-    """rows int32 [m] and mapped vectors float32 [m, d]; `place`: effort's place on the ladder."""
+    """rows int32 [m] and mapped vectors float32 [m, d].
+
+    places: by the k for which they were chosen, ascending, the place on the ladder of efforts.
+    """
 
     rows: Int32s
     vectors: Float32s
     index: Index
-    place: int
+    places: Places
     _turn: Lock = field(default_factory=Lock)
 
     def search(self, queries: Float32s, k: int) -> Int32s:
@@ -41,8 +46,12 @@ class LoadedShard:
 
         Callers take turns where the library knows one effort at a time.
         """
-        efforts = self.index.efforts(k)
-        effort = efforts[min(self.place, len(efforts) - 1)]
+        chosen, place = next(
+            (known for known in reversed(self.places) if known[0] <= k), self.places[0]
+        )
+        # fewer than were ever measured take no less effort
+        efforts = self.index.efforts(max(k, min(chosen, len(self.rows))))
+        effort = efforts[min(place, len(efforts) - 1)]
         with nullcontext() if self.index.method.concurrent else self._turn:
             return self.index.search(queries, k, effort)
 
@@ -59,7 +68,7 @@ class ShardStore:
         self.loads = 0
         self._loaded: OrderedDict[int, LoadedShard] = OrderedDict()
         self._bytes: dict[int, int] = {}
-        self._checked: dict[int, tuple[tuple[int, ...], int]] = {}
+        self._checked: dict[int, tuple[tuple[int, ...], Places]] = {}
         self._lock = RLock()
 
     @property
@@ -102,7 +111,7 @@ class ShardStore:
         return np.asarray(rows), vectors
 
     def _load(self, number: int) -> LoadedShard:
-        place = self._check(number)
+        places = self._check(number)
         size = library_bytes(self.path, number)
         self.check_limit(size)
         while self._loaded and self.used_bytes + size > self.memory_bytes:
@@ -111,19 +120,20 @@ class ShardStore:
         rows, vectors = self.arrays(number)
         folder = shard_path(self.path, number) / LIBRARY
         index = load_library(folder, self.config, threads=self.threads)
-        loaded = LoadedShard(rows, vectors, index, place)
+        loaded = LoadedShard(rows, vectors, index, places)
         self._loaded[number], self._bytes[number] = loaded, size
         self.loads += 1
         return loaded
 
-    def _check(self, number: int) -> int:
-        """Compare checksums, unless the very files were compared before; the effort's place."""
+    def _check(self, number: int) -> Places:
+        """Compare checksums, unless the very files were compared before; places of efforts."""
         folder = shard_path(self.path, number)
         before = self._checked.get(number)
         mark = _mark(folder)
         if before is None or before[0] != mark:
-            place = int(checked_shard(self.path, self.config, number)["effort_place"])
-            self._checked[number] = before = (mark, place)
+            efforts = checked_shard(self.path, self.config, number)["efforts"]
+            places = sorted((int(k), int(place)) for k, place in efforts.items())
+            self._checked[number] = before = (mark, tuple(places))
         return before[1]
 
 

@@ -20,6 +20,7 @@ from index_build.index.layout import (
     LIBRARY_MANIFEST,
     SHARD_INDEX_KIND,
     IndexConfig,
+    measured_widths,
     read_config,
     shard_path,
 )
@@ -92,7 +93,7 @@ def check_file(
     folder = shard_path(index, number)
     _, vectors = read_shard(folder)
     loaded = load_library(folder / LIBRARY, config, threads=threads)
-    place, recall = tuned(loaded, np.ascontiguousarray(vectors), config)
+    efforts, recall = tuned(loaded, np.ascontiguousarray(vectors), config)
     write_manifest(
         folder / LIBRARY_MANIFEST,
         kind=SHARD_INDEX_KIND,
@@ -103,39 +104,45 @@ def check_file(
             "method": config.method,
             "parameters": loaded.method.parameters,
             "rows": len(vectors),
-            "effort_place": place,
+            "efforts": efforts,
             "recall": recall,
             **spent,
         },
     )
 
 
-def tuned(loaded: Index, vectors: Float32s, config: IndexConfig) -> tuple[int, float]:
-    """The first place on the ladder of efforts that reaches `RECALL`, else the last; its recall.
+def tuned(
+    loaded: Index, vectors: Float32s, config: IndexConfig
+) -> tuple[dict[str, int], dict[str, float]]:
+    """By k, the first place on the ladder of efforts that reaches `RECALL`, else the last; and the
+    recall there. Ladders depend on k: what suffices for many neighbours is too little for few.
 
-    Members are asked for themselves and their neighbours. Raises `ShardFailed` where a member
-    finds neither itself nor anything as near: then the file isn't of these vectors.
+    Members are asked for their neighbours. Raises `ShardFailed` where a member finds neither itself
+    nor anything as near: then the file isn't of these vectors.
     """
     n = len(vectors)
     rows = np.sort(np.random.default_rng(config.seed).choice(n, min(SAMPLE, n), replace=False))
-    queries, width = np.ascontiguousarray(vectors[rows]), min(config.k + 1, n)
-    _, truth = exact_search(queries, vectors, width, space=config.space)
-    efforts = loaded.efforts(width)
-    recall = 0.0
-    for place in range(len(efforts)):
-        found = loaded.search(queries, width, efforts[place])
-        if found.max(initial=EMPTY) >= n or found.min(initial=0) < EMPTY:
-            raise ShardFailed(f"the saved index names row {found.max()} of {n}: build again")
-        distances = sort_lists(found, list_distances(queries, vectors, found, config.space))[1]
-        recall = tie_aware_recall(distances, truth)
-        if recall >= RECALL:
-            break
+    queries = np.ascontiguousarray(vectors[rows])
+    places, recalls = dict[str, int](), dict[str, float]()
+    for k in measured_widths(config.k):
+        width = min(k + 1, n)
+        _, truth = exact_search(queries, vectors, width, space=config.space)
+        for place, effort in enumerate(loaded.efforts(width)):
+            found = loaded.search(queries, width, effort)
+            if found.max(initial=EMPTY) >= n or found.min(initial=0) < EMPTY:
+                raise ShardFailed(f"the saved index names row {found.max()} of {n}: build again")
+            distances = sort_lists(found, list_distances(queries, vectors, found, config.space))[1]
+            # finding oneself is no merit
+            recall = tie_aware_recall(distances[:, 1:], truth[:, 1:]) if width > 1 else 1.0
+            places[str(k)], recalls[str(k)] = place, recall
+            if recall >= RECALL:
+                break
     nearest = float((distances[:, 0] <= truth[:, 0] + 1e-6 * np.abs(truth[:, 0])).mean())
     if nearest < 0.5:
         raise ShardFailed(
             f"of {len(rows)} members only {nearest:.0%} find themselves in the saved index"
         )
-    return place, recall
+    return places, recalls
 
 
 def main() -> None:

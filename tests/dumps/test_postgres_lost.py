@@ -59,6 +59,9 @@ def cut_after(dsn, folder, amount):
             listening.shutdown(socket.SHUT_RDWR)
             thread.join()
             for end in ends:
+                # who still waits for something on it wouldn't notice that it is closed
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
                 end.close()
 
 

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 from distributed import Client
 
+from benchmark.datasets.manifold import manifold
 from benchmark.methods import METHODS
+from benchmark.methods.base import tie_aware_recall
 from index_build.index.build import (
     IndexOptions,
     build_index,
@@ -209,6 +211,18 @@ class TestBuild:
         assert points == sorted(points)
         assert points[-1] > 0.95
         assert facts["sample"] == 400
+
+    @pytest.mark.skipif("annoy" not in LIBRARIES, reason="needs annoy")
+    def test_few_neighbours_are_found_as_surely_as_is_said(self, tmp_path):
+        # its effort grows with k: what suffices for 100 neighbours is too little for 10
+        vectors = manifold(7_000, 64)
+        vector_set = write_set(tmp_path / "vectors", vectors[:6_000])
+        built_here(vector_set, tmp_path / "index", IndexOptions("annoy", shard_rows=2_000, k=100))
+        index, strangers = open_index(tmp_path / "index"), vectors[6_000:]
+        truth = index.search(strangers, 10, exact=True).distances
+        shards, said = max(index.facts["recall"]["10"].items(), key=lambda point: point[1])
+        found = index.search(strangers, 10, shards=int(shards)).distances
+        assert tie_aware_recall(found, truth) > said - 0.01
 
     def test_a_plan_says_how_many_shards_and_touches_nothing(self, folder, tmp_path):
         vector_set = write_set(tmp_path / "vectors", curved(900))

@@ -39,9 +39,11 @@ def served(source, target):
             pytest.skip("FUSE can't be mounted here")
         yield target
     finally:
-        subprocess.run(["fusermount3", "-u", target], check=False, capture_output=True)
+        # lazily: a reader may still hold a file of it
+        subprocess.run(["fusermount3", "-u", "-z", target], check=False, capture_output=True)
         for process in (client, server):
-            process.wait(10)
+            process.terminate()
+            process.wait(60)
 
 
 @pytest.fixture

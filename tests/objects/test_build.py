@@ -23,7 +23,7 @@ from nearfield.vectorset import Geometry, write_vector_set
 
 N, K = 6_000, 10
 BYTES = {"SHARD_BYTES": 600_000, "BLOCK_BYTES": 1_000 * 16 * 4, "PART_ROWS": 1_700}
-"""About five shards, six blocks and four parts."""
+"""About five shards, six blocks and four ranges of rows."""
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_workers_that_share_nothing_give_the_local_matrix(
     assert_same_matrix(run, local_runs(method), tmp_path)
     assert report.made
     if method == "selfjoin":
-        assert report.parts == 1 + 6 + 5 + 5 + 4
+        assert report.parts == 1 + 6 + 3 * 5
     left = sorted(path.name for path in location(run).glob("*"))
     assert left == ["matrix.h5", "matrix.json", "run.json", "steps.jsonl"]
     again = api.build(
@@ -137,7 +137,7 @@ class TestFaults:
 
     def test_finished_parts_are_kept(self, build, stopped, local_runs, tmp_path):
         report = build()
-        assert (report.kept, report.parts) == (5, 5)
+        assert (report.kept, report.parts) == (6, 6)
         assert_same_matrix(stopped, local_runs("selfjoin"), tmp_path)
 
     @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ class TestFaults:
         ],
     )
     def test_a_damaged_part_is_made_again(self, build, stopped, local_runs, tmp_path, damage):
-        part = stopped / "parts" / "0-00002"
+        part = stopped / "shards" / "0" / "merged-00002"
         content = bytearray(part.read_bytes())
         content[len(content) // 2] ^= 1
         if damage == "gone":
             part.unlink()
         else:
             part.write_bytes(bytes(content[: len(content) // (2 if damage == "truncated" else 1)]))
-        # what the part was made from is gone, so the stages before are run again
-        assert build().kept == 1 + 3
+        # what they were made from is gone, so the stages before are run again
+        assert build().kept == 1 + 4
         assert_same_matrix(stopped, local_runs("selfjoin"), tmp_path)
 
     @pytest.mark.long
@@ -172,7 +172,7 @@ class TestFaults:
     def test_other_parameters_are_another_run(self, build, stopped):
         with pytest.raises(UsageError, match=r"holds another run.*recall"):
             build(recall=0.9)
-        assert build().kept == 5
+        assert build().kept == 6
 
     @pytest.mark.long
     def test_other_vectors_are_another_run(self, build, stopped, remote_set, tmp_path):
