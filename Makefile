@@ -7,8 +7,6 @@ PYTHON ?= python3
 OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
-# tests wait for servers and processes a third of their time: one more at once than there are cores
-TESTERS := $(shell echo $$(($$(nproc) + 1)))
 
 .PHONY: demo test test-more test-interop test-all lint types check setup clean
 
@@ -16,11 +14,11 @@ demo: $(VENV)/.installed
 	$(BIN)/nearfield demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # the long ones that need neither other hosts nor minutes each
 test-more: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m long tests/cli tests/index_build/test_build.py \
+	$(BIN)/python -m pytest -n auto --dist loadfile -m long tests/cli tests/index_build/test_build.py \
 	  tests/index_build/test_update_lists.py tests/dumps/test_postgres_speed.py
 
 # Spark (needs Java), pandas, frictionless and mlcroissant read a dump; installs them, 700 MB
@@ -29,7 +27,7 @@ test-interop: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m long tests/dumps/test_dump_interop.py
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m ""
+	$(BIN)/python -m pytest -n auto --dist loadfile -m ""
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
