@@ -113,7 +113,10 @@ class _Way(ABC):
 
     def _made_parts(self, stage: str, parts: list[Wanted]) -> list[FinalRows]:
         self.maker.make(stage, parts)
-        return [final_part(self.work, number) for number in range(len(parts))]
+        return self._final_parts()
+
+    def _final_parts(self) -> list[FinalRows]:
+        return [final_part(self.work, number) for number in range(len(self.work.part_starts()))]
 
     def _wanted(self, kind: str, function: Function, count: int) -> list[Wanted]:
         return [self._one(kind, function, number) for number in range(count)]
@@ -139,7 +142,7 @@ class _Whole(_Way):
         parts, whole = self._parts(whole_task), self._one("whole", whole_task, 0)
         all_there = replace(whole, finished=lambda: whole.finished() and _all_finished(parts))
         self.maker.make("join", [all_there])
-        return [final_part(self.work, number) for number in range(len(parts))]
+        return self._final_parts()
 
     def recall(self) -> float:
         return float(open_segments(self.work.path("whole")).facts["recall"])

@@ -34,13 +34,18 @@ def keep(work: Work, kind: str, number: int, segments: Iterable[tuple[int, Array
 @contextmanager
 def kept(work: Work, kind: str, number: int) -> Iterator[Segments | None]:
     """The file where this host has it, whose arrays are read in the block; else None."""
+    mark = work.mark(kind, number)
     with uncounted():
-        yield next(_found(work, kind, number), None)
+        own = _opened(own_path(work, kind, number), mark)
+        yield own if own is not None else _opened(work.path(kind, number), mark)
 
 
 def numbers_kept(work: Work, kind: str, count: int) -> list[int]:
     """Which of so many files this host has near."""
-    return [number for number in range(count) if _is_kept(work, kind, number)]
+    return [
+        number for number in range(count)
+        if _opened(own_path(work, kind, number), work.mark(kind, number)) is not None
+    ]  # fmt: skip
 
 
 def forget(work: Work, kind: str) -> None:
@@ -59,22 +64,13 @@ def own_path(work: Work, kind: str, number: int) -> Location:
     return folder / f"{_key(work)}-{kind}-{number:05d}"
 
 
-def _is_kept(work: Work, kind: str, number: int) -> bool:
+def _opened(path: Location, mark: str) -> Segments | None:
+    """The file, if it is there with that mark; its arrays are checked when they are read."""
     try:
-        found = open_segments(own_path(work, kind, number))
+        found = open_segments(path)
     except (MissingFile, DamagedArtefact):
-        return False
-    return found.fingerprint == work.mark(kind, number)
-
-
-def _found(work: Work, kind: str, number: int) -> Iterator[Segments]:
-    for path in (own_path(work, kind, number), work.path(kind, number)):
-        try:
-            found = open_segments(path)
-        except (MissingFile, DamagedArtefact):
-            continue
-        if found.fingerprint == work.mark(kind, number):
-            yield found
+        return None
+    return found if found.fingerprint == mark else None
 
 
 def _own_folder(work: Work) -> Path | None:

@@ -265,12 +265,11 @@ class _Free:
             address: int(worker["nthreads"]) for address, worker in workers_of(client).items()
         }
         self.running = list(running)
-        self.begun = False
 
     def next_of(self, waiting: deque[Task], *, anyway: bool) -> Task | None:
         """Take the first task that can begin out of those that wait, if there is one.
 
-        anyway: the very first one, where no worker is free: there will be one.
+        anyway: the first one, where no worker is free: there will be one.
         """
         if not waiting:
             return None
@@ -278,12 +277,11 @@ class _Free:
             for task in waiting:
                 if self._can_begin(task):
                     return self._taken(task, waiting)
-        return self._taken(waiting[0], waiting) if anyway and not self.begun else None
+        return self._taken(waiting[0], waiting) if anyway else None
 
     def _taken(self, task: Task, waiting: deque[Task]) -> Task:
         waiting.remove(task)
         self.running.append(task)
-        self.begun = True
         return task
 
     def _can_begin(self, task: Task) -> bool:

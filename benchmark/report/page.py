@@ -19,7 +19,6 @@ from benchmark.report.advice import RECALL, Advice, Pairs, advices, main_k
 from benchmark.report.curves import COSTS, Curve, curves
 from benchmark.report.points import charted, fullest, points_json, unbeaten
 from benchmark.report.tables import (
-    LEVELS,
     Table,
     at_recall,
     failures_table,
@@ -29,8 +28,9 @@ from benchmark.report.tables import (
     libraries_table,
     limited_table,
     machine_table,
+    without_figures,
 )
-from benchmark.results.outcome import Outcome, Status
+from benchmark.results.outcome import LEVELS, Outcome
 
 HERE = Path(__file__).parent
 MOST_BYTES = 5_000_000
@@ -277,11 +277,7 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
         return "<h2>Without figures</h2>\n<p>All that was tried gave figures.</p>" * bool(outcomes)
     if len(table.rows) <= SHORT_TABLE:
         return f"<h2>Without figures</h2>\n{_table(table)}"
-    counted = Counter(
-        str(one.status)
-        for one in outcomes
-        if not one.measured and one.status is not Status.LEFT_OUT
-    )
+    counted = Counter(str(one.status) for one in without_figures(outcomes))
     words = ", ".join(f"{count:,} {status}" for status, count in counted.most_common())
     return (
         "<h2>Without figures</h2>\n"

@@ -12,8 +12,6 @@ from benchmark.report.curves import Curve
 from benchmark.report.words import DASH, amount, interval, number, seconds, share
 from benchmark.results.outcome import Outcome, Status
 
-LEVELS = (0.90, 0.95, 0.99)
-
 
 @dataclass(frozen=True)
 class Table:
@@ -118,14 +116,18 @@ def growth_table(lines: Sequence[Curve], k: int, cost: str, full: int) -> Table:
     return Table((*head, f"at {full:,} rows", "95% interval"), tuple(rows), words=2)
 
 
+def without_figures(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """What has no figures; not what wasn't worth measuring."""
+    return [one for one in outcomes if not one.measured and one.status is not Status.LEFT_OUT]
+
+
 def failures_table(outcomes: Sequence[Outcome]) -> Table:
-    """What has no figures and why, equal reasons together; not what wasn't worth measuring."""
+    """What has no figures and why, equal reasons together."""
     counted: Counter[tuple[str, ...]] = Counter()
-    for one in outcomes:
-        if not one.measured and one.status is not Status.LEFT_OUT:
-            limit = one.memory_limit_bytes
-            reason = f"{one.reason} (limit {amount(limit)})" if limit else one.reason
-            counted[one.method, _parameters(one), f"{one.n:,}", str(one.status), reason] += 1
+    for one in without_figures(outcomes):
+        limit = one.memory_limit_bytes
+        reason = f"{one.reason} (limit {amount(limit)})" if limit else one.reason
+        counted[one.method, _parameters(one), f"{one.n:,}", str(one.status), reason] += 1
     return Table(
         ("method", "configuration", "rows", "what happened", "why", "points"),
         tuple((*key, f"{count:,}") for key, count in sorted(counted.items())),

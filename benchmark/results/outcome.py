@@ -10,6 +10,8 @@ from typing import Literal
 from nearfield.space import SpaceName
 
 Workload = Literal["all", "queries"]
+LEVELS = (0.90, 0.95, 0.99)
+"""Recalls at which ways are compared."""
 
 
 class Status(StrEnum):
@@ -88,6 +90,11 @@ class Outcome:
     def measured(self) -> bool:
         """Whether there are figures."""
         return self.status is Status.OK
+
+    @property
+    def effort(self) -> int:
+        """The search effort, 0 without any."""
+        return int(self.search.partition("=")[2] or 0)
 
     @property
     def label(self) -> str:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.results.outcome import Outcome, Status
+from benchmark.results.outcome import LEVELS, Outcome, Status
 from benchmark.results.table import read_table
 
-LEVELS = (0.90, 0.95, 0.99)
 USUAL = 0.95
 COLUMNS = (
     "method",

@@ -12,7 +12,7 @@ from benchmark.results.outcome import Workload
 from benchmark.runner.plan import Point
 
 LEVELS = (0.95, 0.90, 0.99)
-"""Recalls of the tables, in the order in which their efforts are looked for."""
+"""Recalls of `benchmark.results.outcome`, in the order in which their efforts are looked for."""
 ORDER: tuple[Workload, ...] = ("queries", "all")
 
 Recalls = Callable[[Workload, int], Mapping[int, float]]

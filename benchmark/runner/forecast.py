@@ -44,7 +44,7 @@ class Forecast:
             and one.batch > 1
             and one.memory_limit_bytes is None
             and point.effort is not None
-            and effort_of(one) == point.effort
+            and one.effort == point.effort
         ]
         if point.workload == "all" and batched:
             return self.n / max(batched), "its queries in batches"
@@ -90,8 +90,3 @@ class Forecast:
             return None
         took = f"{fastest.label} took {fastest.total_s:,.0f} s"
         return Status.LEFT_OUT, f"about {cost_s:,.0f} s foretold from {known_from}; {took}"
-
-
-def effort_of(outcome: Outcome) -> int:
-    """The search effort of a row, 0 without any."""
-    return int(outcome.search.partition("=")[2] or 0)

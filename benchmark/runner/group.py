@@ -18,7 +18,7 @@ from benchmark.runner.asking import Asker, Within
 from benchmark.runner.budget import Allowance
 from benchmark.runner.child import STACKS_BYTES
 from benchmark.runner.efforts import next_to_levels
-from benchmark.runner.forecast import Forecast, effort_of
+from benchmark.runner.forecast import Forecast
 from benchmark.runner.plan import ENOUGH_RECALL, Group, Point, limited_point, points_of, spread
 from benchmark.runner.process import Ended
 from benchmark.runner.request import noted
@@ -170,7 +170,7 @@ class _GroupRun:
     def _recalls(self, workload: Workload, k: int) -> Mapping[int, float]:
         """Recall by effort of what was measured of the index."""
         return {
-            effort_of(one): one.recall or 0.0
+            one.effort: one.recall or 0.0
             for one in self.outcomes
             if (one.workload, one.k) == (workload, k)
             and one.measured
@@ -199,7 +199,7 @@ class _GroupRun:
             and outcome.load_s is not None
             and outcome.memory_limit_bytes is None
             and (outcome.recall or 0) >= ENOUGH_RECALL
-            and effort_of(outcome) < (point.effort or 0)
+            and outcome.effort < (point.effort or 0)
             for outcome in self.outcomes
         )
 

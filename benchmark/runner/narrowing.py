@@ -8,11 +8,10 @@ behind everywhere. docs/adr/0017-bench-narrowing.md.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmark.results.outcome import Outcome, Status
+from benchmark.results.outcome import LEVELS, Outcome, Status
 from benchmark.runner.budget import History, rate_of
 from benchmark.runner.plan import Group
 
-LEVELS = (0.90, 0.95, 0.99)
 BEHIND = 10
 """Times slower than the best at each place: such a configuration is left out."""
 AS_GOOD = 0.8

@@ -218,9 +218,8 @@ def _point_of(rows: Sequence[Outcome]) -> Point | None:
     first = rows[0]
     if first.load_s is None:
         return None
-    effort = int(first.search.partition("=")[2] or 0)
     batches = tuple(row.batch for row in rows)
-    return Point(first.workload, first.k, effort, batches, first.memory_limit_bytes)
+    return Point(first.workload, first.k, first.effort, batches, first.memory_limit_bytes)
 
 
 def _same_way(left: Outcome, right: Outcome) -> bool:

@@ -32,7 +32,7 @@ from nearfield.exact import exact_search
 from nearfield.files import fsync_path
 from nearfield.manifest import read_manifest, write_manifest
 from nearfield.neighbours import EMPTY
-from nearfield.space import Float32s
+from nearfield.space import Float32s, SpaceName
 
 SAMPLE = 200
 RECALL = 0.99
@@ -123,26 +123,34 @@ def tuned(
     n = len(vectors)
     rows = np.sort(np.random.default_rng(config.seed).choice(n, min(SAMPLE, n), replace=False))
     queries = np.ascontiguousarray(vectors[rows])
+    _, truth = exact_search(queries, vectors, min(config.k + 1, n), space=config.space)
     places, recalls = dict[str, int](), dict[str, float]()
     for k in measured_widths(config.k):
         width = min(k + 1, n)
-        _, truth = exact_search(queries, vectors, width, space=config.space)
         for place, effort in enumerate(loaded.efforts(width)):
-            found = loaded.search(queries, width, effort)
-            if found.max(initial=EMPTY) >= n or found.min(initial=0) < EMPTY:
-                raise ShardFailed(f"the saved index names row {found.max()} of {n}: build again")
-            distances = sort_lists(found, list_distances(queries, vectors, found, config.space))[1]
+            found = _distances(loaded, queries, vectors, config.space, width, effort)
             # finding oneself is no merit
-            recall = tie_aware_recall(distances[:, 1:], truth[:, 1:]) if width > 1 else 1.0
+            recall = tie_aware_recall(found[:, 1:], truth[:, 1:width]) if width > 1 else 1.0
             places[str(k)], recalls[str(k)] = place, recall
             if recall >= RECALL:
                 break
-    nearest = float((distances[:, 0] <= truth[:, 0] + 1e-6 * np.abs(truth[:, 0])).mean())
+    nearest = float((found[:, 0] <= truth[:, 0] + 1e-6 * np.abs(truth[:, 0])).mean())
     if nearest < 0.5:
         raise ShardFailed(
             f"of {len(rows)} members only {nearest:.0%} find themselves in the saved index"
         )
     return places, recalls
+
+
+def _distances(
+    loaded: Index, queries: Float32s, vectors: Float32s, space: SpaceName, k: int, effort: int
+) -> Float32s:
+    """Of what the library finds, ascending."""
+    found = loaded.search(queries, k, effort)
+    n = len(vectors)
+    if found.max(initial=EMPTY) >= n or found.min(initial=0) < EMPTY:
+        raise ShardFailed(f"the saved index names row {found.max()} of {n}: build again")
+    return sort_lists(found, list_distances(queries, vectors, found, space))[1]
 
 
 def main() -> None:

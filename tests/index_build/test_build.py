@@ -244,6 +244,7 @@ def test_failed_tasks_are_all_listed_and_the_others_done(tmp_path, client):
 
 
 def _says_where(folder, number, *, threads):
+    # long enough that the other worker would be free to take what isn't its own
     time.sleep(0.05)
     (Path(folder) / f"{number}").write_text(get_worker().address)
 
@@ -263,6 +264,7 @@ def test_tasks_are_done_by_the_workers_they_name_or_others_if_those_are_gone(tmp
 
 
 def _waits_for(mark, *, threads):
+    # the test says when, from another process; its time limit ends a wait in vain
     while not Path(mark).exists():
         time.sleep(0.01)
     note_read(7)
