@@ -1,4 +1,4 @@
-"""The nouns that everything stands on: files, manifests, locks, spaces, parts, runs, progress."""
+"""The nouns that everything stands on: files, manifests, spaces, runs, progress."""
 
 import errno
 import json
@@ -6,12 +6,9 @@ import os
 import re
 import resource
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,39 +21,15 @@ from nearfield.errors import (
     DiskFull,
     InputRejected,
     MissingFile,
-    RunLocked,
     UsageError,
     disk_errors,
 )
 from nearfield.files import atomic_path, remove_temporaries, write_bytes
-from nearfield.hdf5 import new_file
-from nearfield.lock import locked
 from nearfield.manifest import fingerprint, read_manifest, write_manifest
-from nearfield.neighbours import (
-    NeighbourTable,
-    part_is_finished,
-    read_part,
-    read_part_rows,
-    write_part,
-)
 from nearfield.progress import progress
 from nearfield.run import RunConfig, create_run, open_run
 from nearfield.space import pair_distances, prepared, space_named
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def python(code: str, *arguments: object, **options) -> subprocess.Popen:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, **options)
-
-
-def exit_status(code: str, *arguments: object) -> int:
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], check=False
-    ).returncode
+from tests.programs import exit_status, names, python
 
 
 class TestFiles:
@@ -176,73 +149,6 @@ class TestManifest:
         assert re.fullmatch("[0-9a-f]{16}", fingerprint(a=None))
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from nearfield.lock import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-class TestLock:
-    def test_a_second_process_is_refused_until_the_first_is_killed(self, tmp_path):
-        with python(HOLDER, tmp_path, stdin=subprocess.PIPE) as holder:
-            try:
-                assert holder.stdout.readline() == "held\n"
-                with pytest.raises(RunLocked, match=f"pid {holder.pid}"), locked(tmp_path):
-                    pass
-            finally:
-                holder.kill()
-            holder.wait()
-            with locked(tmp_path):
-                assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
-
-    def test_a_file_in_the_directorys_place_is_named(self, tmp_path):
-        (tmp_path / "run").touch()
-        with pytest.raises(UsageError, match=r"run is a file"), locked(tmp_path / "run"):
-            pass
-
-    def test_it_is_free_after_the_block(self, tmp_path):
-        with pytest.raises(ZeroDivisionError), locked(tmp_path):
-            raise ZeroDivisionError
-        with locked(tmp_path):
-            pass
-
-    def test_a_directory_made_for_it_goes_when_the_block_fails_with_nothing_in_it(self, tmp_path):
-        for name, mine in (("new", False), ("used", True), ("there", False)):
-            (tmp_path / "there").mkdir(exist_ok=True)
-            with pytest.raises(ZeroDivisionError), locked(tmp_path / name):
-                if mine:
-                    (tmp_path / name / "result").touch()
-                raise ZeroDivisionError
-        assert sorted(it.name for it in tmp_path.iterdir()) == ["there", "used"]
-        with locked(tmp_path / "new"), pytest.raises(RunLocked), locked(tmp_path / "new"):
-            pass
-        assert (tmp_path / "new" / ".lock").exists()
-
-    def test_a_lock_that_its_holder_removes_is_not_taken(self, tmp_path, monkeypatch):
-        import fcntl
-
-        folder, whole, opened = tmp_path / "new", fcntl.flock, []
-
-        def removed_before(descriptor, how):
-            if not opened:
-                opened.append(descriptor)
-                (folder / ".lock").unlink()
-                folder.rmdir()
-            whole(descriptor, how)
-
-        monkeypatch.setattr(fcntl, "flock", removed_before)
-        with locked(folder), pytest.raises(RunLocked), locked(folder):
-            pass
-        assert opened
-
-    def test_the_exit_code_says_so(self):
-        assert RunLocked.exit_code == 75
-
-
 finite = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 pairs = st.integers(1, 6).flatmap(
     lambda d: st.tuples(*[hnp.arrays(np.float32, (d,), elements=finite)] * 2)
@@ -290,95 +196,6 @@ class TestSpace:
     def test_an_unknown_space_is_refused(self):
         with pytest.raises(UsageError, match="l2, cosine, ip"):
             space_named("euclid")
-
-
-def table(rows=3000, k=4) -> NeighbourTable:
-    rng = np.random.default_rng(0)
-    return NeighbourTable(
-        np.arange(rows, dtype=np.int32) * 2,
-        rng.integers(0, 9999, (rows, k), dtype=np.int32),
-        rng.random((rows, k), dtype=np.float32),
-    )
-
-
-class TestPart:
-    @pytest.mark.parametrize(("rows", "k"), [(3000, 4), (1, 1), (0, 4), (5, 0)])
-    def test_what_is_written_is_read(self, tmp_path, rows, k):
-        written = table(rows, k)
-        write_part(tmp_path / "part.h5", written, fingerprint="f")
-        read = read_part(tmp_path / "part.h5")
-        for name in ("rows", "neighbours", "distances"):
-            np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
-        assert part_is_finished(tmp_path / "part.h5", fingerprint="f")
-
-    def test_another_fingerprint_isnt_finished(self, tmp_path):
-        write_part(tmp_path / "part.h5", table(), fingerprint="f")
-        assert not part_is_finished(tmp_path / "part.h5", fingerprint="g")
-
-    @pytest.mark.parametrize("damage", ["truncate", "flip", "unlink", "manifest"])
-    def test_a_damaged_part_isnt_finished_and_isnt_read(self, tmp_path, damage):
-        path = tmp_path / "part.h5"
-        write_part(path, table(), fingerprint="f")
-        content = bytearray(path.read_bytes())
-        if damage == "truncate":
-            path.write_bytes(content[: len(content) // 2])
-        elif damage == "flip":
-            content[len(content) // 2] ^= 1
-            path.write_bytes(content)
-        elif damage == "unlink":
-            path.unlink()
-        else:
-            path.with_suffix(".json").unlink()
-        assert not part_is_finished(path, fingerprint="f")
-        with pytest.raises((DamagedArtefact, MissingFile)):
-            read_part(path)
-
-    @pytest.mark.parametrize(
-        ("first", "stop"), [(0, 3000), (1000, 1100), (2990, 9000), (7000, 8000)]
-    )
-    def test_some_rows_are_read_without_the_rest(self, tmp_path, first, stop):
-        written = table(3000, 4)
-        write_part(tmp_path / "part.h5", written, fingerprint="f")
-        read = read_part_rows(tmp_path / "part.h5", first, stop)
-        inside = (written.rows >= first) & (written.rows < stop)
-        for name in ("rows", "neighbours", "distances"):
-            np.testing.assert_array_equal(getattr(read, name), getattr(written, name)[inside])
-
-    def test_a_flipped_list_isnt_read_by_rows(self, tmp_path):
-        path, written = tmp_path / "part.h5", table(3000, 4)
-        write_part(path, written, fingerprint="f")
-        content = path.read_bytes()
-        at = content.index(written.distances[1500].tobytes())
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with pytest.raises(DamagedArtefact, match="was changed"):
-            read_part_rows(path, int(written.rows[1400]), int(written.rows[1600]))
-
-    def test_a_full_disk_is_said_and_leaves_nothing(self, small_disk):
-        disk = small_disk(1 << 16)
-        with pytest.raises(DiskFull):
-            write_part(disk / "part.h5", table(100_000), fingerprint="f")
-        assert names(disk) == []
-
-    def test_a_killed_writer_leaves_a_file_that_no_reader_takes_for_whole(self, tmp_path):
-        code = """
-import os, signal, sys
-from pathlib import Path
-from nearfield.hdf5 import new_dataset, new_file
-with new_file(Path(sys.argv[1]), 10_000) as file:
-    new_dataset(file, "rows", (2000,), "<i4", -1)[:500] = 7
-    file.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-        assert exit_status(code, tmp_path / "x.h5") == -signal.SIGKILL
-        with pytest.raises(OSError, match="open for write"):
-            h5py.File(tmp_path / "x.h5", "r")
-
-    def test_room_that_was_taken_and_not_used_is_given_back(self, tmp_path):
-        with new_file(tmp_path / "x.h5", 50 << 20) as file:
-            file["a"] = np.arange(100_000)
-        assert 800_000 <= (tmp_path / "x.h5").stat().st_size < 900_000
-        with h5py.File(tmp_path / "x.h5") as file:
-            assert file["a"][-1] == 99_999
 
 
 CONFIG = RunConfig(

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmark.datasets.manifold import manifold
-from index_build import stages
+from index_build import plan, stages
 from index_build.build import build_lists
 from nearfield.run import RunConfig
 from nearfield.vectorset import Geometry, write_vector_set
@@ -71,3 +71,10 @@ def planned(work):
     if stages.first_cells(work):
         stages.cells_task(work, 0, threads=1)
     stages.plan_task(work, 0, threads=1)
+
+
+def cut_small(monkeypatch):
+    """About five shards, seven blocks and four parts."""
+    monkeypatch.setattr(plan, "SHARD_BYTES", 600_000)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 1_000 * 16 * 4)
+    monkeypatch.setattr(plan, "PART_ROWS", 1_700)
