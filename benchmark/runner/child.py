@@ -38,8 +38,8 @@ PR_SET_PDEATHSIG = 1
 ALL = 0
 """Stands for a batch size where every row is asked for."""
 ROWS_AT_ONCE = 16_384
-REPEAT_WITHIN_S = 3.0
-"""A repetition that took longer isn't repeated."""
+REPEAT_WITHIN_S = 1.0
+"""Once the repetitions have taken so long together there is none more."""
 WARM_UP = 16
 EQUAL = 10
 """Of the rows of a warm-up so many equal others: some libraries go another way then."""
@@ -122,13 +122,13 @@ def search(request: Search) -> None:
         checked = np.load(out / CHECKED)
         vectors = _rows(request, copy=False)
         index.search(np.ascontiguousarray(vectors[:WARM_UP]), request.k + 1, request.effort)
-        for number, _ in _repeated(request.repeat):
+        for number in repeated(request.repeat):
             save_repetition(out, ALL, number, *_every_row(index, vectors, checked, request))
         return
     queries = np.ascontiguousarray(np.load(request.queries))
     index.search(queries[:WARM_UP], request.k, request.effort)
     for batch in request.batches:
-        for number, _ in _repeated(request.repeat):
+        for number in repeated(request.repeat):
             save_repetition(out, batch, number, *_in_batches(index, queries, batch, request))
 
 
@@ -137,7 +137,7 @@ def graph(request: Graph) -> None:
     out, method = Path(request.out), _ready(request, request.parameters)
     vectors, checked = _rows(request), np.load(out / CHECKED)
     _warm(method, vectors, request)
-    for number, _ in _repeated(request.repeat):
+    for number in repeated(request.repeat):
         started = time.perf_counter()
         found = method.all_neighbours(
             vectors,
@@ -206,10 +206,11 @@ def _rows(request: AnyRequest, *, copy: bool = True) -> Float32s:
     return np.array(vectors) if copy else vectors
 
 
-def _repeated(most: int) -> Iterator[tuple[int, float]]:
+def repeated(most: int) -> Iterator[int]:
+    """Numbers of up to `most` repetitions, none more once they took a second together."""
+    started = time.perf_counter()
     for number in range(most):
-        started = time.perf_counter()
-        yield number, started
+        yield number
         if time.perf_counter() - started > REPEAT_WITHIN_S:
             return
 

@@ -12,7 +12,7 @@ from benchmark.runner.store import Store
 
 HOPELESS = 1.5
 """Times the time-out: a point that is foretold to take longer isn't started."""
-DEAR_S, DEAR = 60.0, 10
+DEAR_S, DEAR = 30.0, 5
 """A way to the lists of all rows that is foretold to take longer than so many seconds and so many
 times the fastest one isn't started: it would take hours to say by how much it is slower.
 """

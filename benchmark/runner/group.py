@@ -6,7 +6,7 @@ processes, everything that is there already is kept.
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,16 @@ from benchmark.runner.budget import Allowance
 from benchmark.runner.child import STACKS_BYTES
 from benchmark.runner.efforts import next_to_levels
 from benchmark.runner.forecast import Forecast
-from benchmark.runner.plan import ENOUGH_RECALL, Group, Point, limited_point, points_of, spread
+from benchmark.runner.narrowing import Speeds, adds_nothing
+from benchmark.runner.plan import (
+    ENOUGH_RECALL,
+    Group,
+    Point,
+    ks_for,
+    limited_point,
+    points_of,
+    spread,
+)
 from benchmark.runner.process import Ended
 from benchmark.runner.request import noted
 from benchmark.runner.rows import Left, result_of
@@ -27,6 +36,8 @@ from benchmark.runner.store import Place, Store, Stored
 from benchmark.runner.truth import truth_path
 from nearfield.neighbours import NeighbourTable, read_part
 
+FEW_KS = 2
+"""So many of the smallest k show whether parameters are worth asking for larger ones."""
 KNOWN_FIRST_USE = 0.6
 """Part of what is left of a budget that the first use of a library may take whose length an earlier
 run has shown; one that is known to take longer isn't begun.
@@ -36,10 +47,12 @@ run has shown; one that is known to take longer isn't begun.
 @dataclass(frozen=True)
 class Known:
     """What other groups showed. `fastest`: by k the fastest way to the lists of all rows of this
-    size, so far; `left_out`: why nothing of the group is worth measuring, "" where it is.
+    size, so far; `siblings`: the greatest speeds here of other parameters of the method;
+    `left_out`: why nothing of the group is worth measuring, "" where it is.
     """
 
     fastest: Mapping[int, Outcome] = field(default_factory=dict)
+    siblings: Speeds = field(default_factory=dict)
     left_out: str = ""
 
 
@@ -159,13 +172,39 @@ class _GroupRun:
         alone comes in an order of its own.
         """
         if self._narrow:
-            return next_to_levels(points, limited, self._recalls)
+            return self._narrowed(points, limited)
         last = [] if limited is None else [limited]
         if self.allowed is None:
             return [*points, *last]
         lines = len({(point.k, point.workload) for point in points})
         order = spread(points)
         return [*order[:lines], *last, *order[lines:]]
+
+    def _narrowed(self, points: Sequence[Point], limited: Point | None) -> Iterator[Point]:
+        """What lies next to the tables' recalls. Where other parameters of the method have figures
+        already, the first few k come first, and the larger ones only if that was worth it.
+        """
+        few = ks_for(self.group.n, self.place.settings.ks)[:FEW_KS]
+        if not self.known.siblings:
+            few = ks_for(self.group.n, self.place.settings.ks)
+        first = [point for point in points if point.k in few]
+        rest = [point for point in points if point.k not in few]
+        yield from next_to_levels(first, limited, self._recalls)
+        if rest and not self._spent() and adds_nothing(self.outcomes, self.known.siblings):
+            self._leave_out_k(few)
+        elif rest:
+            yield from next_to_levels(rest, None, self._recalls)
+
+    def _leave_out_k(self, few: Sequence[int]) -> None:
+        """Rows for the larger k that aren't asked for; what an earlier run measured stays."""
+        there = {(one.workload, one.k) for one in self.outcomes}
+        points = [
+            point
+            for point in self.store.stand_ins()
+            if point.k not in few and (point.workload, point.k) not in there
+        ]
+        why = f"for k up to {max(few)} no better than other parameters of the method"
+        self.unmeasured += self.store.without_figures(Status.LEFT_OUT, why, points)
 
     def _recalls(self, workload: Workload, k: int) -> Mapping[int, float]:
         """Recall by effort of what was measured of the index."""

@@ -3,7 +3,8 @@
 All parameters of all methods at all sizes would take days, nearly all of it for what never comes
 near the best. So a size takes over from the one below, per method, as few configurations as are
 about as good as all of them together, and at most half of them; and of methods none that was far
-behind everywhere. docs/adr/0017-bench-narrowing.md.
+behind everywhere. Within a size a configuration is asked for the larger k only if it was better
+than the method's others somewhere. docs/adr/0017-bench-narrowing.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,11 +51,11 @@ def why_left_out(group: Group, history: History) -> str | None:
 
 def enough_of(speeds: Mapping[str, Speeds]) -> list[str]:
     """The fewest of a method's configurations that are about as good as all of them at each place,
-    those that are it at most places first; at most half of all, rounded up.
+    those that are it at most places first; at most half of all, but one.
     """
     best = _best(speeds.values())
     wanting, chosen = set(best), list[str]()
-    while wanting and len(chosen) < (len(speeds) + 1) // 2:
+    while wanting and len(chosen) < max(1, len(speeds) // 2):
         good = {
             name: {place for place in wanting if own.get(place, 0.0) >= AS_GOOD * best[place]}
             for name, own in speeds.items()
@@ -63,6 +64,27 @@ def enough_of(speeds: Mapping[str, Speeds]) -> list[str]:
         wanting -= good[most]
         chosen.append(most)
     return chosen
+
+
+def speeds_of_siblings(group: Group, history: History) -> Speeds:
+    """The greatest speed at each place of the group's size that other parameters of its method
+    reached; nothing for methods whose parameters are their efforts.
+    """
+    label, method = str(group.configuration), group.configuration.name
+    if not group.method.effort:
+        return {}
+    return _best(
+        _speeds(rows)
+        for (name, n), rows in history.rows.items()
+        if n == group.n and name != label and name.partition("(")[0] == method
+    )
+
+
+def adds_nothing(own: Sequence[Outcome], siblings: Speeds) -> bool:
+    """Whether what was measured is nowhere better than `siblings`, which some were measured of."""
+    return bool(siblings) and all(
+        AS_GOOD * speed <= siblings.get(place, 0.0) for place, speed in _speeds(own).items()
+    )
 
 
 def _closeness(own: Speeds, best: Speeds) -> float:

@@ -23,7 +23,7 @@ from benchmark.runner.budget import (
     remaining_seconds,
 )
 from benchmark.runner.group import GroupReport, Known, run_group
-from benchmark.runner.narrowing import fastest_of_all, why_left_out
+from benchmark.runner.narrowing import fastest_of_all, speeds_of_siblings, why_left_out
 from benchmark.runner.parents import close_parents
 from benchmark.runner.plan import Group
 from benchmark.runner.store import Place
@@ -152,7 +152,10 @@ class _Schedule:
             self.place,
             group,
             allowed,
-            Known(fastest_of_all(self.history.outcomes, group.n)),
+            Known(
+                fastest_of_all(self.history.outcomes, group.n),
+                speeds_of_siblings(group, self.history),
+            ),
             workers=[address],
             allow_other_workers=False,
             pure=False,

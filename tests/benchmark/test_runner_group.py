@@ -231,6 +231,25 @@ def test_only_efforts_next_to_the_recalls_of_the_tables_are_measured(tmp_path):
         assert cheapest(few, level) == cheapest(every, level) is not None
 
 
+@pytest.mark.parametrize("better", [False, True])
+def test_larger_k_are_asked_of_parameters_that_were_better_somewhere(tmp_path, better):
+    place = place_in(tmp_path, surface(300), ks=(2, 3, 5, 7), workloads=("queries",))
+    speed = 1e-9 if better else 1e9
+    places = [("queries", k, level) for k in (2, 3) for level in (0.9, 0.95, 0.99)]
+    siblings = dict.fromkeys(places, speed)
+    report = run_group(place, group_of(place, "faiss-flat"), None, Known(siblings=siblings))
+    assert {row.k for row in report.outcomes} == ({2, 3, 5, 7} if better else {2, 3})
+    assert {(row.k, row.status) for row in report.unmeasured} == (
+        set() if better else {(5, Status.LEFT_OUT), (7, Status.LEFT_OUT)}
+    )
+    for row in report.unmeasured:
+        assert row.reason == "for k up to 3 no better than other parameters of the method"
+    whole = run_group(place, group_of(place, "faiss-flat"), None)
+    assert {row.k for row in whole.outcomes} == {2, 3, 5, 7}
+    again = run_group(place, group_of(place, "faiss-flat"), None, Known(siblings=siblings))
+    assert (again.kept, again.measured, again.unmeasured) == (4, 0, ())
+
+
 def test_lists_that_a_method_makes_itself_and_failures_are_kept_once(tmp_path):
     place = place_in(tmp_path, surface(220))
     for address in (":Graphs", ":GraphCrashes", ":Invents", "faiss-flat"):

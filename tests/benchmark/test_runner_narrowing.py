@@ -5,7 +5,13 @@ from dataclasses import replace
 from benchmark.grids import Configuration
 from benchmark.results.outcome import Outcome, Status
 from benchmark.runner.budget import History, Taken
-from benchmark.runner.narrowing import enough_of, fastest_of_all, why_left_out
+from benchmark.runner.narrowing import (
+    adds_nothing,
+    enough_of,
+    fastest_of_all,
+    speeds_of_siblings,
+    why_left_out,
+)
 from benchmark.runner.plan import Group
 
 SELFJOIN = "index_build.selfjoin_method:SelfJoin"
@@ -59,15 +65,29 @@ def test_what_is_best_at_one_k_goes_on():
         (trees(1_000, 2), [row("annoy", "", 50.0), row("annoy", "", 20.0, k=100)]),
         (trees(1_000, 3), [row("annoy", "", 60.0), row("annoy", "", 15.0, k=100)]),
     )
-    left_out = [bool(why_left_out(trees(10_000, count), known)) for count in (1, 2, 3)]
-    assert left_out == [False, False, True]
+    known.finished(trees(1_000, 4), Taken(1.0, 1), [row("annoy", "", 1.0)])
+    left_out = [bool(why_left_out(trees(10_000, count), known)) for count in (1, 2, 3, 4)]
+    assert left_out == [False, False, True, True]
 
 
-def test_at_most_half_go_on():
+def test_at_most_half_go_on_but_one():
     speeds = {name: {("all", k, 0.9): 1.0} for k, name in enumerate("abcde")}
-    assert len(enough_of(speeds)) == 3
+    assert len(enough_of(speeds)) == 2
     assert enough_of({"a": {("all", 1, 0.9): 1.0}}) == ["a"]
     assert enough_of({"a": {}, "b": {}}) == []
+
+
+def test_siblings_are_other_parameters_of_the_method_at_the_same_size():
+    known = history(*tried(100.0, 70.0), *tried(900.0, n=500))
+    known.finished(group(1_000, "hnswlib"), Taken(1.0, 1), [row("hnswlib", "", 1e6)])
+    siblings = speeds_of_siblings(trees(1_000, 2), known)
+    assert siblings == {("queries", 10, 0.9): 100.0, ("queries", 10, 0.95): 100.0}
+    assert adds_nothing([row("annoy", "", 124.0)], siblings)
+    assert not adds_nothing([row("annoy", "", 126.0)], siblings)
+    assert not adds_nothing([row("annoy", "", 1.0, recall=0.995)], siblings)
+    assert adds_nothing([row("annoy", "", 1e6, recall=0.5)], siblings)
+    assert not adds_nothing([row("annoy", "", 1.0)], {})
+    assert speeds_of_siblings(group(1_000, SELFJOIN, recall=0.9), known) == {}
 
 
 def test_what_is_far_behind_everywhere_is_left_out():

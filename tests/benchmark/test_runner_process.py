@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from benchmark.results.outcome import Status
+from benchmark.runner import child
 from benchmark.runner.process import Limits, Warm
 from benchmark.runner.request import Graph, noted, write_request
 from tests.benchmark.bench_case import BROKEN, surface
@@ -102,3 +103,9 @@ def test_what_a_library_prints_is_no_answer_and_files_of_the_folder_are_not_impo
     with Warm("tests.benchmark.prints_when_imported:Graphs", 1, folder / "log") as warm:
         assert run(warm, folder, "first", "Graphs")[0].status is Status.OK
     assert "a notice about instructions" in (folder / "log").read_text()
+
+
+def test_repetitions_end_at_their_number_or_once_they_took_a_second(monkeypatch):
+    assert list(child.repeated(3)) == [0, 1, 2]
+    monkeypatch.setattr(child, "REPEAT_WITHIN_S", 0.0)
+    assert list(child.repeated(3)) == [0]
