@@ -123,9 +123,9 @@ class _Schedule:
 
     def _worth(self) -> tuple[Group, Allowance | None] | None:
         """The next group that is worth it; those before it have rows that say why they aren't."""
-        while (found := self._next()) is not None and not self.place.settings.full:
+        while (found := self._next()) is not None:
             group = found[0]
-            why = why_left_out(group, self.history) if group in self.remaining else None
+            why = self._why_left_out(group)
             if why is None:
                 break
             self.remaining.remove(group)
@@ -135,6 +135,12 @@ class _Schedule:
             self.on_report(report)
             self._say(report)
         return found
+
+    def _why_left_out(self, group: Group) -> str | None:
+        """Why a group that hasn't been begun isn't worth it, by what is known so far."""
+        if self.place.settings.full or group not in self.remaining:
+            return None
+        return why_left_out(group, self.history)
 
     def _start(self, address: str, queue: Any) -> None:
         found = self._worth()
@@ -187,7 +193,8 @@ class _Schedule:
         what = ", ".join(part for part in parts if part)
         text = f"{report.group.label}: {what}; {done} of {self.total} groups"
         unfinished = [*waiting, *(group for _, group in self.running.values())]
-        left = remaining_seconds(unfinished, self.history)
+        worth = [group for group in unfinished if self._why_left_out(group) is None]
+        left = remaining_seconds(worth, self.history)
         if unfinished and left is not None:
             left /= max(1, len(self.running))
             budget_s = self._left()
