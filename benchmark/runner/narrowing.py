@@ -4,9 +4,10 @@ All parameters of all methods at all sizes would take days, nearly all of it for
 near the best. So a size takes over from the one below, per method, as few configurations as are
 about as good as all of them together, and at most half of them; and of methods none that was far
 behind everywhere. Within a size a configuration is asked for the larger k only if it was better
-than the method's others somewhere. docs/adr/0017-bench-narrowing.md.
+than the method's others on the average. docs/adr/0017-bench-narrowing.md.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmark.results.outcome import LEVELS, Outcome, Status
@@ -81,10 +82,13 @@ def speeds_of_siblings(group: Group, history: History) -> Speeds:
 
 
 def adds_nothing(own: Sequence[Outcome], siblings: Speeds) -> bool:
-    """Whether what was measured is nowhere better than `siblings`, which some were measured of."""
-    return bool(siblings) and all(
-        AS_GOOD * speed <= siblings.get(place, 0.0) for place, speed in _speeds(own).items()
-    )
+    """Whether what was measured is on the average (the geometric mean of the ratios) no faster than
+    the best of `siblings` at the same places, and reaches no place that none of them does.
+    """
+    mine = _speeds(own)
+    if not siblings or mine.keys() - siblings.keys():
+        return False
+    return sum(math.log(speed / siblings[place]) for place, speed in mine.items()) <= 0
 
 
 def _closeness(own: Speeds, best: Speeds) -> float:

@@ -82,12 +82,18 @@ def test_siblings_are_other_parameters_of_the_method_at_the_same_size():
     known.finished(group(1_000, "hnswlib"), Taken(1.0, 1), [row("hnswlib", "", 1e6)])
     siblings = speeds_of_siblings(trees(1_000, 2), known)
     assert siblings == {("queries", 10, 0.9): 100.0, ("queries", 10, 0.95): 100.0}
-    assert adds_nothing([row("annoy", "", 124.0)], siblings)
-    assert not adds_nothing([row("annoy", "", 126.0)], siblings)
+    assert speeds_of_siblings(group(1_000, SELFJOIN, recall=0.9), known) == {}
+
+
+def test_parameters_add_nothing_that_are_no_faster_on_the_average():
+    siblings = {("queries", 10, 0.9): 100.0, ("queries", 10, 0.95): 50.0}
+    assert adds_nothing([row("annoy", "", 70.0)], siblings)  # 0.7 and 1.4 times
+    assert not adds_nothing([row("annoy", "", 71.0)], siblings)
+    assert adds_nothing([row("annoy", "", 100.0, recall=0.92)], siblings)
+    assert not adds_nothing([row("annoy", "", 101.0, recall=0.92)], siblings)
     assert not adds_nothing([row("annoy", "", 1.0, recall=0.995)], siblings)
     assert adds_nothing([row("annoy", "", 1e6, recall=0.5)], siblings)
     assert not adds_nothing([row("annoy", "", 1.0)], {})
-    assert speeds_of_siblings(group(1_000, SELFJOIN, recall=0.9), known) == {}
 
 
 def test_what_is_far_behind_everywhere_is_left_out():
