@@ -23,7 +23,9 @@ from nearfield.run import Run
 from nearfield.space import Int32s
 
 DELTA_KIND = "update"
-LISTED, ENTERED = "listed.npy", "entry_rows.npy"
+CHANGED = "listed.npy", "lost.npy", "entry_rows.npy"
+"""Files of the delta with rows whose lists may differ: new or searched again; without members that
+were removed; entered by new ones."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def loaded_base(cursor: Any, run: Run, source: Source) -> LoadedBase | None:
         manifest = read_manifest(run.folder / "delta" / "manifest.json", kind=DELTA_KIND)
     except (NearfieldError, OSError, ValueError):
         return None
-    if manifest.fingerprint != frozen["fingerprint"]:
+    if manifest.fingerprint != frozen["fingerprint"] or not set(CHANGED) <= set(manifest.files):
         return None
     cursor.execute(
         "SELECT run_id FROM nearfield.runs WHERE facts ->> 'matrix_sha256' = %s AND k = %s"
@@ -52,7 +54,7 @@ def loaded_base(cursor: Any, run: Run, source: Source) -> LoadedBase | None:
     if found is None:
         return None
     folder = run.folder / "delta"
-    parts = (np.load(folder / name, allow_pickle=False) for name in (LISTED, ENTERED))
+    parts = (np.load(folder / name, allow_pickle=False) for name in CHANGED)
     changed = np.unique(np.concatenate([*parts, source.removed]))
     return LoadedBase(int(found[0]), changed.astype(np.int32))
 

@@ -78,6 +78,27 @@ def test_unchanged_lists_come_from_the_server_and_the_rest_from_the_file(runs, d
         assert not {3, 9, 599} & set(neighbours)
 
 
+def test_lists_that_their_reserve_makes_up_are_sent_too(runs, tmp_path):
+    gone = [7, 50, 300, 610]
+    report = api.update(
+        runs[1].path, tmp_path / "run3", remove=[f"song-{row}" for row in gone]
+    )
+    assert report.refilled < report.lost
+    assert api.verify(report.run).passed
+    with embedded(tmp_path / "data") as dsn:
+        load_run(runs[1], dsn)
+        delta = load_run(open_run(report.run), dsn)
+        assert any("copied from run" in note for note in delta.notes)
+        rows = content(dsn, delta.run_id)
+    vectors = np.load(report.run / "vectors/vectors.npy")
+    far = all_distances(vectors, "l2").astype(np.float32)
+    far[:, [3, 9, 599, *gone]] = np.inf
+    assert len(rows) == 613
+    for row, _, neighbours, distances in rows:
+        np.testing.assert_allclose(distances, np.sort(far[row])[:5], rtol=1e-5)
+        assert not set(gone) & set(neighbours)
+
+
 def test_readers_see_no_removed_recording_and_rollback_brings_it_back(runs, dsn):
     load_run(runs[0], dsn)
     load_run(runs[1], dsn)
