@@ -23,7 +23,6 @@ from index_build.plan import (
     ATTEMPTS,
     MERGE_ROWS,
     Plan,
-    list_places,
     merges_equals,
     plan_for,
     share_of_loss,
@@ -70,15 +69,18 @@ class Built:
     config: RunConfig
     homes: Homes | None = None
 
-    def blocks(self) -> Iterator[tuple[int, Int32s, Float32s]]:
+    def blocks(self, *, reserve: bool = False) -> Iterator[tuple[int, Int32s, Float32s]]:
         """(first row, neighbours [m, k], distances [m, k]) of all recordings, without gaps.
 
-        Memory: one part, and with equal vectors also the lists of the distinct ones.
+        reserve: with what the plan has beyond k, where there are so many others. Memory: one part,
+        and with equal vectors also the lists of the distinct ones.
         """
         collapsed = self.inputs.collapsed
+        places = self.config.columns + (self.plan.reserve if reserve else 0)
         if not collapsed.any_equal:
             for table in self._tables():
-                yield int(table.rows[0]), table.neighbours, table.distances
+                lists = table.neighbours[:, :places], table.distances[:, :places]
+                yield int(table.rows[0]), *map(np.ascontiguousarray, lists)
             return
         neighbours, distances = self._distinct_lists()
         n = len(collapsed.group_of)
@@ -86,15 +88,14 @@ class Built:
             rows = np.arange(first, min(n, first + EXPAND_ROWS), dtype=np.int32)
             groups = collapsed.group_of[rows]
             lists = expand(
-                collapsed, rows, neighbours[groups], distances[groups], self.config.k,
+                collapsed, rows, neighbours[groups], distances[groups], places,
                 own_first=self.config.space != "ip",
             )  # fmt: skip
             yield first, *lists
 
     def _distinct_lists(self) -> tuple[Int32s, Float32s]:
-        columns = list_places(self.config, self.plan.n)
-        neighbours = np.empty((self.plan.n, columns), np.int32)
-        distances = np.empty((self.plan.n, columns), np.float32)
+        neighbours = np.empty((self.plan.n, self.plan.places), np.int32)
+        distances = np.empty(neighbours.shape, np.float32)
         for table in self._tables():
             neighbours[table.rows], distances[table.rows] = table.neighbours, table.distances
         return neighbours, distances
@@ -163,7 +164,6 @@ class _Build:
 
     def __init__(self, run: Run, plan: Plan, inputs: JoinInput, maker: Maker) -> None:
         self.run, self.plan, self.inputs, self.maker = run, plan, inputs, maker
-        self.k = min(run.config.k, plan.n - 1)
 
     def exact(self) -> tuple[tuple[Location, ...], float]:
         vectors = str(self.inputs.path.resolve())
@@ -193,7 +193,7 @@ class _Build:
             chosen = np.random.default_rng(seed).choice(self.plan.n, size, replace=False)
             rows = np.sort(chosen).astype(np.int32)
             near, truth = exact_search(
-                vectors[rows], vectors, self.k, space=self.run.config.space, own_rows=rows
+                vectors[rows], vectors, self.plan.places, space=self.run.config.space, own_rows=rows
             )
             facts["rows"] = len(rows)
         return rows, truth, near
@@ -265,14 +265,14 @@ class _Build:
         config = self.run.config
         mark = fingerprint(run=config.fingerprint, part=part, parts=self.plan.parts)
         target = str(self.run.path / "parts" / part)
-        return PartTask(target, mark, self.k, config.space, recall, config.seed)
+        return PartTask(target, mark, self.plan.places, config.space, recall, config.seed)
 
     def _make(self, stage: str, tasks: list[Task]) -> list[Location]:
         """Run the tasks whose part isn't there yet; the paths of all parts, in task order."""
         return self.maker.make(stage, [_wanted_part(task) for task in tasks])
 
     def _distances_of(self, final: list[Location], rows: Int32s) -> Float32s:
-        found = np.empty((len(rows), self.k), np.float32)
+        found = np.empty((len(rows), self.plan.places), np.float32)
         for part in final:
             table = read_part(part, verify=False)
             inside = np.flatnonzero((rows >= table.rows[0]) & (rows <= table.rows[-1]))

@@ -17,7 +17,6 @@ from index_build.plan import (
     SHARD_BYTES,
     SHARD_ROWS,
     Plan,
-    list_places,
     merges_equals,
     plan_for,
     share_of_loss,
@@ -89,7 +88,7 @@ def estimate_build(
     if workers < 1:
         raise UsageError(f"expected at least one worker, got {workers}")
     plan = plan_for(config, _distinct(config, vector_set), track=_on_track(config, vector_set))
-    whole = alone and fits_one_task(plan.n, config.d, list_places(config, plan.n))
+    whole = alone and fits_one_task(plan.n, config.d, plan.places)
     use_threads(cores)
     seconds, memory, disk, assumed = _taken(config, plan, vector_set, whole=whole)
     # as tasks are given threads: what doesn't divide stays idle
@@ -145,7 +144,7 @@ def _copies(config: RunConfig) -> float:
 
 def _selfjoin_bytes(config: RunConfig, plan: Plan, *, whole: bool) -> tuple[float, float]:
     """Bytes of memory of a task, with what it writes, and of disk at the most."""
-    k = max(1, list_places(config, plan.n))
+    k = max(1, plan.places)
     lists, vector = 8 * k, 4 * config.d
     sizes = sizes_for(plan.n, config.d, k)
     part = sizes.part_rows * lists

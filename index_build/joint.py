@@ -17,7 +17,7 @@ from index_build.final import FinalRows
 from index_build.inputs import JoinInput
 from index_build.make import Maker, Wanted
 from index_build.own_disk import forget, numbers_kept
-from index_build.plan import ATTEMPTS, Plan, list_places, recall_to_ask, sizes_for
+from index_build.plan import ATTEMPTS, Plan, recall_to_ask, sizes_for
 from index_build.segments import open_segments, segments_finished
 from index_build.vector_file import at_hand
 from index_build.whole import fits_one_task, whole_task
@@ -61,7 +61,7 @@ def joined_parts(
 
 
 def _work(run: Run, plan: Plan, inputs: JoinInput, attempt: int) -> Work:
-    config, k = run.config, list_places(run.config, plan.n)
+    config, k = run.config, plan.places
     recall, sizes = recall_to_ask(config.recall, attempt), sizes_for(plan.n, config.d, k)
     if config.space == "ip":
         sizes = sizes.aligned
@@ -70,7 +70,7 @@ def _work(run: Run, plan: Plan, inputs: JoinInput, attempt: int) -> Work:
         parts=str(run.path / "parts"),
         vectors=str(inputs.path.resolve()),
         fingerprint=fingerprint(
-            run=config.fingerprint, attempt=attempt, n=plan.n, sizes=vars(sizes)
+            run=config.fingerprint, attempt=attempt, n=plan.n, k=k, sizes=vars(sizes)
         ),
         n=plan.n,
         k=k,

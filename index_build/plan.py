@@ -36,21 +36,26 @@ HELD_BYTES = 2 << 30
 """Vectors of at most so much lie whole on every host: tasks map them and take what they need."""
 EXPECTED_COPIES = 2
 """Shards in which a point's vector stands, about."""
+RESERVE = 8
+"""Members of each list beyond k that a run keeps for updates: so many it can lose, when none enter
+it, before it has to be searched (docs/adr/0008-updates.md)."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """`parts`: row blocks for the exact method, shards (home cells) for any other.
 
-    n: vectors that are told apart. sorted: they lie on a circle or line, so the self-join sorts
-    them: exact, and in parts of rows.
+    n: vectors that are told apart; places: neighbours found of each, with the `reserve` beyond k.
+    sorted: they lie on a circle or line, so the self-join sorts them: exact, and in parts of rows.
     """
 
     method: str
     n: int
+    places: int
     parts: int
     reason: str
     sorted: bool = False
+    reserve: int = 0
 
     @property
     def exact(self) -> bool:
@@ -89,7 +94,7 @@ def plan_for(config: RunConfig, distinct: int, *, track: bool = False) -> Plan:
     """
     method, reason = _method(config, distinct)
     if method == EXACT:
-        return _exact(distinct, reason)
+        return _exact(config, distinct, reason)
     if not is_join(method):
         known = ", ".join((AUTO, EXACT, *JOINS))
         raise UsageError(f"expected a method out of {known}; got {method!r}")
@@ -100,17 +105,23 @@ def plan_for(config: RunConfig, distinct: int, *, track: bool = False) -> Plan:
             f"method {method} can't build a matrix in space ip: its shards group what is near, "
             f"not what has a large product. Use --method {SELFJOIN} or {EXACT}"
         )
-    return Plan(method, distinct, -(-distinct // SHARD_ROWS), reason)
+    shards = -(-distinct // SHARD_ROWS)
+    return Plan(method, distinct, _others(config, distinct), shards, reason)
 
 
 def _joined(config: RunConfig, distinct: int, reason: str, *, track: bool) -> Plan:
-    sizes = sizes_for(distinct, config.d, max(1, list_places(config, distinct)))
+    # cells, without which updates use no reserve, are made neither by products nor by sorting
+    reserve = 0 if track or config.space == "ip" else RESERVE
+    # by products, one of several rows may be its own neighbour
+    others = distinct if config.space == "ip" else distinct - 1
+    places = min(config.columns + reserve, others)
+    sizes = sizes_for(distinct, config.d, max(1, places))
     if track:
-        parts = -(-distinct // sizes.part_rows)
-        return Plan(SELFJOIN, distinct, parts, "on a circle or line: sorted, exact", sorted=True)
+        parts, reason = -(-distinct // sizes.part_rows), "on a circle or line: sorted, exact"
+        return Plan(SELFJOIN, distinct, places, parts, reason, sorted=True)
     if config.recall == 1 or config.n <= SMALL:
-        return _exact(distinct, "certified, as the self-join does for few rows or recall 1")
-    return Plan(SELFJOIN, distinct, sizes.shards, reason)
+        return _exact(config, distinct, "certified, as the self-join does for few rows or recall 1")
+    return Plan(SELFJOIN, distinct, places, sizes.shards, reason, reserve=reserve)
 
 
 def merges_equals(config: RunConfig) -> bool:
@@ -118,13 +129,13 @@ def merges_equals(config: RunConfig) -> bool:
     return config.space != "ip" or not plan_for(config, config.n).exact
 
 
-def list_places(config: RunConfig, distinct: int) -> int:
-    """Neighbours kept of each distinct vector. By products, one of several rows may be its own."""
-    return min(config.columns, distinct if config.space == "ip" else distinct - 1)
+def _others(config: RunConfig, distinct: int) -> int:
+    return min(config.k, distinct - 1)
 
 
-def _exact(distinct: int, reason: str) -> Plan:
-    return Plan(EXACT, distinct, -(-distinct // EXACT_BLOCK_ROWS), reason)
+def _exact(config: RunConfig, distinct: int, reason: str) -> Plan:
+    blocks = -(-distinct // EXACT_BLOCK_ROWS)
+    return Plan(EXACT, distinct, _others(config, distinct), blocks, reason)
 
 
 def _method(config: RunConfig, distinct: int) -> tuple[str, str]:

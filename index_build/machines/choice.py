@@ -17,7 +17,7 @@ from index_build.machines.model import (
     bytes_moved,
     predicted,
 )
-from index_build.plan import EXPECTED_COPIES, PART_ROWS, SHARD_BYTES, WHOLE_BYTES
+from index_build.plan import EXPECTED_COPIES, PART_ROWS, RESERVE, SHARD_BYTES, WHOLE_BYTES
 from index_build.whole import MEMORY_SHARE, whole_bytes
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -69,10 +69,11 @@ def needs_of(n: int, d: int, k: int) -> Needs:
     """Memory and disk that the self-join of n vectors takes, from how it is cut; in bytes.
 
     A task holds at most twice a shard (docs/adr/0007-cluster-shards.md), one task per core. The
-    folder holds the vectors, and what the build needs or, later, the matrix and the database.
+    folder holds the vectors, and what the build needs or, later, the matrix and the database. The
+    driver keeps what lists have beyond k until the matrix is written.
     """
-    vector, lists = 4 * d, 8 * k
-    shard = min(SHARD_BYTES, n * EXPECTED_COPIES * (vector + 2 * lists))
+    vector, lists, joined = 4 * d, 8 * k, k + RESERVE
+    shard = min(SHARD_BYTES, n * EXPECTED_COPIES * (vector + 2 * 8 * joined))
     loaded = n * (lists + DATABASE_SHARE * lists + DATABASE_ROW_BYTES)
 
     def disk(built: float) -> float:
@@ -80,10 +81,10 @@ def needs_of(n: int, d: int, k: int) -> Needs:
 
     return Needs(
         core_bytes=BASE_BYTES + 2 * shard,
-        driver_bytes=2 * BASE_BYTES + 2 * PART_ROWS * lists + n * ROW_BYTES,
-        disk_bytes=disk(shards_disk_bytes(n, d, k)),
-        alone_bytes=whole_bytes(n, d, k),
-        alone_disk_bytes=disk(alone_disk_bytes(n, k)),
+        driver_bytes=2 * BASE_BYTES + 2 * PART_ROWS * 8 * joined + n * (ROW_BYTES + 8 * RESERVE),
+        disk_bytes=disk(shards_disk_bytes(n, d, joined)),
+        alone_bytes=whole_bytes(n, d, joined),
+        alone_disk_bytes=disk(alone_disk_bytes(n, joined)),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index_build.plan import RESERVE
 from index_build.selfjoin import points_of
 from index_build.selfjoin.nearest import NearCells, near_cells, panel_of
 from index_build.selfjoin.plan import MOST_CELLS, cell_size
@@ -35,9 +36,6 @@ ARRAYS = (
     *("centres", "home", "limits", "largest", "sample", "listed"),
     *("reserve", "reserve_distances"),
 )
-RESERVE = 8
-"""Places of each list beyond k: so many members it can lose, when none enter it, before it has to
-be searched."""
 KEPT_LOSS = 0.75
 """Share of the run's own loss of recall that the cells of an update may add for what they find."""
 SAMPLE = 200
@@ -79,19 +77,19 @@ class Ends:
     """What the next update needs of all lists, noted as they pass by, so that it reads none.
 
     home int32 [n] after the update, `REMOVED` for rows that are gone. The limits say how far each
-    list was complete before: where a place of the reserve is free, it still is. Without them the
-    lists have no reserve.
+    list was complete before: where a place of the reserve is free, it still is. Without them a
+    list is complete as far as it goes.
     """
 
     def __init__(
-        self, home: Int32s, columns: int, *, seed: int, limits: Limits | None = None
-    ) -> None:
-        """columns: places of a list, without its reserve."""
+        self, home: Int32s, columns: int, *, seed: int, reserve: int = RESERVE,
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
+        """columns: places of a list, without its reserve, which has at most `reserve`."""
         self.home, self.columns = home, columns
         nowhere = np.full(len(home), -np.inf, np.float32), np.full(len(home), -1, np.int32)
         self.limits, self.largest = limits or nowhere
-        width = 0 if limits is None else RESERVE
-        self.reserve = np.full((len(home), width), EMPTY, np.int32)
+        self.reserve = np.full((len(home), reserve), EMPTY, np.int32)
         self.reserve_distances = np.full(self.reserve.shape, np.inf, np.float32)
         live = np.flatnonzero(home != REMOVED)
         random = np.random.default_rng((seed, 4))
@@ -127,7 +125,7 @@ class Ends:
         self.largest[rows] = np.where(stays, before_largest, largest)
 
     def read(self, neighbours: Any, distances: Any) -> None:
-        """Note them of lists [n, k] (sliceable) that were written before."""
+        """Note them of lists [n, k] (sliceable) that were written before, without a reserve."""
         for rows in scanned(len(self.home)):
             deque(self.of([(rows.start, neighbours[rows], distances[rows])]), maxlen=0)
 

@@ -7,12 +7,12 @@ Files of runs and matrices are opened by the caller.
 import numpy as np
 from numpy.typing import NDArray
 
+from index_build.plan import RESERVE
 from index_build.selfjoin.cells import lists_by
 from index_build.update.apply import lists_at
 from index_build.update.base import Base
 from index_build.update.cells import (
     REMOVED,
-    RESERVE,
     Ends,
     Reach,
     UpdateCells,
@@ -52,7 +52,7 @@ def prepared_cells(base: Base) -> UpdateCells:
         ready = prepared(np.asarray(base.vectors.vectors), base.config.space)
         centres, home = trained(ready, base.config.k, seed=base.config.seed, threads=base.threads)
     home[~live] = REMOVED
-    ends = Ends(home, base.config.columns, seed=base.config.seed)
+    ends = Ends(home, base.config.columns, seed=base.config.seed, reserve=0)
     ends.read(base.neighbours, base.distances)
     return ends.cells(centres, at_training(home, len(centres)))
 

@@ -78,7 +78,7 @@ def keep_cells(run: Run, cells: UpdateCells | None, mark: str) -> None:
         return
     delta = read_delta(run.folder / "delta", fingerprint=mark)
     home = ends_after(cells, delta, seed=run.config.seed).home
-    ends = Ends(home, run.config.columns, seed=run.config.seed)
+    ends = Ends(home, run.config.columns, seed=run.config.seed, reserve=0)
     with h5py.File(run.matrix, "r") as file:
         ends.read(file["neighbours"], file["distances"])
     after = ends.cells(cells.centres, cells.facts)

@@ -165,6 +165,35 @@ class TestCells:
         assert next(it for it in steps if it["step"] == "cells")["kept"]
         assert api.verify(tmp_path / "run2").recall > 0.8
 
+    def test_the_first_removal_from_a_fresh_run_searches_few_lists(self, tmp_path):
+        vectors = islands()
+        ids = pa.table({"recording_id": [f"song-{i}" for i in range(len(vectors))]})
+        write_vector_set(tmp_path / "old", vectors, ids, Geometry())
+        api.build(tmp_path / "old", tmp_path / "run", k=10, method="selfjoin")
+        gone = np.random.default_rng(2).choice(len(vectors), 60, replace=False)
+        report = api.update(
+            tmp_path / "run", tmp_path / "run2", remove=[f"song-{row}" for row in gone]
+        )
+        assert report.lost > 300
+        assert report.refilled == 0
+        distances = all_distances(vectors, "l2").astype(np.float32)
+        distances[:, gone] = np.inf
+        live = np.setdiff1d(np.arange(len(vectors)), gone)
+        nearest = np.sort(np.partition(distances[live], 10, axis=1)[:, :10], axis=1)
+        near, far, removed = lists_of(tmp_path / "run2")
+        assert removed.tolist() == sorted(gone)
+        np.testing.assert_allclose(far[live], nearest, rtol=1e-5, atol=1e-6)
+        assert not np.isin(near[live], gone).any()
+
+
+def islands():
+    """6,000 vectors whose neighbours are all on one of 100 islands; some are equal to another."""
+    rng = np.random.default_rng(1)
+    vectors = np.repeat(rng.normal(size=(100, 8)), 60, axis=0)
+    vectors += rng.normal(scale=1e-2, size=vectors.shape)
+    vectors[rng.choice(6_000, 600, replace=False)] = vectors[rng.choice(6_000, 600, replace=False)]
+    return vectors.astype(np.float32)
+
 
 def _stop(*_given, **_named):
     raise KeyboardInterrupt

@@ -25,7 +25,8 @@ def config_of(opened, k=K):
 
 
 def built_lists(built):
-    first, neighbours, distances = zip(*built.blocks(), strict=True)
+    """With what is kept beyond k, where something is."""
+    first, neighbours, distances = zip(*built.blocks(reserve=True), strict=True)
     assert list(first) == np.cumsum([0, *map(len, neighbours)])[:-1].tolist()
     return np.concatenate(neighbours), np.concatenate(distances)
 
@@ -74,7 +75,7 @@ def planned(work):
 
 
 def cut_small(monkeypatch):
-    """About five shards, seven blocks and four parts."""
+    """About five shards, seven with a reserve; seven blocks and four parts."""
     monkeypatch.setattr(plan, "SHARD_BYTES", 600_000)
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1_000 * 16 * 4)
     monkeypatch.setattr(plan, "PART_ROWS", 1_700)

@@ -14,6 +14,7 @@ from benchmark.datasets.manifold import manifold
 from index_build import found, joint, plan, whole
 from index_build.build import build_lists, check_config
 from index_build.estimate import estimate_build
+from index_build.plan import RESERVE
 from index_build.selfjoin import knn_matrix
 from index_build.whole import fits_one_task
 from nearfield.cluster import ClusterOptions, connected
@@ -63,7 +64,7 @@ def test_one_neighbour_and_a_thousand(tmp_path, client, k):
 def check_build(vectors, tmp_path, client, k=K):
     opened = vector_set(tmp_path / "vectors", vectors)
     built = build_lists(create_run(tmp_path / "run", config_of(opened, k)), opened, client)
-    found = knn_matrix(vectors, k)
+    found = knn_matrix(vectors, k + RESERVE)
     assert_same(built, found)
     assert built.recall_estimate == pytest.approx(found.report.recall, abs=1e-6)
     assert built.recall_estimate >= 0.95
@@ -94,7 +95,7 @@ def test_unit_vectors_of_cosine_are_joined_alike(tmp_path, client):
     vectors = hard_vectors("manifold")
     opened = vector_set(tmp_path / "vectors", vectors, "cosine")
     built = build_lists(create_run(tmp_path / "run", config_of(opened)), opened, client)
-    assert_same(built, knn_matrix(vectors, K, space="cosine"))
+    assert_same(built, knn_matrix(vectors, K + RESERVE, space="cosine"))
 
 
 def test_one_worker_gives_what_two_give(tmp_path, client):
@@ -114,7 +115,7 @@ def test_many_rows_in_many_shards_give_what_one_process_gives(tmp_path, client, 
     vectors = manifold(200_000, 48)
     opened = vector_set(tmp_path / "vectors", vectors)
     built = build_lists(create_run(tmp_path / "run", config_of(opened, 50)), opened, client)
-    assert_same(built, knn_matrix(vectors, 50))
+    assert_same(built, knn_matrix(vectors, 50 + RESERVE))
 
 
 def test_few_rows_are_cut_for_several_hosts_too_but_not_into_crumbs(monkeypatch):
@@ -136,7 +137,8 @@ class TestOneTask:
         config = config_of(opened)
         one = build_lists(create_run(tmp_path / "1", config), opened, client, one_task=True)
         assert one.parts == 1
-        assert_same(one, knn_matrix(vectors, K, space=space))
+        kept = 0 if space == "ip" else RESERVE
+        assert_same(one, knn_matrix(vectors, K + kept, space=space))
         stages = build_lists(create_run(tmp_path / "2", config), opened, client)
         assert stages.parts > 10
         assert stages.recall_estimate == pytest.approx(one.recall_estimate, abs=1e-6)
@@ -176,7 +178,7 @@ def test_the_estimate_counts_the_workers(tmp_path):
     opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
     found = estimate_build(config_of(opened), opened, workers=3)
     assert found.workers == 3
-    assert found.parts == plan.sizes_for(N, 16, K).shards
+    assert found.parts == plan.sizes_for(N, 16, K + RESERVE).shards
     assert found.seconds > 0
     with pytest.raises(UsageError):
         estimate_build(config_of(opened), opened, workers=0)
@@ -209,8 +211,8 @@ class TestFaults:
 
     def test_what_is_finished_is_kept(self, finished, client):
         again = rebuilt(finished, client)
-        # the plan and five shards: what they were made from is gone, but for the cells
-        assert (again.kept, again.parts) == (6, 6)
+        # the plan and seven shards: what they were made from is gone, but for the cells
+        assert (again.kept, again.parts) == (8, 8)
         left = {path.name[:-6] for path in (finished[0].path / "shards" / "0").iterdir()}
         assert left == {"homes", "lists", "merged", "plan"}
 
@@ -226,6 +228,16 @@ class TestFaults:
         for left, right in zip(built_lists(again), before, strict=True):
             np.testing.assert_array_equal(left, right)
 
+    def test_lists_of_another_width_are_made_again(self, tmp_path, client, monkeypatch):
+        opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
+        run = create_run(tmp_path / "run", config_of(opened))
+        with monkeypatch.context() as earlier:
+            earlier.setattr(plan, "RESERVE", 0)
+            assert built_lists(build_lists(run, opened, client))[0].shape == (N, K)
+        again = build_lists(run, opened, client)
+        assert again.kept == 0
+        assert built_lists(again)[0].shape == (N, K + RESERVE)
+
     @pytest.mark.parametrize("kind", found.FINAL)
     @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
     def test_a_damaged_file_is_made_again(self, finished, client, damage, kind):
@@ -236,7 +248,7 @@ class TestFaults:
         part.write_bytes(damaged[damage])
         if damage == "gone":
             part.unlink()
-        assert rebuilt(finished, client).kept == (5 if kind == "merged" else 6)
+        assert rebuilt(finished, client).kept == (7 if kind == "merged" else 8)
 
 
 def test_lists_too_short_in_their_cells_are_filled_by_a_sweep(tmp_path, client):
@@ -245,7 +257,7 @@ def test_lists_too_short_in_their_cells_are_filled_by_a_sweep(tmp_path, client):
     built = build_lists(create_run(tmp_path / "run", config_of(opened)), opened, client)
     neighbours, _ = built_lists(built)
     assert (neighbours >= 0).all()
-    assert_same(built, knn_matrix(vectors, K))
+    assert_same(built, knn_matrix(vectors, K + RESERVE))
 
 
 PROGRAM = """
@@ -282,7 +294,7 @@ def test_a_killed_driver_is_resumed_from_its_files(tmp_path, client):
     driver.wait()
     built = build_lists(run, opened, client)
     assert built.kept >= 2
-    assert_same(built, knn_matrix(vectors, K))
+    assert_same(built, knn_matrix(vectors, K + RESERVE))
 
 
 def test_a_killed_worker_costs_only_a_retry(tmp_path):
@@ -293,7 +305,7 @@ def test_a_killed_worker_costs_only_a_retry(tmp_path):
         client.run(_die_in_the_second_round, str(tmp_path / "mark"))
         built = build_lists(run, opened, client)
     assert (tmp_path / "mark").exists()
-    assert_same(built, knn_matrix(vectors, K))
+    assert_same(built, knn_matrix(vectors, K + RESERVE))
 
 
 def _die_in_the_second_round(mark):

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from index_build.plan import RESERVE
 from index_build.update.apply import lists_at, merged_blocks
 from index_build.update.base import Base
-from index_build.update.cells import drift, read_cells, single, write_cells
+from index_build.update.cells import Ends, drift, read_cells, single, write_cells
 from index_build.update.change import changes
 from index_build.update.known import Known, nothing_known
 from index_build.update.refill import joined_lists, kept_members
@@ -170,6 +171,29 @@ def test_many_updates_in_a_row_stay_exact_and_search_few_lists(tmp_path, space):
     assert sum(lost) > 400
     # at first there is no reserve; what enters lists fills it
     assert sum(searched[2:]) < 0.3 * sum(lost[2:])
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("n", [300, 15])
+def test_a_reserve_that_the_build_left_makes_up_for_what_is_removed(tmp_path, space, n):
+    vectors = points(n)
+    vectors[2:4] = vectors[1]
+    base = base_of(tmp_path, vectors, space=space)
+    cells = prepared_cells(base)
+    ends = Ends(cells.home, base.config.columns, seed=0)
+    wide = truth(vectors, [], min(10 + RESERVE, n - 1), space)
+    for block, first in zip(ends.of([(0, *wide)]), (base.neighbours, base.distances), strict=False):
+        np.testing.assert_array_equal(block[1], first)
+    cells = ends.cells(cells.centres, cells.facts)
+    gone = [2, 7, 9]
+    change = changes(base.vectors, None, [f"id-{row}" for row in gone])
+    delta = computed_delta(base, change, cells, patch_of(change, base.vectors, None))
+    near, far, after = applied(base, cells, delta)
+    check(near, far, vectors, gone, 10, space)
+    assert delta.facts["lost"] > 10
+    assert delta.facts["refilled"] == 0
+    # nothing is known beyond what the build saw
+    assert (after.limits[10:] <= cells.limits[10:]).all()
 
 
 class TestSmallRuns:
