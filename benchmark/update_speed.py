@@ -7,9 +7,8 @@ cost: `nearfield build` of generated vectors as a user runs it, then `nearfield 
 which adds, removes or changes so large a share; each a command from its start to its end, that is
 with the program's start, all files written. The run is kept in FOLDER; --build builds again and
 states the updates as shares of it. --grown: updates of that run once an update has added such a
-share, which leaves a reserve to its lists. decay: updates of 1% one after the other (every second
-one removes as many, too), then one build of what is there; recall of both by the verifier. Prints
-Markdown.
+share. decay: updates of 1% one after the other (every second one removes as many, too), then one
+build of what is there; recall of both by the verifier. Prints Markdown.
 """
 
 import argparse

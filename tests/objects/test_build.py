@@ -100,7 +100,7 @@ def test_workers_that_share_nothing_give_the_local_matrix(
     assert_same_matrix(run, local_runs(method), tmp_path)
     assert report.made
     if method == "selfjoin":
-        assert report.parts == 1 + 6 + 3 * 5
+        assert report.parts == 1 + 6 + 3 * 7
     left = sorted(path.name for path in location(run).glob("*"))
     assert left == ["matrix.h5", "matrix.json", "run.json", "steps.jsonl"]
     again = api.build(
@@ -137,7 +137,7 @@ class TestFaults:
 
     def test_finished_parts_are_kept(self, build, stopped, local_runs, tmp_path):
         report = build()
-        assert (report.kept, report.parts) == (6, 6)
+        assert (report.kept, report.parts) == (8, 8)
         assert_same_matrix(stopped, local_runs("selfjoin"), tmp_path)
 
     @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ class TestFaults:
         else:
             part.write_bytes(bytes(content[: len(content) // (2 if damage == "truncated" else 1)]))
         # what they were made from is gone, so the stages before are run again
-        assert build().kept == 1 + 4
+        assert build().kept == 1 + 6
         assert_same_matrix(stopped, local_runs("selfjoin"), tmp_path)
 
     @pytest.mark.long
@@ -172,7 +172,7 @@ class TestFaults:
     def test_other_parameters_are_another_run(self, build, stopped):
         with pytest.raises(UsageError, match=r"holds another run.*recall"):
             build(recall=0.9)
-        assert build().kept == 6
+        assert build().kept == 8
 
     @pytest.mark.long
     def test_other_vectors_are_another_run(self, build, stopped, remote_set, tmp_path):
