@@ -79,8 +79,8 @@ class Built:
         places = self.config.columns + (self.plan.reserve if reserve else 0)
         if not collapsed.any_equal:
             for table in self._tables():
-                lists = table.neighbours[:, :places], table.distances[:, :places]
-                yield int(table.rows[0]), *map(np.ascontiguousarray, lists)
+                near, far = table.neighbours[:, :places], table.distances[:, :places]
+                yield int(table.rows[0]), np.ascontiguousarray(near), np.ascontiguousarray(far)
             return
         neighbours, distances = self._distinct_lists()
         n = len(collapsed.group_of)
