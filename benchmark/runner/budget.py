@@ -357,6 +357,29 @@ def remaining_seconds(remaining: Sequence[Group], history: History) -> float | N
     return sum(known) if len(known) == len(expected) else None
 
 
+def time_left(
+    worth: Sequence[Group], history: History, machines: int, budget_s: float | None
+) -> str:
+    """What `worth` will take on so many machines, for people: under a budget all of it, else what
+    is left at the smallest size, since that will show what is worth it at larger ones. "" where
+    that isn't known.
+    """
+    smallest = min((group.n for group in worth), default=0)
+    here = [group for group in worth if group.n == smallest]
+    seconds = remaining_seconds(here if budget_s is None else worth, history)
+    if not worth or seconds is None:
+        return ""
+    seconds /= max(1, machines)
+    if budget_s is not None:
+        return f", about {_duration(min(seconds, max(0.0, budget_s)))} left"
+    where = f" at {smallest:,} rows" if len(here) < len(worth) else ""
+    return f", about {_duration(seconds)} left{where}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
 def _label(outcome: Outcome) -> str:
     return f"{outcome.method}({outcome.build.replace(',', ', ')})"
 

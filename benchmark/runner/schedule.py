@@ -20,7 +20,7 @@ from benchmark.runner.budget import (
     Taken,
     next_group,
     next_within,
-    remaining_seconds,
+    time_left,
 )
 from benchmark.runner.group import GroupReport, Known, run_group
 from benchmark.runner.narrowing import fastest_of_all, speeds_of_siblings, why_left_out
@@ -191,17 +191,13 @@ class _Schedule:
         parts += [f"{len(report.unmeasured)} not measured" if report.unmeasured else ""]
         parts += [f"first use of the library {report.cold_s:.0f} s" if report.cold_s else ""]
         what = ", ".join(part for part in parts if part)
-        text = f"{report.group.label}: {what}; {done} of {self.total} groups"
-        unfinished = [*waiting, *(group for _, group in self.running.values())]
-        worth = [group for group in unfinished if self._why_left_out(group) is None]
-        left = remaining_seconds(worth, self.history)
-        if unfinished and left is not None:
-            left /= max(1, len(self.running))
-            budget_s = self._left()
-            if budget_s is not None:
-                left = min(left, max(0.0, budget_s))
-            text += f", about {duration(left)} left"
+        text = f"{report.group.label}: {what}; {done} of {self.total} groups{self._time_left()}"
         print(text, file=sys.stderr, flush=True)
+
+    def _time_left(self) -> str:
+        unfinished = [*self.remaining, *self.again, *(group for _, group in self.running.values())]
+        worth = [group for group in unfinished if self._why_left_out(group) is None]
+        return time_left(worth, self.history, len(self.running), self._left())
 
 
 def _is_full(error: BaseException | None) -> bool:
@@ -211,8 +207,3 @@ def _is_full(error: BaseException | None) -> bool:
 def one_worker_per_host(client: Client) -> list[str]:
     """Addresses of one worker on each host of the cluster."""
     return [addresses[-1] for addresses in workers_by_host(client)]
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -14,6 +14,7 @@ from benchmark.runner.budget import (
     next_within,
     promise,
     remaining_seconds,
+    time_left,
 )
 from benchmark.runner.plan import (
     Group,
@@ -125,6 +126,16 @@ def test_time_is_expected_from_the_same_configuration_at_a_smaller_size():
     assert expected_seconds(group(500, "hnswlib"), known) is None
     assert remaining_seconds([group(500, "hnswlib"), group(1_000)], known) is None
     assert remaining_seconds([group(1_000), group(1_000)], known) == 20
+
+
+def test_what_is_left_is_said_of_the_size_that_is_measured_or_of_a_budget():
+    known = history((group(1_000), Taken(10.0, 5), [row("annoy", "", 1.0)]))
+    waiting = [group(1_000), group(1_000, "hnswlib"), group(10_000)]
+    assert time_left(waiting, known, 1, None) == ", about 20 s left at 1,000 rows"
+    assert time_left(waiting[:2], known, 2, None) == ", about 10 s left"
+    assert time_left(waiting, known, 1, 1_000.0) != time_left(waiting[:2], known, 1, 1_000.0)
+    assert time_left(waiting, known, 1, 7.0) == ", about 7 s left"
+    assert time_left([], known, 1, None) == time_left(waiting, History(), 1, None) == ""
 
 
 def trees(n, count):
