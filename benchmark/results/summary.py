@@ -210,16 +210,20 @@ def _left_out(outcomes: Sequence[Outcome]) -> str:
     for n in sorted({one.n for one in left_out}):
         here = [one for one in left_out if one.n == n]
         dear = Counter(one.method for one in here if "foretold" in one.reason)
-        whole = {(one.method, one.build) for one in here if "foretold" not in one.reason}
-        counted = Counter(method for method, _ in whole)
-        parts = [_listed("configurations of", counted), _listed("ways to all rows by", dear)]
+        more = {(one.method, one.build) for one in here if "for k up to" in one.reason}
+        whole = {(one.method, one.build) for one in here if "foretold" not in one.reason} - more
+        parts = [
+            _listed("configurations of", Counter(method for method, _ in whole)),
+            _listed("for larger k configurations of", Counter(method for method, _ in more)),
+            _listed("ways to all rows by", dear),
+        ]
         lines.append(f"- {n:,} rows: {'; '.join(part for part in parts if part)}")
     if not lines:
         return ""
     head = (
-        "## Left out as of no use\n\nConfigurations that a smaller size showed to be no better "
-        "than others of their method, or far behind all; ways to all rows that were foretold to "
-        "take ten times what the fastest took, or more."
+        "## Left out as of no use\n\nConfigurations that a smaller size or smaller k showed to be "
+        "no better than others of their method, or far behind all; ways to all rows that were "
+        "foretold to take half a minute and five times what the fastest took, or more."
     )
     return "\n".join([head, "", *lines])
 

@@ -37,14 +37,16 @@ def test_the_fastest_at_each_recall_stands_in_a_row_per_method(tmp_path):
 def test_what_has_no_figures_is_counted_by_why(tmp_path):
     gone = replace(GOOD, recall=None, total_s=None, search="")
     useless = replace(gone, status=Status.LEFT_OUT, reason="no better than another")
+    larger = replace(useless, build="trees=3", reason="for k up to 100 no better than another")
     dear = replace(gone, status=Status.LEFT_OUT, build="trees=9", reason="about 900 s foretold")
     said = page(
         tmp_path,
         GOOD,
-        *(useless, replace(useless, k=100), dear),
+        *(useless, replace(useless, k=100), larger, dear),
         replace(gone, status=Status.DROPPED, reason="left out by the budget"),
         replace(gone, status=Status.TIMEOUT, reason="stopped after 5 s"),
     )
-    assert "- 1,000 rows: configurations of annoy 1; ways to all rows by annoy 1\n" in said
+    parts = ["configurations of", "for larger k configurations of", "ways to all rows by"]
+    assert f"- 1,000 rows: {'; '.join(f'{part} annoy 1' for part in parts)}\n" in said
     assert "| annoy | 1,000 | timeout | stopped after 5 s | 1 |" in said
     assert said.endswith("- 1,000 rows: annoy 1\n")
