@@ -4,7 +4,8 @@ Owns the order of the stages, the folder of a job, and what is skipped because i
 
     FOLDER/vectors/        the vector set
     FOLDER/runs/NAME/      a run per configuration and content; NAME is its fingerprint;
-                           elsewhere, such as in an object store, where [build] runs says so
+                           elsewhere, such as in an object store, where [build] runs says so;
+                           runs.json says which of those there are this job's
     FOLDER/postgres/       the embedded database, shared by the runs, unless a server is named
 """
 
@@ -19,13 +20,14 @@ from typing import Any
 from nearfield import api
 from nearfield.cluster import ClusterOptions
 from nearfield.errors import NearfieldError, QualityGate, UsageError
-from nearfield.files import modified, remove_tree, write_bytes
+from nearfield.files import write_bytes
 from nearfield.ingest import ingest
 from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
 from nearfield.locations import Location, location
-from nearfield.lock import held, locked
+from nearfield.lock import locked
 from nearfield.machine import available_cores
 from nearfield.manifest import fingerprint
+from nearfield.retention import keep_newest, note_run
 from nearfield.settings import IngestSettings, Settings, read_settings
 from nearfield.vectorset import VectorSet, open_vector_set
 
@@ -92,8 +94,8 @@ def _run(settings: Settings, base: Path, folder: Path, *, load: bool) -> JobRepo
     name = fingerprint(
         vectors=vector_set.fingerprint, k=build.k, recall=build.recall, method=build.method
     )
-    runs = _runs(settings, folder)
-    run = runs / name
+    run = _runs(settings, folder) / name
+    note_run(folder, run)
     with steps.step("build") as facts:
         built = api.build(
             vector_set.path,
@@ -113,7 +115,7 @@ def _run(settings: Settings, base: Path, folder: Path, *, load: bool) -> JobRepo
             "the published run stays. Raise recall in the job file or use method exact"
         )
     run_id, database = _load(settings, folder, run, steps) if load else (None, "not loaded")
-    _keep_newest(runs, run, settings.keep_runs)
+    keep_newest(folder, run, settings.keep_runs)
     return JobReport(
         folder=folder,
         vectors=vector_set.path,
@@ -221,12 +223,3 @@ def _options(settings: IngestSettings, base: Path) -> IngestOptions:
             header_rows=settings.header_rows,
         ),
     )
-
-
-def _keep_newest(runs: Location, current: Location, keep: int) -> None:
-    """Remove old run directories: the current one and the newest others stay, `keep` in all."""
-    others = [path for path in runs.glob("*") if path != current and (path / "run.json").is_file()]
-    others.sort(key=lambda path: modified(path / "run.json"), reverse=True)
-    for path in others[max(0, keep - 1) :]:
-        with held(path):
-            remove_tree(path)

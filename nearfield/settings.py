@@ -2,7 +2,7 @@
 
 Owns names, defaults and types of the settings; unknown names are errors. Relative paths count from
 the file's folder. Secrets don't belong here: a database address with a password comes from the
-environment variable NEARFIELD_DSN.
+environment variable NEARFIELD_DSN, and one in the file is refused.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from nearfield.dsn import has_password
 from nearfield.errors import MissingFile, UsageError
 
 
@@ -86,8 +87,15 @@ class Settings(_Section, frozen=True):
 def read_settings(path: Path) -> Settings:
     """Read a job file. Raises `MissingFile`, or `UsageError` naming the wrong setting."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Settings)
+        settings = msgspec.toml.decode(path.read_bytes(), type=Settings)
     except FileNotFoundError as error:
         raise MissingFile(f"expected a job file at {path}, found none") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the job file {path} can't be used: {error}") from error
+    if settings.load.dsn and has_password(settings.load.dsn):
+        raise UsageError(
+            f"the job file {path} holds the database's password in [load] dsn, where others may "
+            "read it: put the whole address into NEARFIELD_DSN, or the password alone into "
+            "~/.pgpass (chmod 600)"
+        )
+    return settings

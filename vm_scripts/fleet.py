@@ -16,6 +16,7 @@ from nearfield.clusters.inventory import Host, Inventory, read_inventory, write_
 from nearfield.clusters.prices import read_prices
 from nearfield.clusters.ssh import Shell, forget_host_key, shell_for
 from nearfield.errors import Infrastructure, NearfieldError
+from nearfield.interrupts import finished_first
 from nearfield.lock import locked
 from vm_scripts import costs, remote
 from vm_scripts.costs import Cost
@@ -57,7 +58,8 @@ def plan(settings: MachineSettings) -> list[dict[str, object]]:
 def up(settings: MachineSettings) -> Inventory:
     """Make the machines that are missing, wait until all can work; the inventory of all of them.
 
-    Raises `Infrastructure`; machines that this call made are deleted then.
+    Raises `Infrastructure`; machines that this call made are deleted then, and those that can't be
+    are named on standard error.
     """
     provider = provider_for(settings)
     state = settings.state
@@ -78,8 +80,10 @@ def up(settings: MachineSettings) -> Inventory:
             _everywhere(shell, lambda host: remote.install(shell, host))
             remote.share_folder(shell, settings.folder, mount=True)
         except BaseException:
-            for machine in made:
-                _delete(settings, provider, machine)
+            with finished_first("deleting the machines that were made"):
+                left = _delete_all(settings, provider, made)
+                if left:
+                    print(_may_exist(left), file=sys.stderr)
             raise
     return shell.inventory
 
@@ -103,26 +107,26 @@ def down(settings: MachineSettings, *, all_runs: bool = False) -> Fleet:
     `Infrastructure` naming what still exists.
     """
     provider = provider_for(settings)
-    failed: list[str] = []
     with locked(settings.state):
         found = provider.machines(None if all_runs else settings.run)
-        for machine in found if provider.makes_machines else []:
-            try:
-                _delete(settings, provider, machine)
-            except NearfieldError as error:
-                failed.append(f"{machine.name} ({error})")
-        deleted = [machine.name for machine in found if provider.makes_machines]
+        ours = found if provider.makes_machines else []
+        failed = _delete_all(settings, provider, ours)
+        deleted = [machine.name for machine in ours]
         if not failed:
             for run in {settings.run, *(machine.run for machine in found)}:
                 deleted += provider.delete_rest(run)
         fleet = _fleet(settings, provider, tuple(deleted))
     if failed or (provider.makes_machines and fleet.machines):
         left = failed or [machine.name for machine in fleet.machines]
-        raise Infrastructure(
-            f"these machines may still exist and cost money: {', '.join(left)}. "
-            "Run vm_scripts/down again, or delete them in the provider's console"
-        )
+        raise Infrastructure(_may_exist(left))
     return fleet
+
+
+def _may_exist(machines: list[str]) -> str:
+    return (
+        f"these machines may still exist and cost money: {', '.join(machines)}. "
+        "Run vm_scripts/down again, or delete them in the provider's console"
+    )
 
 
 def _fleet(settings: MachineSettings, provider: Provider, deleted: tuple[str, ...] = ()) -> Fleet:
@@ -183,6 +187,19 @@ def _wanted(settings: MachineSettings, number: int, text: str, key: str) -> Want
 
 def _kind(settings: MachineSettings) -> str:
     return settings.hetzner.type if settings.provider == "hetzner" else "any"
+
+
+def _delete_all(
+    settings: MachineSettings, provider: Provider, machines: list[Machine]
+) -> list[str]:
+    """Delete every one, whatever becomes of the others; those that failed, with the reason."""
+    failed = []
+    for machine in machines:
+        try:
+            _delete(settings, provider, machine)
+        except (NearfieldError, OSError) as error:
+            failed.append(f"{machine.name} ({error})")
+    return failed
 
 
 def _delete(settings: MachineSettings, provider: Provider, machine: Machine) -> None:

@@ -176,14 +176,15 @@ def inputs_of(job: Job) -> dict[Path, str]:
     found: dict[Path, str] = {}
     settings = job.settings.ingest
     patterns = [*settings.sources, *filter(None, (settings.ids, settings.labels_from))]
-    for pattern in patterns:
+    for number, pattern in enumerate(patterns):
         whole = job.base / pattern
         below = Path(whole.anchor)
         matches = [whole] if whole.exists() else sorted(below.glob(str(whole.relative_to(below))))
         if not matches:
             raise UsageError(f"the job's source {pattern} matches nothing in {job.base}")
-        for path in matches:
-            found[path] = f"inputs/{patterns.index(pattern)}-{path.name}"
+        for place, path in enumerate(matches):
+            # what lies in several folders may have one name
+            found[path] = f"inputs/{number}-{place}-{path.name}"
     return found
 
 

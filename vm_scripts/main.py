@@ -9,7 +9,6 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import msgspec
@@ -20,6 +19,7 @@ from nearfield.clusters.prices import Prices, read_prices
 from nearfield.errors import UsageError
 from nearfield.exits import INTERRUPTED, errors_end
 from nearfield.files import write_bytes
+from nearfield.interrupts import Interrupted, raise_on_signals
 from vm_scripts import fleet, jobs
 from vm_scripts import rebuild as rebuilding
 from vm_scripts.fleet import Fleet
@@ -207,19 +207,14 @@ def _print(result: Any, as_json: bool) -> None:
             print("  ".join(f"{name} {value}" for name, value in line.items()))
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run a command; errors end in one sentence and the exit code of their class."""
     # a timer that stops us, or a closed terminal, must not leave machines behind
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    raise_on_signals(signal.SIGHUP)
     try:
         with errors_end("vm_scripts"):
             app()
-    except KeyboardInterrupt:
+    except Interrupted:
         print("vm_scripts: interrupted; `vm_scripts/status` says what exists", file=sys.stderr)
         sys.exit(INTERRUPTED)
 

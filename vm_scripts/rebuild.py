@@ -7,7 +7,6 @@ happens here, so no rented machine knows the database, and none is paid for whil
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +19,10 @@ from nearfield.clusters.hosts import start_cluster, stop_cluster
 from nearfield.clusters.ssh import Shell
 from nearfield.errors import Infrastructure, NearfieldError
 from nearfield.files import write_bytes
+from nearfield.interrupts import finished_first
 from nearfield.lock import locked
 from nearfield.manifest import fingerprint
+from nearfield.retention import keep_newest
 from vm_scripts import fleet, remote
 from vm_scripts.jobs import (
     BY_CODE,
@@ -76,16 +77,18 @@ def rebuild(machines: MachineSettings, job_file: Path) -> Rebuilt:
                 json.dumps({"mark": _mark(job), "report": report}).encode(),
             )
         run = fetched_run(job, report)
-        loaded = _load(job, run)
+        loaded = load_here(job, run)
+        keep_newest(job.folder, run, job.settings.keep_runs)
+        rebuilt = Rebuilt(
+            run=run,
+            recall=float(report["recall"]),
+            machines=needed,
+            loaded=loaded,
+            cost=fleet.status(machines).cost.text(),
+        )
+        # last: what fails before is tried again without machines
         (machines.state / "fetched.json").unlink()
-        _keep_newest(job, run)
-    return Rebuilt(
-        run=run,
-        recall=float(report["recall"]),
-        machines=needed,
-        loaded=loaded,
-        cost=fleet.status(machines).cost.text(),
-    )
+    return rebuilt
 
 
 def run_on_machines(machines: MachineSettings, job: Job, *, poll_s: float = 10.0) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def run_on_machines(machines: MachineSettings, job: Job, *, poll_s: float = 10.0
 
 
 def _computed(machines: MachineSettings, job: Job) -> dict[str, Any]:
-    with _machines(machines):
+    with machines_for(machines):
         try:
             report = run_on_machines(machines, job)
         except BaseException:
@@ -113,14 +116,15 @@ def _computed(machines: MachineSettings, job: Job) -> dict[str, Any]:
 
 
 @contextmanager
-def _machines(settings: MachineSettings) -> Iterator[None]:
+def machines_for(settings: MachineSettings) -> Iterator[None]:
     """Machines for the block, and none after it."""
     try:
         fleet.up(settings)
         yield
     finally:
-        _stop_services(settings)
-        ended = fleet.down(settings)
+        with finished_first("deleting the machines"):
+            _stop_services(settings)
+            ended = fleet.down(settings)
         print(f"machines: {ended.cost.text()}", file=sys.stderr)
 
 
@@ -147,15 +151,16 @@ def _salvage(machines: MachineSettings, job: Job) -> None:
         print(f"nothing could be saved from the machines: {error}", file=sys.stderr)
 
 
-def _load(job: Job, run: Path) -> dict[str, Any]:
+def load_here(job: Job, run: Path) -> dict[str, Any]:
     """`nearfield load` here, into the database that the job names."""
-    command = [sys.executable, "-m", "nearfield", "load", str(run), "--json"]
-    load = job.settings.load
+    # -P: modules come from the installation, not from whatever lies in the current folder
+    command = [sys.executable, "-P", "-m", "nearfield", "load", str(run), "--json"]
+    load, environment = job.settings.load, dict(os.environ)
     if load.dsn:
-        command += ["--dsn", load.dsn]
+        environment[DSN_VARIABLE] = load.dsn
     elif load.database or not os.environ.get(DSN_VARIABLE):
         command += ["--database", str(job.folder / (load.database or "postgres"))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
         raise BY_CODE.get(done.returncode, Infrastructure)(
             f"{run} is here, but could not be loaded; the published run stays. No machine is "
@@ -181,13 +186,3 @@ def _mark(job: Job) -> str:
         for file in files_of(path)
     ]
     return fingerprint(files=found, settings=repr(job.settings))
-
-
-def _keep_newest(job: Job, current: Path) -> None:
-    """As `nearfield run`: the current run and the newest others stay, keep_runs in all."""
-    runs = [path.parent for path in (job.folder / "runs").glob("*/run.json")]
-    others = [run for run in runs if run != current]
-    others.sort(key=lambda run: (run / "run.json").stat().st_mtime, reverse=True)
-    for run in others[max(0, job.settings.keep_runs - 1) :]:
-        with locked(run):
-            shutil.rmtree(run)

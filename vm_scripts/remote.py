@@ -172,7 +172,8 @@ def _rsync(shell: Shell, host: Host, words: list[str]) -> str:
     ssh = shlex.join(["ssh", *shell.options(host)])
     command = ["rsync", "-a", "--mkpath", "--partial", "-e", ssh, *words]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # a group of its own: a second Ctrl-C must not end what saves the results after the first
+        done = subprocess.run(command, capture_output=True, text=True, check=False, process_group=0)
     except FileNotFoundError as error:
         raise UsageError("no rsync here: install rsync") from error
     if done.returncode:

@@ -1,7 +1,7 @@
 """A connection to Postgres, and what its errors mean to the person who ran the command.
 
-Owns the translation of psycopg2's errors into ours, and the masking of passwords: no message of
-nearfield shows one. Refuses any statement of its own.
+Owns the translation of psycopg2's errors into ours, none of which shows a password. Refuses any
+statement of its own.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import psycopg2
 from psycopg2 import errors as pg
-from psycopg2.extensions import parse_dsn
 
+from nearfield.dsn import masked
 from nearfield.errors import DatabaseError, DiskFull, InputRejected, UsageError
 
 Connection = Any
@@ -39,32 +39,6 @@ def connected(dsn: str) -> Iterator[Connection]:
         _explain(error, shown)
     finally:
         connection.close()
-
-
-def masked(dsn: str) -> str:
-    """The DSN as it may be shown: without password, in keyword form."""
-    parts = _parsed(dsn)
-    return " ".join(f"{key}={value}" for key, value in parts.items() if key not in _SECRET)
-
-
-def has_password(dsn: str) -> bool:
-    """Whether the DSN carries a secret: other users of the machine see it in the process list."""
-    return not _SECRET.isdisjoint(_parsed(dsn))
-
-
-_SECRET = frozenset(("password", "sslpassword"))
-
-
-def _parsed(dsn: str) -> dict[str, str]:
-    try:
-        parts: dict[str, str] = parse_dsn(dsn)
-    except psycopg2.ProgrammingError as error:
-        # libpq's message may quote the DSN, so it isn't repeated
-        raise UsageError(
-            "the DSN can't be parsed. Expected 'host=... dbname=... user=...' or "
-            "postgresql://user@host/dbname (percent-encode special characters)"
-        ) from error
-    return parts
 
 
 def _explain_refusal(error: psycopg2.OperationalError, shown: str) -> NoReturn:

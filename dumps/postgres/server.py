@@ -27,7 +27,7 @@ from pathlib import Path
 from dumps.postgres import keeper
 from dumps.postgres.binaries import ENVIRONMENT, Account, account_for, find_binaries
 from dumps.postgres.cluster import by_descriptor, data_version, make_cluster, opened, start_failure
-from dumps.postgres.connection import masked
+from nearfield.dsn import masked
 from nearfield.errors import DatabaseError, MissingFile, UsageError, disk_errors
 
 START_TIMEOUT_S = 600.0

@@ -21,8 +21,8 @@ from nearfield.cli import (
     planning,
     updating,
 )
-from nearfield.cli.interrupts import Interrupted, raise_on_signals
 from nearfield.exits import INTERRUPTED, errors_end
+from nearfield.interrupts import Interrupted, raise_on_signals
 
 app = typer.Typer(
     name="nearfield",

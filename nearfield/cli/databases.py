@@ -25,7 +25,6 @@ from nearfield.cli.indexing import (
     VectorQuery,
     query_by_vector,
 )
-from nearfield.cli.interrupts import Interrupted
 from nearfield.cli.output import (
     AsJson,
     DryRun,
@@ -35,7 +34,9 @@ from nearfield.cli.output import (
     print_table,
     size,
 )
+from nearfield.dsn import has_password
 from nearfield.errors import UsageError
+from nearfield.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from dumps.postgres.gates import Gate
@@ -132,6 +133,7 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
             raise UsageError("expected either --redis, or --dsn or --database, got both")
         load_redis(run, redis, force=force, dry_run=dry_run, as_json=as_json)
         return
+    warn_of_password(dsn)
     if dry_run:
         plan = api.plan_load(run, dsn=dsn, database=database)
         print_json(plan) if as_json else print_pairs(
@@ -142,7 +144,6 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
             ]
         )
         return
-    _warn_of_password(dsn)
     options = api.LoadOptions(
         publish=not no_publish,
         connections=connections,
@@ -204,7 +205,7 @@ def query(  # noqa: PLR0913  (as above)
         return
     if asked != VectorQuery():
         raise UsageError("expected --vector FILE with --index and the options that go with it")
-    _warn_of_password(dsn)
+    warn_of_password(dsn)
     found = api.query(str(recording_id), k, dsn=dsn, database=_chosen(run, database))
     if as_json:
         print_json(found)
@@ -244,7 +245,7 @@ def publish(  # noqa: PLR0913  (as above)
     from nearfield import api
 
     limits = api.Limits(min_coverage, max_recall_drop, max_changed_rows, max_changed)
-    _warn_of_password(dsn)
+    warn_of_password(dsn)
     done = api.publish(run_id, dsn=dsn, database=_chosen(run, database), force=force, limits=limits)
     _say_forced(done.failed_gates)
     _print_published(done, as_json=as_json)
@@ -256,7 +257,7 @@ def rollback(
     """Go back to the run that was published before the current one; again goes further back."""
     from nearfield import api
 
-    _warn_of_password(dsn)
+    warn_of_password(dsn)
     _print_published(api.rollback(dsn=dsn, database=_chosen(run, database)), as_json=as_json)
 
 
@@ -266,7 +267,7 @@ def runs(
     """List what is loaded: which run is current, since when, its recall and size."""
     from nearfield import api
 
-    _warn_of_password(dsn)
+    warn_of_password(dsn)
     found = api.runs(dsn=dsn, database=_chosen(run, database))
     if as_json:
         print_json([asdict(each) for each in found])
@@ -306,7 +307,7 @@ def prune(
     """
     from nearfield import api
 
-    _warn_of_password(dsn)
+    warn_of_password(dsn)
     done = api.prune(keep, dsn=dsn, database=_chosen(run, database), dry_run=dry_run)
     if as_json:
         print_json(done)
@@ -385,9 +386,8 @@ def _place(run: Path, dsn: str | None, database: Path | None) -> str:
     return f" {name} {shlex.quote(str(path))}"
 
 
-def _warn_of_password(dsn: str | None) -> None:
-    from dumps.postgres.connection import has_password
-
+def warn_of_password(dsn: str | None) -> None:
+    """For a command whose option may hold a secret."""
     if dsn and has_password(dsn):
         print(
             "warning: others on this machine can read a password on the command line; "

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nearfield.cli.databases import Database, Dsn
+from nearfield.cli.databases import Database, Dsn, warn_of_password
 from nearfield.cli.output import (
     AsJson,
     DryRun,
@@ -86,6 +86,7 @@ def doctor(*, dsn: Dsn = None, database: Database = None, as_json: AsJson = Fals
     """Look at processor, memory, disk, libraries and database rights; say what is amiss."""
     from nearfield import api
 
+    warn_of_password(dsn)
     diagnosis = api.doctor(dsn=dsn, database=database)
     if as_json:
         print_json(diagnosis)

@@ -1,16 +1,19 @@
 """Hetzner Cloud through its official client, against a local server that speaks its API."""
 
 import json
+import signal
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from nearfield.errors import Infrastructure, UsageError
+from nearfield.interrupts import STOPS, Interrupted, raise_on_signals
 from tests.vm_scripts.hetzner_server import FakeHetzner
 from vm_scripts import costs, fleet
 from vm_scripts.costs import Rented, cost_of
 from vm_scripts.providers.base import Wanted
 from vm_scripts.providers.hetzner import Hetzner
+from vm_scripts.rebuild import machines_for
 from vm_scripts.settings import read_settings
 
 
@@ -178,6 +181,77 @@ def test_an_up_that_fails_deletes_what_it_made(cloud, settings):
     with pytest.raises(Infrastructure, match="weekly-1"):
         fleet.up(settings)
     assert cloud.names() == ["weekly-head"]  # that one was there before
+
+
+@pytest.fixture
+def never_ready(cloud, monkeypatch):
+    """Machines that are made at once, and with which something is wrong then."""
+    monkeypatch.setattr("hcloud._client.time.sleep", lambda _seconds: None)
+
+    def not_ready(*_words):
+        raise Infrastructure("it isn't ready")
+
+    monkeypatch.setattr(fleet, "_ready", not_ready)
+
+
+@pytest.mark.usefixtures("never_ready")
+def test_an_up_that_fails_tries_every_deletion_and_names_what_may_be_left(
+    cloud, settings, capsys, monkeypatch
+):
+    deleted = Hetzner.delete
+
+    def delete(self, machine):
+        if machine.name == "weekly-head":
+            raise Infrastructure("server error")
+        deleted(self, machine)
+
+    monkeypatch.setattr(Hetzner, "delete", delete)
+    with pytest.raises(Infrastructure, match="it isn't ready"):
+        fleet.up(settings)
+    assert cloud.names() == ["weekly-head"]
+    assert "may still exist and cost money: weekly-head (server error)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stopped_while_deleting(monkeypatch):
+    """SIGTERM comes before each deletion, and our handlers are in place."""
+    before = {name: signal.getsignal(name) for name in (*STOPS, signal.SIGHUP, signal.SIGALRM)}
+    deleted = Hetzner.delete
+
+    def delete(self, machine):
+        signal.raise_signal(signal.SIGTERM)
+        deleted(self, machine)
+
+    monkeypatch.setattr(Hetzner, "delete", delete)
+    raise_on_signals(signal.SIGHUP)
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+@pytest.mark.usefixtures("never_ready", "stopped_while_deleting")
+def test_a_failed_up_that_is_stopped_deletes_what_it_made_before_it_ends(cloud, settings):
+    with pytest.raises(Interrupted):
+        fleet.up(settings)
+    assert cloud.names() == []
+
+
+@pytest.mark.usefixtures("stopped_while_deleting")
+@pytest.mark.parametrize("error", [None, Infrastructure, Interrupted])
+def test_a_rebuild_that_is_stopped_while_it_deletes_machines_deletes_all(
+    cloud, settings, monkeypatch, error
+):
+    def up(_settings):
+        for name in ("weekly-head", "weekly-1"):
+            cloud.put("servers", name, {"managed-by": "nearfield", "nearfield-run": "weekly"})
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr("hcloud._client.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr(fleet, "up", up)
+    with pytest.raises(Interrupted), machines_for(settings):
+        pass
+    assert cloud.names() == []
 
 
 def test_costs_count_started_hours_of_all_machines_ever():

@@ -10,7 +10,8 @@ import pytest
 
 from nearfield.clusters.prices import PRICE_FILE, read_prices
 from nearfield.errors import MissingFile, UsageError
-from vm_scripts.jobs import read_job
+from vm_scripts.jobs import inputs_of, read_job
+from vm_scripts.rebuild import load_here
 from vm_scripts.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -113,3 +114,40 @@ def test_a_job_with_its_runs_elsewhere_isnt_for_rented_machines(tmp_path):
     )
     with pytest.raises(UsageError, match="leave `runs` out"):
         read_job(tmp_path / "job.toml")
+
+
+def test_sources_of_one_name_from_several_folders_have_places_of_their_own(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "vectors.npy").touch()
+    (tmp_path / "job.toml").write_text('[ingest]\nsources = ["*/vectors.npy", "a"]\n')
+    inputs = inputs_of(read_job(tmp_path / "job.toml"))
+    assert len(set(inputs.values())) == len(inputs) == 3
+    assert all(there.endswith(local.name) for local, there in inputs.items())
+
+
+def job_with(tmp_path, dsn):
+    (tmp_path / "job.toml").write_text(f'[ingest]\nsources = ["v.npy"]\n[load]\ndsn = "{dsn}"\n')
+    return tmp_path / "job.toml"
+
+
+@pytest.mark.parametrize("dsn", ["host=h password=hunter2", "postgresql://me:hunter2@h/music"])
+def test_a_password_in_a_job_is_refused_and_not_repeated(tmp_path, dsn):
+    with pytest.raises(UsageError, match="NEARFIELD_DSN") as refused:
+        read_job(job_with(tmp_path, dsn))
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_load_gets_the_database_where_others_dont_see_it(tmp_path, monkeypatch):
+    started = []
+
+    def run(command, **options):
+        started.append((command, options["env"]))
+        return subprocess.CompletedProcess(command, 0, "{}")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    load_here(read_job(job_with(tmp_path, "host=h dbname=music")), tmp_path / "run")
+    ((command, environment),) = started
+    assert not [word for word in command if "music" in word]
+    assert environment["NEARFIELD_DSN"] == "host=h dbname=music"
+    assert "-P" in command
