@@ -6,6 +6,7 @@ the stages of the first and the last. Holds no numerics; the final file is writt
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +37,14 @@ from index_build.shards import (
     write_shard,
 )
 from index_build.vector_file import forget_copy
-from nearfield.cluster import Task
-from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
+from nearfield.cluster import Task, on_workers
+from nearfield.errors import (
+    DamagedArtefact,
+    Infrastructure,
+    InputRejected,
+    MissingFile,
+    UsageError,
+)
 from nearfield.exact import exact_search
 from nearfield.files import remove_tree
 from nearfield.locations import Location, location
@@ -149,7 +156,8 @@ def build_lists(
     else:
         build = _Build(run, plan, inputs, maker)
         final, estimate = build.exact() if plan.exact else build.sharded()
-    client.run(forget_copy, str(inputs.path))
+    with suppress(Infrastructure):  # a copy in a cache: nothing to lose a finished join for
+        on_workers(client, forget_copy, str(inputs.path))
     return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config, homes)
 
 

@@ -22,7 +22,7 @@ from index_build.segments import open_segments, segments_finished
 from index_build.vector_file import at_hand
 from index_build.whole import fits_one_task, whole_task
 from index_build.work import Work, final_part, judged_recall, keep_homes
-from nearfield.cluster import Task, workers_by_host
+from nearfield.cluster import Task, on_workers, workers_by_host
 from nearfield.locations import location
 from nearfield.manifest import fingerprint
 from nearfield.run import Run
@@ -158,7 +158,7 @@ class _Distances(_Way):
         if not _all_finished([*merged, *self._wanted("lists", found.lists_task, shards)]):
             self._lists()
         self.maker.make("merge", self._placed(merged))
-        self.maker.client.run(forget, work, found.OWN, on_error="ignore")
+        on_workers(self.maker.client, forget, work, found.OWN)
         self._remove("block", "limits", "sent", found.OWN)
         return found.final_rows(work)
 
@@ -175,9 +175,9 @@ class _Distances(_Way):
         """Each with the workers of hosts that have what it needs; none may have it any more."""
         workers_of: dict[int, tuple[str, ...]] = {}
         for workers in workers_by_host(self.maker.client):
-            answers = self.maker.client.run(
-                numbers_kept, self.work, found.OWN, len(merged),
-                workers=workers[:1], on_error="ignore",
+            answers = on_workers(
+                self.maker.client, numbers_kept, self.work, found.OWN, len(merged),
+                workers=workers[:1],
             )  # fmt: skip
             for number in answers.get(workers[0], ()):
                 workers_of[number] = workers_of.get(number, ()) + workers
@@ -219,8 +219,8 @@ class _Distances(_Way):
         """Workers that have the vectors, and the workers of each host that hasn't."""
         near, far = tuple[str, ...](), list[tuple[str, ...]]()
         for workers in workers_by_host(self.maker.client):
-            asked = self.maker.client.run(at_hand, self.work.vectors, workers=workers[:1])
-            if asked[workers[0]]:
+            asked = on_workers(self.maker.client, at_hand, self.work.vectors, workers=workers[:1])
+            if asked.get(workers[0]):
                 near += workers
             else:
                 far.append(workers)

@@ -14,7 +14,7 @@ from pathlib import Path
 from index_build.segments import Arrays, Segments, open_segments, write_segments
 from index_build.work import Work
 from nearfield.errors import DamagedArtefact, DiskFull, MissingFile, UsageError
-from nearfield.locations import Location, cache_folder, location
+from nearfield.locations import Location, cache_folder, location, remove_unused
 from nearfield.mounts import is_remote
 from nearfield.traffic import uncounted
 
@@ -22,7 +22,13 @@ FOLDER = "found"
 
 
 def keep(work: Work, kind: str, number: int, segments: Iterable[tuple[int, Arrays]]) -> None:
-    """Write such a file, marked. Raises `DiskFull` when there is room nowhere."""
+    """Write such a file, marked. Raises `DiskFull` when there is room nowhere.
+
+    Those of builds that were abandoned go, after a while.
+    """
+    own = _own_folder(work)
+    if own is not None and own.is_dir():
+        remove_unused(own)
     mark, given = work.mark(kind, number), list(segments)
     with uncounted():
         try:

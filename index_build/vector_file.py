@@ -17,7 +17,7 @@ import numpy as np
 from index_build.segments import Arrays, Segments, open_segments, write_segments
 from nearfield.errors import DamagedArtefact, DiskFull, MissingFile, UsageError
 from nearfield.files import atomic_path
-from nearfield.locations import Location, cache_folder, location
+from nearfield.locations import Location, cache_folder, location, remove_unused
 from nearfield.mounts import is_remote
 from nearfield.objects import ObjectPath
 from nearfield.space import Float32s, Int32s
@@ -133,12 +133,16 @@ def _copy_of(path: ObjectPath, index: Segments) -> Path:
 
 
 def _copied(path: Location, version: str, fetch: Callable[[Path], None]) -> Path:
-    """This machine's copy, fetched by one of its workers while the others wait."""
+    """This machine's copy, fetched by one of its workers while the others wait.
+
+    Copies of builds that were abandoned go, after a while.
+    """
     copy = cache_folder() / FOLDER / f"{_key(path)}-{version}"
     copy.parent.mkdir(parents=True, exist_ok=True)
     with copy.with_name(f"{copy.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not copy.exists():
+            remove_unused(copy.parent)
             with atomic_path(copy, durable=False) as temporary:
                 fetch(temporary)
     return copy

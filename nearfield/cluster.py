@@ -252,7 +252,9 @@ def _threads_per_task(client: Client, tasks: int) -> int:
             "the same command again to resume"
         )
     one_per_host = {worker["host"]: address for address, worker in workers.items()}
-    cores = client.run(available_cores, workers=list(one_per_host.values()))
+    cores = on_workers(client, available_cores, workers=list(one_per_host.values()))
+    if not cores:
+        raise Infrastructure("no worker answers at the moment: run the same command again")
     share = int(sum(cores.values())) // min(len(workers), tasks)
     return max(1, min(share, *cores.values()))
 
@@ -294,12 +296,43 @@ def workers_of(client: Client) -> dict[str, dict[str, Any]]:
     """What the scheduler knows of each worker of the moment, by address.
 
     `client.scheduler_info()` would do, but it reads its answer from a cache that the client
-    refreshes meanwhile without the workers: now and then a full cluster looks empty.
+    refreshes meanwhile without the workers: now and then a full cluster looks empty. Raises
+    `Infrastructure` when the scheduler is gone.
     """
-    workers: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity, n_workers=-1)[
-        "workers"
-    ]
+    with _answering(client):
+        known = client.sync(client.scheduler.identity, n_workers=-1)
+    workers: dict[str, dict[str, Any]] = known["workers"]
     return workers
+
+
+def on_workers(
+    client: Client,
+    function: Callable[..., Any],
+    *arguments: Any,
+    workers: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """What `function` returns on each of the workers (None: on all), by address.
+
+    Those that are gone, or fail, are left out. Raises `Infrastructure` without a scheduler.
+    """
+    with _answering(client):
+        answers: dict[str, Any] = client.run(
+            function, *arguments, workers=workers, on_error="ignore"
+        )
+    return answers
+
+
+@contextmanager
+def _answering(client: Client) -> Iterator[None]:
+    try:
+        if client.status in ("closing", "closed"):
+            raise ConnectionError("the connection was given up")
+        yield
+    except (OSError, RuntimeError) as error:  # the latter from a client that is giving up
+        raise Infrastructure(
+            f"the scheduler doesn't answer any more ({error}): see its log, start it again, then "
+            "run the same command again to resume"
+        ) from error
 
 
 def workers_by_host(client: Client) -> list[tuple[str, ...]]:

@@ -8,8 +8,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,7 +15,7 @@ from pathlib import Path
 
 from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError
 from nearfield.files import atomic_path, remove_temporaries, write_bytes
-from nearfield.locations import Location, cache_folder, location
+from nearfield.locations import Location, cache_folder, location, remove_unused
 from nearfield.lock import held
 from nearfield.manifest import FileEntry, Manifest, check_file, read_manifest
 from nearfield.objects import ObjectPath
@@ -25,8 +23,6 @@ from nearfield.run import MATRIX_KIND, Run, RunConfig, open_run
 from nearfield.vectorset import KIND, VectorSet, opened_copy
 from nearfield.vectorset import open_vector_set as open_local_set
 
-UNUSED_S = 7 * 24 * 3600
-"""Copies that were not used for so long are removed when another is made."""
 MADE_BY_READERS = ("verification.json", "steps.jsonl")
 """What commands that read a run add to it."""
 
@@ -153,16 +149,10 @@ def _exclusive(name: str) -> Iterator[Path]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         remove_temporaries(folder)
         os.utime(folder)
-        _remove_unused(folder.parent)
+        remove_unused(folder.parent)
         yield folder
     finally:
         os.close(descriptor)
-
-
-def _remove_unused(copies: Path) -> None:
-    for folder in copies.iterdir():
-        if time.time() - folder.stat().st_mtime > UNUSED_S:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

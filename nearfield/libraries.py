@@ -63,7 +63,7 @@ def loaded_threads() -> dict[str, int]:
 
 
 def _asked(name: str, provider: Mapping[str, Any]) -> Library:
-    command = [sys.executable, "-c", f"import nearfield.libraries as it; it.answer({name!r})"]
+    command = [sys.executable, "-P", "-c", f"import nearfield.libraries as it; it.answer({name!r})"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         child = subprocess.run(

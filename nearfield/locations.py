@@ -22,6 +22,8 @@ URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.DOTALL)
 SCRATCH_MARK = "partial-"
 STALE_S = 24 * 3600
 """Age at which what an interrupted process left in the cache is removed."""
+UNUSED_S = 7 * 24 * 3600
+"""Copies that were not used for so long are removed when another is made."""
 
 
 def location(value: Location | str) -> Location:
@@ -66,6 +68,21 @@ def cache_folder() -> Path:
             f"({error.strerror}): name another in {CACHE_VARIABLE}"
         ) from error
     return folder
+
+
+def remove_unused(kept: Path) -> None:
+    """Remove files and folders in `kept`, a folder of the cache, that nobody needs any more.
+
+    Those of work that was abandoned have nobody else who would. Who still has one open can read on.
+    """
+    for left in kept.iterdir():
+        with suppress(OSError):  # another process may be faster
+            if time.time() - left.stat().st_mtime <= UNUSED_S:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 import numpy as np
 import psutil
@@ -250,7 +250,7 @@ def observed(
         ["verify", run, "--recall", str(ANY_RECALL)],
         ["load", run, "--database", place],
     ):
-        peak = max(peak, _run_on(command, cores))
+        peak = max(peak, run_on(command, cores))
     steps = open_run(folder / "run").steps()
     seconds = seconds_by_stage(steps, time.monotonic() - started)
     moved = sum(step.get("bytes_read", 0) + step.get("bytes_written", 0) for step in steps)
@@ -258,29 +258,32 @@ def observed(
     return Observation(n, cores, seconds, moved, peak, alone)
 
 
-def _run_on(command: Sequence[str], cores: int) -> int:
+def run_on(command: Sequence[str], cores: int) -> int:
     """Run a command of ours on the first `cores` cores; the peak of its private memory, in bytes.
 
     Raises `Infrastructure` with its last words when it fails.
     """
     mine = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, mine[:cores])
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "nearfield", *command, "--json"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        os.sched_setaffinity(0, mine)
-    peak = 0
-    while child.poll() is None:
-        peak = max(peak, _private_bytes(child.pid))
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(MEMORY_EVERY_S)
+    # not a pipe: unread it would fill, and the child wait
+    with TemporaryFile("w+") as said:
+        os.sched_setaffinity(0, mine[:cores])
+        try:
+            child = subprocess.Popen(
+                # -P: modules come from the installation, not from what lies in the current folder
+                [sys.executable, "-P", "-m", "nearfield", *command, "--json"],
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+        finally:
+            os.sched_setaffinity(0, mine)
+        peak = 0
+        while child.poll() is None:
+            peak = max(peak, _private_bytes(child.pid))
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(MEMORY_EVERY_S)
+        said.seek(0)
+        words = said.read().strip().splitlines()
     if child.returncode:
-        words = child.stderr.read().strip().splitlines() if child.stderr else []
         raise Infrastructure(
             f"the calibration's `nearfield {command[0]}` failed: {(words or ['no message'])[-1]}"
         )

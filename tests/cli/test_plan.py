@@ -4,7 +4,8 @@ import pytest
 
 from index_build.machines.calibration import Job, calibration_for, keep
 from nearfield import api
-from nearfield.api.plans import wanted_of
+from nearfield.api.plans import run_on, wanted_of
+from nearfield.errors import Infrastructure
 from tests.index_build.test_machines import calibration
 
 PLAN = ["plan", "--rows", "4000000", "--dims", "93"]
@@ -77,3 +78,13 @@ def test_a_calibration_measures_whole_runs(tmp_path):
         assert run.peak_bytes > 50 << 20
     assert calibration_for(out, Job(16, 10, 0.9, "l2", "generated")) == made
     assert api.plan(wanted, calibration=out).here.time.seconds > 0
+
+
+def test_a_calibrated_command_may_say_much_and_takes_its_modules_from_the_installation(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "typer.py").write_text("raise SystemExit('not the real one')")
+    monkeypatch.chdir(tmp_path)
+    unknown = "x" * 100_000
+    with pytest.raises(Infrastructure, match="No such command"):
+        run_on([unknown], 1)

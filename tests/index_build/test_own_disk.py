@@ -1,5 +1,7 @@
 """What a host keeps on a disk of its own where the folder of the run is another machine's."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from index_build import found, own_disk, plan, stages
 from index_build.selfjoin import knn_matrix
 from index_build.work import Work
+from nearfield import locations
 from nearfield.errors import DiskFull
 from nearfield.traffic import counted
 from tests.index_build.builds import K, N, hard_vectors, planned
@@ -88,3 +91,21 @@ def test_a_full_disk_of_its_own_is_no_matter(far, monkeypatch):
     with own_disk.kept(work, found.OWN, 1) as own:
         assert own.read(0, "points").tolist() == [0, 1, 2, 3, 4]
     assert kept_by(hosts[0], work, monkeypatch) == []
+
+
+def test_files_of_abandoned_builds_go_when_others_are_written(far, monkeypatch):
+    hosts, work = far
+    monkeypatch.setenv("NEARFIELD_CACHE", str(hosts[0]))
+    abandoned = replace(work, fingerprint="abandoned")
+    own_disk.keep(abandoned, found.OWN, 0, [(0, {"a": np.zeros(3)})])
+    folder = own_disk.own_path(work, found.OWN, 0).parent
+    (folder / ".left.partial-0123456789ab").touch()
+    (folder / ".young.partial-0123456789ab").touch()
+    young = own_disk.own_path(replace(work, fingerprint="young"), found.OWN, 0)
+    young.touch()
+    for left in (own_disk.own_path(abandoned, found.OWN, 0), folder / ".left.partial-0123456789ab"):
+        os.utime(left, (time.time() - locations.UNUSED_S - 9,) * 2)
+    own_disk.keep(work, found.OWN, 0, [(0, {"a": np.zeros(3)})])
+    assert {path.name for path in folder.iterdir()} == {
+        young.name, ".young.partial-0123456789ab", own_disk.own_path(work, found.OWN, 0).name,
+    }  # fmt: skip

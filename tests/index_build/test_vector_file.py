@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from index_build.vector_file import at_hand, forget_copy, mapped_vectors, rows_at_hand, vectors_of
-from nearfield.locations import CACHE_VARIABLE
+from nearfield.locations import CACHE_VARIABLE, UNUSED_S
 from nearfield.mounts import is_remote
 from nearfield.traffic import counted
 
@@ -110,3 +110,20 @@ def test_what_lies_here_is_read_in_place(tmp_path, monkeypatch):
     forget_copy(str(tmp_path / "vectors.npy"))
     assert not copies(tmp_path)
     assert (tmp_path / "vectors.npy").exists()
+
+
+def test_copies_of_abandoned_builds_go_when_another_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "index_build.vector_file.is_remote", lambda path: path.is_relative_to(tmp_path / "far")
+    )
+    (tmp_path / "far").mkdir()
+    for name in ("abandoned.npy", "young.npy", "asked.npy"):
+        np.save(tmp_path / "far" / name, ROWS)
+        mapped_vectors(str(tmp_path / "far" / name))
+        if name == "abandoned.npy":
+            for left in (tmp_path / "cache" / "vectors").iterdir():
+                os.utime(left, (time.time() - UNUSED_S - 9,) * 2)
+    assert len(copies(tmp_path)) == 2
+    np.testing.assert_array_equal(mapped_vectors(str(tmp_path / "far" / "asked.npy")), ROWS)
+    assert len(copies(tmp_path)) == 2
