@@ -8,4 +8,6 @@ if [ ! -x "$python" ]; then
   echo "no Python at $python: run 'make setup', or set NEARFIELD_PYTHON" >&2
   exit 2
 fi
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m vm_scripts.main "$(basename "$0")" "$@"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# -P: modules come from there and from the installation, not from whatever lies in this folder
+exec "$python" -P -m vm_scripts.main "$(basename "$0")" "$@"

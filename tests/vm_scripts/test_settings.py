@@ -77,6 +77,7 @@ def script(name, *words, folder):
 
 
 def test_scripts_run_the_command_of_their_name(tmp_path):
+    (tmp_path / "typer.py").write_text("raise SystemExit('not what is installed')")
     inventory = 'name = "lab"\n[[hosts]]\nname = "a"\naddress = "127.0.0.1"\nrole = "both"\n'
     (tmp_path / "hosts.toml").write_text(inventory)
     written(tmp_path, 'run = "lab"\nprovider = "hosts"\n[hosts]\ninventory = "hosts.toml"\n')
