@@ -39,8 +39,8 @@ def keep_newest(folder: Path, current: Location, keep: int) -> None:
     One that is in use stays too, and is named on standard error: it goes another time.
     """
     place = current.parent
-    made = (
-        list(place.glob("*"))
+    made: list[Location] = (
+        [*place.glob("*")]
         if _within(folder, current)
         else [place / name for name in _noted(folder).get(str(place), [])]
     )
