@@ -36,7 +36,7 @@ def open_vector_set(path: Location | str, *, verify: bool = True) -> VectorSet:
     if isinstance(place, Path):
         return open_local_set(place, verify=verify)
     manifest = read_manifest(place / "manifest.json", kind=KIND, verify=False)
-    with _exclusive(f"sets/{_key(place)}-{manifest.fingerprint}") as folder:
+    with _exclusive(f"sets/{_key(place, manifest.fingerprint)}") as folder:
         _fetch(place, folder, manifest)
         return opened_copy(folder, manifest, place)
 
@@ -168,5 +168,6 @@ def _named(folder: Path, place: ObjectPath) -> Iterator[None]:
         raise
 
 
-def _key(place: ObjectPath) -> str:
-    return hashlib.sha256(place.url.encode()).hexdigest()[:16]
+def _key(place: ObjectPath, content: str = "") -> str:
+    """The name of a copy. What a store says of its content is hashed: it could name any folder."""
+    return hashlib.sha256(f"{place.url} {content}".encode()).hexdigest()[:16]

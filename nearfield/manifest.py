@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError
@@ -89,7 +89,8 @@ def read_manifest(path: Location, *, kind: str, verify: bool = True) -> Manifest
     """Read a manifest and check its files: existence and size always, SHA-256 if `verify`.
 
     Raises `MissingFile` when there is no manifest (the artefact was never finished) and
-    `DamagedArtefact` when it is unreadable, of another kind, or a file doesn't match.
+    `DamagedArtefact` when it is unreadable, of another kind, names files outside of its folder, or
+    a file doesn't match.
     """
     try:
         raw = json.loads(path.read_bytes())
@@ -108,9 +109,21 @@ def read_manifest(path: Location, *, kind: str, verify: bool = True) -> Manifest
         ) from error
     if manifest.kind != kind:
         raise DamagedArtefact(f"expected a {kind} at {path.parent}, found a {manifest.kind}")
+    outside = [name for name in manifest.files if not _is_below(name)]
+    if outside:
+        raise DamagedArtefact(
+            f"the manifest {path} names files outside of its folder ({outside[0]!r}), which no"
+            f" {kind} has: don't trust where it comes from; make it anew"
+        )
     for name, entry in manifest.files.items():
         check_file(path.parent / name, entry, verify=verify)
     return manifest
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name in a manifest is that of a file in its folder: copies are written by it."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def check_file(path: Location, entry: FileEntry, *, verify: bool = True) -> None:

@@ -138,6 +138,22 @@ class TestManifest:
         with pytest.raises(DamagedArtefact):
             read_manifest(manifest, kind="thing")
 
+    @pytest.mark.parametrize("name", ["/etc/hosts", "../data", "library/../../data", "", "."])
+    def test_a_manifest_that_names_files_elsewhere_is_refused(self, manifest, name):
+        content = json.loads(manifest.read_text())
+        content["files"][name] = content["files"]["data"]
+        manifest.write_text(json.dumps(content))
+        with pytest.raises(DamagedArtefact, match="names files outside of its folder"):
+            read_manifest(manifest, kind="thing", verify=False)
+
+    def test_a_file_in_a_folder_below_is_one_of_its_own(self, manifest):
+        (manifest.parent / "library").mkdir()
+        (manifest.parent / "library" / "data").write_bytes(b"0123456789")
+        content = json.loads(manifest.read_text())
+        content["files"]["library/data"] = content["files"]["data"]
+        manifest.write_text(json.dumps(content))
+        assert set(read_manifest(manifest, kind="thing").files) == {"data", "library/data"}
+
     def test_no_manifest_means_never_finished(self, tmp_path):
         with pytest.raises(MissingFile, match="expected a finished thing"):
             read_manifest(tmp_path / "manifest.json", kind="thing")

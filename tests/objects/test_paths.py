@@ -1,19 +1,23 @@
 """Object paths: what a local path can, an object's can, against a real HTTP server."""
 
+import json
 import os
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from index_build.segments import open_segments, segments_finished, write_segments
 from index_build.vector_file import mapped_vectors, send_vectors, vectors_of
+from nearfield.copies import open_vector_set, send_folder
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 from nearfield.files import atomic_path, remove_tree, write_bytes
 from nearfield.locations import local_path, location
 from nearfield.manifest import read_manifest
 from nearfield.neighbours import NeighbourTable, part_is_finished, read_part_rows, write_part
 from nearfield.objects import ObjectPath
+from nearfield.vectorset import Geometry, write_vector_set
 
 
 @pytest.fixture(params=["file system", "object store"])
@@ -214,6 +218,29 @@ class TestErrors:
         monkeypatch.setattr(ObjectPath, "exists", lambda self: False)
         assert not path.create(b"two")
         assert path.read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("hostile", ["absolute", "upwards", "fingerprint"])
+def test_a_copy_writes_nowhere_but_into_its_folder_of_the_cache(bucket, tmp_path, hostile):
+    recordings = pa.table({"recording_id": ["a", "b"]})
+    made = write_vector_set(tmp_path / "v", np.eye(2, dtype=np.float32), recordings, Geometry())
+    place = location(f"{bucket}/v")
+    send_folder(made.path, place)
+    manifest = json.loads((place / "manifest.json").read_bytes())
+    files, outside = manifest["files"], tmp_path / "outside"
+    if hostile == "fingerprint":
+        manifest["fingerprint"] = f"/../../../{outside.name}"
+    else:
+        named = str(outside / "f") if hostile == "absolute" else f"../../../{outside.name}/f"
+        files[named] = files["space.json"]
+        (place / named).put(made.path / "space.json")
+    (place / "manifest.json").write_bytes(json.dumps(manifest).encode())
+    if hostile == "fingerprint":
+        assert open_vector_set(f"{bucket}/v").n == 2
+    else:
+        with pytest.raises(DamagedArtefact, match="outside of its folder"):
+            open_vector_set(f"{bucket}/v")
+    assert not outside.exists()
 
 
 def test_old_scratch_is_removed(tmp_path, monkeypatch):
