@@ -2,7 +2,8 @@
 
 Owns one promise: the result is what sorting all n distances (float64, by the definition) by
 (distance, row) would give. A float32 matrix product proposes candidates; a bound on its rounding
-error certifies them; the few rows that it can't certify are searched again in float64.
+error certifies them; the few rows that it can't certify are searched again in float64. Where
+nearly all would be candidates, all are.
 """
 
 from dataclasses import dataclass
@@ -40,22 +41,36 @@ def exact_search(
     columns = min(k, n if own_rows is None else n - 1)
     if columns <= 0 or not len(queries):
         return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.float32)
-    fetch = min(n, columns + 1 + SLACK)
+    fetch = columns + 1 + SLACK
+    if fetch >= n:
+        return _nearest_of(_everyone(len(queries), n, own_rows), queries, vectors, columns, space)
     found = _candidates(queries, vectors, fetch, space)
     proposed = found.rows
     if own_rows is not None:
         proposed[proposed == own_rows[:, None]] = -1
+    neighbours, distances = _nearest_of(proposed, queries, vectors, columns, space)
+    kth = _as_compared(distances[:, -1], space)
+    for i in np.flatnonzero(~(kth + found.rounding < found.horizon)):
+        own = None if own_rows is None else int(own_rows[i])
+        neighbours[i], distances[i] = _searched_in_float64(queries[i], vectors, columns, space, own)
+    return neighbours, distances
+
+
+def _everyone(count: int, n: int, own_rows: NDArray[np.integer] | None) -> Int32s:
+    """All rows but the own one for each of `count` queries: int32 [count, n or n - 1]."""
+    if own_rows is None:
+        return np.tile(np.arange(n, dtype=np.int32), (count, 1))
+    others = np.arange(n - 1, dtype=np.int32)
+    return others + (others >= own_rows[:, None]).astype(np.int32)
+
+
+def _nearest_of(
+    proposed: Int32s, queries: Float32s, vectors: Float32s, columns: int, space: SpaceName
+) -> tuple[Int32s, Float32s]:
+    """The nearest of the rows proposed for each query, -1 for none."""
     distances = list_distances(queries, vectors, proposed, space)
     neighbours, distances = sort_lists(proposed, distances)
-    neighbours, distances = neighbours[:, :columns].copy(), distances[:, :columns].copy()
-    if fetch < n:
-        kth = _as_compared(distances[:, -1], space)
-        for i in np.flatnonzero(~(kth + found.rounding < found.horizon)):
-            own = None if own_rows is None else int(own_rows[i])
-            neighbours[i], distances[i] = _searched_in_float64(
-                queries[i], vectors, columns, space, own
-            )
-    return neighbours, distances
+    return neighbours[:, :columns].copy(), distances[:, :columns].copy()
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,25 @@ def test_several_blocks_give_what_one_gives(monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("space", ["l2", "ip"])
+@pytest.mark.parametrize("n", [2, 30, 34, 35, 90])
+def test_products_beyond_float32_lose_nobody(space, n):
+    # products of such vectors overflow, so that the float32 product proposes nothing of use
+    vectors = np.random.default_rng(6).standard_normal((n, 4)).astype(np.float32)
+    vectors *= np.float32(1e25 if space == "l2" else 1e18)
+    found, distances = exact_search(vectors, vectors, 5, space=space, own_rows=np.arange(n))
+    rows, true = nearest(vectors, min(5, n - 1), space)
+    np.testing.assert_array_equal(found, rows)
+    np.testing.assert_allclose(distances, true, rtol=1e-6)
+
+
+def test_distances_beyond_float32_are_neighbours_too():
+    vectors = np.array([[3e38], [-3e38], [-3e38]], np.float32)
+    found, distances = exact_search(vectors, vectors, 2, space="l2", own_rows=np.arange(3))
+    assert found.tolist() == [[1, 2], [2, 0], [1, 0]]
+    assert distances.tolist() == [[np.inf, np.inf], [0, np.inf], [0, np.inf]]
+
+
 def test_without_own_rows_a_query_finds_itself():
     vectors = np.random.default_rng(3).standard_normal((50, 4)).astype(np.float32)
     found, distances = exact_search(vectors, vectors, 1, space="l2")
