@@ -22,11 +22,11 @@ from dumps.postgres.partition import (
     join_chunks,
     plan_chunks,
 )
-from dumps.postgres.publish import published
+from dumps.postgres.publish import published, was_rolled_back
 from dumps.postgres.retention import KEEP, discard, drop_surplus, lock_loading
 from dumps.postgres.schema import prepare_schema
 from dumps.postgres.source import Source, opened_source
-from nearfield.errors import InputRejected
+from nearfield.errors import InputRejected, QualityGate
 from nearfield.manifest import fingerprint, library_versions
 from nearfield.run import Run
 
@@ -38,8 +38,9 @@ CONTENT_VERSION = 1
 class LoadOptions:
     """How to load. `chunk_rows` None: as partition.py plans; it must not change on resuming.
 
-    `publish` False: loaded and measured only; publish.publish() shows it to readers. `delta`: of a
-    run that an update made, send only the lists that changed, where the run before is loaded.
+    `publish` False: loaded only; publish.publish() shows it to readers. `delta`: of a run that an
+    update made, send only the lists that changed, where the run before is loaded. `keep`: runs that
+    stay loaded afterwards, this one on top where readers don't see it.
     """
 
     publish: bool = True
@@ -92,10 +93,11 @@ def load_run(
 
     The same matrix with the same labels isn't loaded twice, only published. `labels` False loads
     ids alone. `force` overrides gates, which is recorded. Raises `QualityGate` for a run that isn't
-    verified (before) or misses a gate (after the load: it stays loaded, unpublished), `RunLocked`
-    while another process loads into the database, `DatabaseError`, `DiskFull`, `DamagedArtefact`.
-    Whatever it raises, readers keep what they had. Cost: O(n k); memory about 40 MB a connection,
-    whatever n is.
+    verified (before) or misses a gate, or that readers were taken off by a rollback (after the
+    load: it stays loaded, unpublished, and the oldest go all the same), `RunLocked` while another
+    process loads into the database, `DatabaseError`, `DiskFull`, `DamagedArtefact`. Whatever it
+    raises, readers keep what they had. Cost: O(n k); memory about 40 MB a connection, whatever n
+    is.
     """
     started = time.monotonic()
     manifest = run.finished_matrix()
@@ -116,11 +118,7 @@ def load_run(
                 notes = [*notes, f"lists that didn't change were copied from run {base.run_id}"]
         if options.reverse_index:
             index_reverse(dsn, run_id, source.n, connections=options.connections)
-        failed: tuple[str, ...] = ()
-        dropped: list[int] = []
-        if options.publish:
-            failed = published(connection, run_id, force=force, limits=options.limits).failed_gates
-            dropped = drop_surplus(connection, options.keep).dropped
+        failed, dropped = _shown(connection, run_id, options, force=force)
     return LoadReport(
         run_id=run_id,
         rows=source.live(),
@@ -131,9 +129,31 @@ def load_run(
         published=options.publish,
         forced=judged.forced or bool(failed),
         failed_gates=failed,
-        dropped_runs=tuple(dropped),
+        dropped_runs=dropped,
         notes=tuple(notes),
     )
+
+
+def _shown(
+    connection: Connection, run_id: int, options: LoadOptions, *, force: bool
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Publish if asked to: (gates overridden, runs dropped). Refused loads mustn't pile up, either.
+
+    Who went back from a run doesn't want it again because a timer loads what is there already.
+    """
+    failed: tuple[str, ...] = ()
+    try:
+        if options.publish:
+            if not force and was_rolled_back(connection, run_id):
+                raise QualityGate(
+                    f"run {run_id} isn't published: it was rolled back, and readers keep what they"
+                    f" have. To show it again nevertheless: nearfield publish {run_id}"
+                )
+            failed = published(connection, run_id, force=force, limits=options.limits).failed_gates
+    except QualityGate:
+        drop_surplus(connection, options.keep, spared=run_id)
+        raise
+    return failed, tuple(drop_surplus(connection, options.keep, spared=run_id).dropped)
 
 
 def _content(run: Run, source: Source, sha256: str, judged: Verdict, created: str) -> _Content:

@@ -93,6 +93,24 @@ def rollback(dsn: str) -> PublishedRun:
         return _current(cursor, ())
 
 
+def was_rolled_back(connection: Connection, run_id: int) -> bool:
+    """Whether readers were taken off the content of this run by the last rollbacks.
+
+    A later publication ends that, of this run or another. The same content loaded again counts.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM nearfield.publications WHERE publication_id >="
+            "  (SELECT max(publication_id) FROM nearfield.publications WHERE action = 'publish')"
+            " AND fingerprint = (SELECT fingerprint FROM nearfield.runs WHERE run_id = %s))"
+            " AND NOT EXISTS (SELECT FROM nearfield.current_run WHERE run_id = %s)",
+            (run_id, run_id),
+        )
+        found = bool(cursor.fetchone()[0])
+    connection.commit()
+    return found
+
+
 def current(dsn: str) -> PublishedRun | None:
     """The run that readers see, or None before the first is published."""
     with connected(dsn) as connection, connection.cursor() as cursor:

@@ -110,12 +110,15 @@ def known_runs(cursor: Any) -> list[KnownRun]:
     return [KnownRun(*row) for row in cursor.fetchall()]
 
 
-def drop_surplus(connection: Connection, keep: int) -> Pruning:
-    """Drop what `surplus` says, on a connection that holds the lock and no open transaction."""
+def drop_surplus(connection: Connection, keep: int, *, spared: int | None = None) -> Pruning:
+    """Drop what `surplus` says, on a connection that holds the lock and no open transaction.
+
+    The run `spared` stays on top of that.
+    """
     with connection.cursor() as cursor:
         known = known_runs(cursor)
         connection.commit()
-        gone = surplus(known, keep)
+        gone = [run_id for run_id in surplus(known, keep) if run_id != spared]
         whole = {run.run_id for run in known if run.loaded is not None}
         done = Pruning(kept=[run.run_id for run in known if run.run_id not in gone])
         for run_id in gone:

@@ -94,6 +94,47 @@ def test_a_load_that_misses_a_gate_stays_loaded_and_unpublished(tmp_path, dsn, s
     assert (report.already_loaded, report.failed_gates) == (True, ("changed_neighbours",))
 
 
+@pytest.mark.parametrize("publish", [True, False])
+def test_loads_that_readers_dont_see_dont_pile_up(tmp_path, dsn, served, publish):
+    for seed in (2, 3, 5):
+        run = loadable_run(tmp_path / str(seed), n=N, k=K, seed=seed)
+        options = LoadOptions(publish=publish, keep=2)
+        if publish:
+            with pytest.raises(QualityGate, match="isn't published"):
+                load_run(run, dsn, options=options)
+        else:
+            load_run(run, dsn, options=options)
+    assert [(run.run_id, run.state) for run in runs(dsn)] == [(served, "current"), (4, "loaded")]
+
+
+def test_what_was_just_loaded_stays_however_few_shall(tmp_path, dsn):
+    for seed in (1, 2):
+        load_run(loadable_run(tmp_path / str(seed), seed=seed, n=50), dsn)
+    new = loadable_run(tmp_path / "3", seed=3, n=50)
+    report = load_run(new, dsn, options=LoadOptions(publish=False, keep=1))
+    assert report.dropped_runs == (1,)
+    assert [run.run_id for run in runs(dsn)] == [2, 3]
+
+
+@pytest.mark.parametrize("back", [1, 2])
+def test_a_run_that_was_rolled_back_isnt_published_by_loading_it_again(tmp_path, dsn, back):
+    made = [loadable_run(tmp_path / str(seed), seed=seed, n=50) for seed in (1, 2, 3)]
+    good, _, bad = (load_run(run, dsn).run_id for run in made)
+    for _ in range(back):
+        gone_back_to = rollback(dsn).run_id
+    with pytest.raises(QualityGate, match=f"run {bad} isn't published: it was rolled back") as e:
+        load_run(made[2], dsn)
+    assert f"nearfield publish {bad}" in str(e.value)
+    assert current(dsn).run_id == gone_back_to
+    assert load_run(made[2], dsn, options=UNSEEN).already_loaded
+    # what readers see may be loaded again, and another run is news
+    assert load_run(made[gone_back_to - good], dsn).run_id == gone_back_to
+    assert load_run(made[2], dsn, force=True).published
+    rollback(dsn)
+    assert publish(dsn, bad).run_id == current(dsn).run_id == bad
+    assert load_run(made[2], dsn).published
+
+
 def test_recordings_that_are_gone_stand_in_the_way(tmp_path, dsn, served):
     few = loadable_run(tmp_path / "few", n=300, k=K, seed=1)
     with pytest.raises(QualityGate, match=r"coverage 0\.25, expected at least 0\.9"):
