@@ -46,7 +46,8 @@ class _Child:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dumps.guard"],
+            # -P: the folder that the command runs in is no place to import from
+            [sys.executable, "-P", "-m", "dumps.guard"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -100,7 +100,7 @@ def shard_part(directory: str, method: str, task: PartTask, *, threads: int) -> 
     arguments = {"directory": directory, "method": method, "threads": threads, **asdict(task)}
     arguments["parent"] = os.getpid()
     done = subprocess.run(
-        [sys.executable, "-m", "index_build.shards", json.dumps(arguments)],
+        [sys.executable, "-P", "-m", "index_build.shards", json.dumps(arguments)],
         capture_output=True,
         text=True,
         check=False,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfield.errors import DamagedArtefact, MissingFile, NearfieldError, UsageError
-from nearfield.files import write_bytes
+from nearfield.files import remove_temporaries, write_bytes
 from nearfield.locations import Location, local_path
 from nearfield.manifest import Manifest, fingerprint, read_manifest
 from nearfield.space import SpaceName
@@ -30,6 +30,8 @@ from nearfield.space import SpaceName
 MATRIX_KIND = "matrix"
 UPDATE_FILES = frozenset({"update.json", "delta", "incoming", "vectors", "steps.jsonl"})
 """What an update puts into the directory of the run that it makes, before that is a run."""
+WRITTEN_INTO = ("", "cells", "delta", "vectors")
+"""Where in its directory files lie that are written whole: killed writers leave theirs there."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ class Run:
 def create_run(path: Location, config: RunConfig) -> Run:
     """Make the run directory, or open it if it was made with the same configuration.
 
-    When the vector set has been moved since, the run remembers the new place. Raises `UsageError`
-    when the directory holds a run with another configuration, or other files.
+    Call under its lock: what killed writers left of a matrix or a vector set is removed. When the
+    vector set has been moved since, the run remembers the new place. Raises `UsageError` when the
+    directory holds a run with another configuration, or other files.
     """
     if (path / "run.json").exists():
         run = open_run(path)
@@ -137,12 +140,14 @@ def create_run(path: Location, config: RunConfig) -> Run:
                 f"{path} holds another run ({_difference(run.config, config)})."
                 " Choose another directory, or remove this one"
             )
+        _remove_partials(path)
         if run.config != config:
             _write_config(path, config)
         return Run(path, config)
     others = [entry.name for entry in path.glob("[!.]*") if entry.name not in UPDATE_FILES]
     if others:
         raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
+    _remove_partials(path)
     _write_config(path, config)
     return Run(path, config)
 
@@ -162,6 +167,12 @@ def open_run(path: Location) -> Run:
         ) from error
     except (ValueError, TypeError) as error:
         raise DamagedArtefact(f"{path}/run.json can't be read ({error})") from error
+
+
+def _remove_partials(path: Location) -> None:
+    if isinstance(path, Path):
+        for name in WRITTEN_INTO:
+            remove_temporaries(path / name)
 
 
 def _write_config(path: Location, config: RunConfig) -> None:

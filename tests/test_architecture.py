@@ -86,6 +86,16 @@ def _name(function: ast.expr) -> str:
     return getattr(function, "attr", getattr(function, "id", ""))
 
 
+def untrusting(command: ast.List | ast.Tuple) -> bool:
+    """Whether a command that is Python's doesn't import from the folder that it is called in."""
+    words = [getattr(word, "value", None) for word in command.elts]
+    attributes = [getattr(word, "attr", None) for word in command.elts]
+    if "executable" not in attributes:
+        return True
+    after = words[attributes.index("executable") + 1 :]
+    return bool(after) and after[0] in ("-P", "-I")
+
+
 def within(name: str, modules: tuple[str, ...]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
@@ -188,6 +198,17 @@ def test_no_module_is_longer_than_a_reader_can_hold():
         if (lines := path.read_text().count("\n")) > MOST_LINES
     ]
     assert long == []
+
+
+def test_children_import_nothing_from_the_folder_that_a_command_runs_in():
+    trusting = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources(ROOT)
+        if not any(path.relative_to(ROOT).match(pattern) for pattern in MEASUREMENTS)
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.List | ast.Tuple) and not untrusting(node)
+    ]
+    assert trusting == []
 
 
 def test_deployment_holds_no_python():

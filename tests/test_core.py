@@ -250,6 +250,18 @@ class TestRun:
         assert after.config.vectors == "/elsewhere"
         assert after.config.fingerprint == before.config.fingerprint
 
+    def test_what_killed_writers_left_goes_when_a_run_is_begun_or_gone_on_with(self, tmp_path):
+        mark = f".partial-{'0' * 12}"
+        of_an_update = [tmp_path / f".run.json{mark}", tmp_path / "vectors" / f".vectors.npy{mark}"]
+        of_a_run = [tmp_path / f".matrix.h5{mark}", tmp_path / "cells" / f".rows.npy{mark}"]
+        for left in (of_an_update, [*of_an_update, *of_a_run]):
+            for path in (*left, tmp_path / "vectors" / "vectors.npy"):
+                path.parent.mkdir(exist_ok=True)
+                path.touch()
+            create_run(tmp_path, CONFIG)
+            assert not any(path.exists() for path in left)
+            assert (tmp_path / "vectors" / "vectors.npy").exists()
+
     def test_a_folder_with_other_things_is_refused(self, tmp_path):
         (tmp_path / "thesis.txt").touch()
         with pytest.raises(UsageError, match=r"holds thesis\.txt"):

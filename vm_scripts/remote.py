@@ -188,6 +188,7 @@ def _place(host: Host) -> str:
 def _wheel(folder: Path) -> Path:
     command = [
         sys.executable,
+        "-P",
         "-m",
         "pip",
         "wheel",

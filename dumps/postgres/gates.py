@@ -163,7 +163,7 @@ def _compared(cursor: Any, run: Judged, current: Judged, limits: Limits) -> Iter
     found, asked = _covered(cursor, run, current)
     yield gate(
         "coverage",
-        found / asked,
+        found / asked if asked else None,
         f"recordings of the published run that this one has, of {asked:,} sampled",
         at_least=limits.min_coverage,
     )

@@ -18,6 +18,7 @@ from index_build.index.layout import (
     FILES,
     FORMAT_VERSION,
     KIND,
+    LIBRARY_MANIFEST,
     IndexConfig,
     IndexPlan,
     create_index,
@@ -30,12 +31,13 @@ from index_build.index.search import MEMORY_BYTES, ShardedIndex
 from index_build.index.store import ShardStore
 from index_build.index.work import shard_index, shard_is_finished
 from index_build.inputs import join_input
-from index_build.shards import write_shard
+from index_build.shards import read_shard, write_shard
 from nearfield.cluster import Task, run_tasks
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.files import atomic_path
 from nearfield.machine import available_cores
 from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
+from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import VectorSet
 
 PARTITION_KIND = "index partition"
@@ -173,12 +175,7 @@ def cut_into_shards(vector_set: VectorSet, out: Path, config: IndexConfig) -> in
     rows = np.arange(len(inputs.vectors), dtype=np.int32)
     cut = bounded_shards(inputs.vectors, rows, config.shard_rows, seed=config.seed)
     for number, part in enumerate(cut.members):
-        write_shard(
-            shard_path(out, number),
-            part,
-            inputs.vectors[part],
-            fingerprint=config.shard_fingerprint(number),
-        )
+        _put_shard(out, config, number, part, inputs.vectors[part])
     arrays: dict[str, NDArray[Any]] = {
         "centres": cut.centres,
         "members": groups.members,
@@ -199,6 +196,24 @@ def cut_into_shards(vector_set: VectorSet, out: Path, config: IndexConfig) -> in
         facts={"shards": len(cut.members)},
     )
     return len(cut.members)
+
+
+def _put_shard(
+    out: Path, config: IndexConfig, number: int, rows: Int32s, vectors: Float32s
+) -> None:
+    """Write a shard. A library of other vectors goes first: its own manifest says nothing of them.
+
+    Which rows a shard has is no part of its fingerprint, and another version cuts otherwise.
+    """
+    folder = shard_path(out, number)
+    try:
+        there = read_shard(folder)
+        same = np.array_equal(there[0], rows) and np.array_equal(there[1], vectors)
+    except (MissingFile, DamagedArtefact):
+        same = False
+    if not same:
+        (folder / LIBRARY_MANIFEST).unlink(missing_ok=True)
+    write_shard(folder, rows, vectors, fingerprint=config.shard_fingerprint(number))
 
 
 def _built(

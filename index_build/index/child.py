@@ -19,9 +19,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def run_child(module: str, what: str, arguments: dict[str, Any]) -> None:
-    """Run `python -m module JSON`; raises `ShardFailed` naming `what` if it ends with an error."""
+    """Run `python -P -m module JSON`; raises `ShardFailed` naming `what` if it ends with an error.
+
+    The folder that the command runs in is no place to import from.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", module, json.dumps(arguments | {"parent": os.getpid()})],
+        [sys.executable, "-P", "-m", module, json.dumps(arguments | {"parent": os.getpid()})],
         capture_output=True,
         text=True,
         errors="replace",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
-from nearfield.files import write_bytes
+from nearfield.files import remove_temporaries, write_bytes
 from nearfield.manifest import Manifest, fingerprint, read_manifest
 from nearfield.space import SpaceName
 
@@ -78,7 +78,11 @@ def shard_path(index: Path, number: int) -> Path:
 
 
 def create_index(path: Path, config: IndexConfig) -> None:
-    """Write the configuration, or find the same one there; raises `UsageError` for another."""
+    """Write the configuration, or find the same one there; raises `UsageError` for another.
+
+    Call under its lock: what killed writers left is removed.
+    """
+    remove_temporaries(path)
     if (path / CONFIG).exists():
         there = read_config(path)
         if there != config:

@@ -5,6 +5,7 @@ stays at its row, one that comes back takes the row that it had, new ones follow
 that can't be compared with the set's.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -121,7 +122,7 @@ def _rows_to_remove(
     base: VectorSet, was_removed: NDArray[np.bool_], remove: Sequence[str]
 ) -> Int32s:
     if len(set(remove)) < len(remove):
-        twice = next(it for place, it in enumerate(remove) if it in remove[:place])
+        twice = next(name for name, times in Counter(remove).items() if times > 1)
         raise InputRejected(f"{twice!r} is named twice among the ids to remove: name each once")
     if not remove:
         return np.empty(0, np.int32)

@@ -7,6 +7,7 @@ import numpy as np
 from dumps.changes import ChangeReport, Thresholds, compare_runs
 from index_build.update.cells import Drift, drift, read_cells
 from nearfield.errors import MissingFile
+from nearfield.ingest import check_out
 from nearfield.locations import location
 from nearfield.lock import locked
 from nearfield.run import open_run
@@ -41,8 +42,12 @@ def compare(
 
 
 def compact(vectors: Path | str, out: Path | str) -> VectorSet:
-    """Write a vector set without its removed recordings, to build from: rows are renumbered."""
+    """Write a vector set without its removed recordings, to build from: rows are renumbered.
+
+    Raises `UsageError` where `out` is the set itself, or holds anything that isn't a vector set.
+    """
     old = open_vector_set(Path(vectors))
+    check_out(Path(out), old.path)
     keep = np.setdiff1d(np.arange(old.n), old.removed)
     facts = {name: value for name, value in old.manifest.facts.items() if name not in ("n", "d")}
     with locked(Path(out)):

@@ -110,7 +110,7 @@ def read_queries(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]
         return _transformed(path, opened)
     try:
         vectors = _plain(path)
-    except (ValueError, UnicodeDecodeError, EOFError) as error:
+    except (ValueError, UnicodeDecodeError, EOFError, RecursionError) as error:
         if path.suffix == ".csv":  # a table with ids or a header
             return _transformed(path, opened)
         raise InputRejected(

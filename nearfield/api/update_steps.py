@@ -118,9 +118,13 @@ def _cells(steps: Run, old: OldRun, base: Base) -> UpdateCells:
         cells = read_cells(old.cells, fingerprint=old.sha256)
         facts["kept"] = cells is not None
         if cells is None:
-            cells = prepared_cells(base)
+            made = prepared_cells(base)
             with locked(old.run.folder):
-                write_cells(old.cells, cells, fingerprint=old.sha256)
+                # another first update may have been quicker: then its cells are those of the run
+                cells = read_cells(old.cells, fingerprint=old.sha256)
+                if cells is None:
+                    cells = made
+                    write_cells(old.cells, cells, fingerprint=old.sha256)
         facts["cells"] = len(cells.centres)
     return cells
 

@@ -117,7 +117,7 @@ def _plan(
     paths = tuple(Path(source) for source in sources)
     kind = one_kind(paths)
     refuse_foreign_options(kind, options)
-    _check_out(out, extend)
+    check_out(out, extend)
     old = None if extend is None else open_vector_set(Path(extend))
     if old is not None:
         if len(old.removed):
@@ -160,7 +160,11 @@ def _report(written: VectorSet, rejects: RejectLog, gathered: Gathered) -> Inges
     )
 
 
-def _check_out(out: Path, extend: Path | str | None) -> None:
+def check_out(out: Path, old: Path | str | None) -> None:
+    """Raise `UsageError` unless a vector set may be written to `out`, made from the set `old`.
+
+    What isn't one isn't written over, nor is `old`.
+    """
     if out.exists() and not out.is_dir():
         raise UsageError(f"expected a directory for --out; {out} is a file. Choose another path")
     foreign = [
@@ -172,10 +176,10 @@ def _check_out(out: Path, extend: Path | str | None) -> None:
         raise UsageError(
             f"{out} isn't a vector set (it holds {sorted(foreign)[0]}): choose another directory"
         )
-    if extend is not None and Path(extend).resolve() == out.resolve():
+    if old is not None and Path(old).resolve() == out.resolve():
         raise UsageError(
-            f"expected --out other than the set being extended, got {out} for both: the old set"
-            " stays as it is"
+            f"expected --out other than the set that it is made from, got {out} for both: the old"
+            " set stays as it is"
         )
 
 

@@ -111,7 +111,13 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         ("name", "content"),
-        [("q.json", "[1, 2"), ("q.txt", "a,b"), ("q.npy", "no"), ("q.json", '[["x"]]')],
+        [
+            ("q.json", "[1, 2"),
+            ("q.txt", "a,b"),
+            ("q.npy", "no"),
+            ("q.json", '[["x"]]'),
+            pytest.param("q.json", "[" * 100_000, id="nested"),
+        ],
     )
     def test_files_that_hold_no_vectors(self, indexed, tmp_path, name, content):
         (tmp_path / name).write_text(content)

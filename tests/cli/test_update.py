@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmark.datasets.manifold import manifold
+from index_build.update.update import prepared_cells
 from nearfield import api
 from nearfield.errors import InputRejected, MissingFile, UsageError
 from nearfield.vectorset import Geometry, write_vector_set
@@ -143,8 +144,36 @@ class TestUpdate:
         assert fresh.n == 399
         assert "song-7" not in fresh.ids.to_pylist()
 
+    def test_a_set_is_written_anew_over_nothing_but_another_set(self, job):
+        before = (job.folder / "vectors/manifest.json").read_bytes()
+        (job.folder / "index").mkdir()
+        (job.folder / "index/index.json").write_text("{}")
+        for out, says in (("vectors", "made from"), ("index", "holds index.json")):
+            done = job("compact", "vectors", "--out", out)
+            assert done.code == 2
+            assert says in done.err
+        assert sorted(path.name for path in (job.folder / "index").iterdir()) == ["index.json"]
+        assert (job.folder / "vectors/manifest.json").read_bytes() == before
+
 
 class TestCells:
+    def test_of_two_first_updates_at_once_the_slower_takes_the_cells_of_the_quicker(
+        self, job, monkeypatch
+    ):
+        run, made = job.folder / "run", []
+
+        def overtaken(base):
+            cells = prepared_cells(base)
+            if not made:
+                made.append(None)
+                api.update(run, job.folder / "quicker", remove=["song-9"])
+                made.append((run / "cells/manifest.json").stat())
+            return cells
+
+        monkeypatch.setattr("nearfield.api.update_steps.prepared_cells", overtaken)
+        assert api.update(run, job.folder / "slower", remove=["song-7"]).removed == 1
+        assert (run / "cells/manifest.json").stat().st_mtime_ns == made[1].st_mtime_ns
+
     def test_a_build_leaves_its_cells_for_the_first_update(self, tmp_path):
         vectors = manifold(6_100, 16)
         vectors[50:60] = vectors[50]

@@ -284,6 +284,15 @@ class TestHostileHdf5:
         guard._child().process.kill()
         assert unreadable(tmp_path / "a.h5") is None
 
+    def test_the_child_runs_nothing_out_of_the_current_folder(self, tmp_path, monkeypatch):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["x"] = np.arange(4)
+        (tmp_path / "h5py.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+        monkeypatch.chdir(tmp_path)
+        guard._child().end()
+        assert unreadable(tmp_path / "a.h5") is None
+        assert not (tmp_path / "ran").exists()
+
     @pytest.mark.parametrize("name", ["neighbours", "recording_ids"])
     def test_absurd_shapes_links_and_other_files_are_refused(self, copy, name, tmp_path):
         matrix = copy / "matrix.h5"

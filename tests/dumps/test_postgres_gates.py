@@ -148,6 +148,15 @@ def test_a_trial_is_measured_against_but_not_judged_by(tmp_path, dsn):
     assert coverage == [pytest.approx(40 / 300), True, 1]
 
 
+def test_a_sample_of_removed_rows_alone_is_no_measure(tmp_path, dsn, served, monkeypatch):
+    monkeypatch.setattr("dumps.postgres.gates.COVERAGE_SAMPLE", 1)
+    (sampled,) = np.random.default_rng(served).choice(N, 1, replace=False)
+    ask(dsn, "DELETE FROM nearfield.recordings_all WHERE row = %s", int(sampled))
+    new = load_run(loadable_run(tmp_path / "2", n=N, k=K, seed=2), dsn, options=UNSEEN).run_id
+    publish(dsn, new, limits=Limits(max_changed_neighbours=1.0))
+    assert gates_of(dsn, new)["coverage"] == [None, True, served]
+
+
 @pytest.mark.parametrize(
     ("damage", "gate"),
     [

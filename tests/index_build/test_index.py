@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -196,6 +197,31 @@ class TestBuild:
             built = build_index(vector_set, path, IndexOptions("faiss-ivf", 400, 10), client)
         assert built.kept == built.shards - 1
         assert open_index(path).search(curved(5), 5, shards=1).rows.min() >= 0
+
+    def test_another_cut_keeps_no_library_of_other_vectors(self, made, tmp_path, monkeypatch):
+        path = tmp_path / "copy"
+        shutil.copytree(made("faiss-ivf"), path)
+        config = open_index(path).config
+        (path / "centres.npy").write_bytes(b"damaged")
+        first = np.load(shard_path(path, 0) / "rows.npy")
+
+        def with_first_shard_elsewhere(vectors, rows, most, **options):
+            cut = bounded_shards(vectors, rows, most, **options)
+            np.testing.assert_array_equal(cut.members[0], first)
+            return replace(cut, members=[cut.members[0][:-1], *cut.members[1:]])
+
+        monkeypatch.setattr("index_build.index.build.bounded_shards", with_first_shard_elsewhere)
+        shards = cut_into_shards(write_set(tmp_path / "vectors", curved(900)), path, config)
+        there = [shard_is_finished(path, config, number) for number in range(shards)]
+        assert there == [False] + [True] * (shards - 1)
+
+    def test_killed_writers_leave_nothing_that_stays(self, made, tmp_path):
+        path = tmp_path / "copy"
+        shutil.copytree(made("faiss-ivf"), path)
+        left = path / f".members.npy.partial-{'0' * 12}"
+        left.touch()
+        create_index(path, open_index(path).config)
+        assert not left.exists()
 
     def test_a_shard_of_another_index_is_not_taken_for_ours(self, made, tmp_path):
         path = tmp_path / "copy"

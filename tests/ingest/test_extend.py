@@ -153,7 +153,7 @@ def test_numbers_that_lost_their_zeros_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_old_set_is_never_written_to(old: VectorSet) -> None:
-    with pytest.raises(UsageError, match="other than the set being extended"):
+    with pytest.raises(UsageError, match="other than the set that it is made from"):
         _extended(old, old.path.parent / "old.csv", old.path)
 
 
