@@ -98,13 +98,15 @@ def was_rolled_back(connection: Connection, run_id: int) -> bool:
 
     A later publication ends that, of this run or another. The same content loaded again counts.
     """
+    # what readers saw from the last publication on, and don't see now
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT EXISTS (SELECT FROM nearfield.publications WHERE publication_id >="
+            "SELECT EXISTS (SELECT FROM nearfield.publications"
+            " WHERE fingerprint = (SELECT fingerprint FROM nearfield.runs WHERE run_id = %s)"
+            " AND publication_id >="
             "  (SELECT max(publication_id) FROM nearfield.publications WHERE action = 'publish')"
-            " AND fingerprint = (SELECT fingerprint FROM nearfield.runs WHERE run_id = %s))"
-            " AND NOT EXISTS (SELECT FROM nearfield.current_run WHERE run_id = %s)",
-            (run_id, run_id),
+            " AND publication_id < (SELECT max(publication_id) FROM nearfield.publications))",
+            (run_id,),
         )
         found = bool(cursor.fetchone()[0])
     connection.commit()
