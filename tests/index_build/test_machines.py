@@ -121,6 +121,16 @@ class TestModel:
         # 380 of 400 where the law's form is known beforehand; here it is chosen, too
         assert inside > 360
 
+    def test_beyond_the_sizes_that_were_measured_growth_itself_is_in_doubt(self):
+        sizes = [75_000, 75_000, 150_000, 150_000, 300_000, 300_000]
+        noise = cycle([0.999, 1.001])
+        law = law_of(sizes, [1e-5 * n * e for n, e in zip(sizes, noise, strict=False)])
+        inside, far = law.at(300_000), law.at(4_000_000)
+        assert inside.high < 1.01 * inside.value
+        # no run of these sizes tells whether a million rows grow by a little more
+        grown = 40 * (4_000_000 / 300_000) ** 0.09
+        assert far.low < 40 * 40 / grown < far.value < grown < far.high
+
     def test_a_core_of_half_the_speed_takes_twice_as_long(self):
         model = fitted(calibration()).shards
         here, there = (predicted(model, 10**6, Cluster(1, 4, speed=s)) for s in (1.0, 0.5))
