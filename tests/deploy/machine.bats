@@ -68,6 +68,23 @@ beat() { mkdir -p "$(dirname "$NEARFIELD_HEARTBEAT")" && touch -d "$1" "$NEARFIE
   [ ! -e "$NEARFIELD_STATE/last-success" ]
 }
 
+@test "a rebuild whose script is stopped is told, and waited for" {
+  printf '#!/bin/sh\ntrap "sleep 1; touch %s/cleaned; exit 130" TERM\ntouch %s/begun\n' \
+    "$BATS_TEST_TMPDIR" "$BATS_TEST_TMPDIR" >"$BATS_TEST_TMPDIR/here"
+  echo 'for _ in $(seq 100); do sleep 0.1; done' >>"$BATS_TEST_TMPDIR/here"
+  chmod +x "$BATS_TEST_TMPDIR/here"
+  touch "$etc/job.toml"
+  NEARFIELD=$BATS_TEST_TMPDIR/here "$root/deploy/systemd/rebuild.sh" "$etc" 3>&- &
+  service=$!
+  until [ -e "$BATS_TEST_TMPDIR/begun" ]; do sleep 0.1; done
+  kill -TERM "$service"
+  code=0
+  wait "$service" || code=$?
+  [ -e "$BATS_TEST_TMPDIR/cleaned" ]
+  [ "$code" -eq 130 ]
+  [ ! -e "$NEARFIELD_STATE/last-success" ]
+}
+
 @test "a rebuild without a job file is a wrong setting" {
   run "$root/deploy/systemd/rebuild.sh" "$etc"
   [ "$status" -eq 2 ]

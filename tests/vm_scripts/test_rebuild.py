@@ -7,11 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import psycopg2
 import pytest
 
@@ -78,18 +80,21 @@ def machine(place):
     daemon.wait(10)
 
 
-def start(place, *words, **environment):
+def environment(more):
     known = {key: value for key, value in os.environ.items() if key != "NEARFIELD_DSN"}
+    return known | {"HCLOUD_TOKEN": "right", "NEARFIELD_PYTHON": sys.executable} | more
+
+
+def start(place, *words, **more):
     return subprocess.Popen(
         [ROOT / "vm_scripts" / words[0], *words[1:]],
-        cwd=place,
-        env=known | {"HCLOUD_TOKEN": "right", "NEARFIELD_PYTHON": sys.executable} | environment,
+        cwd=place, env=environment(more),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def rebuild(place, *words, **environment):
-    process = start(place, "rebuild", "job.toml", *words, **environment)
+def rebuild(place, *words, **more):
+    process = start(place, "rebuild", "job.toml", *words, **more)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
@@ -177,6 +182,34 @@ def test_a_rebuild_that_is_stopped_deletes_its_machines_and_resumes(cloud, place
     built = json.loads((place / "machine" / "job" / "job.json").read_text())
     assert next(step for step in built["steps"] if step["step"] == "build")["kept"] >= len(kept)
     assert published(place)[0] == 30_000
+
+
+def test_a_service_that_is_stopped_leaves_no_machine_and_no_process(cloud, place, machine):
+    np.save(place / "v.npy", clustered(30_000))
+    script = [ROOT / "deploy" / "systemd" / "rebuild.sh", place]
+    told = {"NEARFIELD_STATE": str(place), "NEARFIELD_REBUILD": str(ROOT / "vm_scripts/rebuild")}
+    with (place / "service.log").open("w") as log:
+        process = subprocess.Popen(
+            script, env=environment(told), stdout=log, stderr=log, start_new_session=True
+        )
+    until(lambda: list(place.glob("machine/job/work/runs/*/parts/*.json")), 120)
+    # the first process alone is told, as by systemd (KillMode=mixed), and again by who is impatient
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    # what is left then, systemd kills
+    left = [it.pid for it in psutil.process_iter() if session_of(it.pid) == process.pid]
+    machines = cloud.names()
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert (machines, left) == ([], [])
+    assert process.returncode == 130, (place / "service.log").read_text()
+    assert not (place / "last-success").exists()
+
+
+def session_of(pid):
+    with suppress(ProcessLookupError):
+        return os.getsid(pid)
 
 
 def test_a_dry_run_makes_nothing_and_says_the_price(cloud, place):
