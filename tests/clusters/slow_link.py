@@ -1,11 +1,12 @@
 """A link between two network namespaces with a rate and a delay, made by the kernel.
 
 A cable of two virtual cards. Its rate is a token bucket at each end. Kernels without netem have no
-delay, but cards that look at what has arrived only every so often: a question that arrives is
-noticed at the next look, and so is its answer, which together takes one period of looking. So a
-round trip takes the delay asked for (now and then a second period, if an answer just missed a
-look). Nothing but the kernel touches a packet, as with a real card; what it costs is the kernel's
-work for each, which hosts have on real networks, too. `measured` tells what became of it.
+delay, but cards that look at what has arrived only every so often. The right end has such a card:
+whoever asks again when an answer has come does so just after a look, and waits for the next one,
+so a round trip takes one period of looking. With such cards at both ends it would take two where
+they happen to look at the same moment. Nothing but the kernel touches a packet, as with a real
+card; what it costs is the kernel's work for each, which hosts have on real networks, too.
+`measured` tells what became of it.
 """
 
 import ctypes
@@ -52,7 +53,8 @@ def link(left, right, *, mbit, delay_ms):
             subprocess.run(["tc", "-n", end.space, "qdisc", "add", "dev", DEVICE, "root", "tbf",
                             "rate", f"{mbit}mbit", "burst", str(2 * FRAME),
                             "limit", str(QUEUE_BYTES)], check=True)  # fmt: skip
-            _look_every(end, delay_ms)
+            _gather(end)
+        _look_every(right, delay_ms)
         yield
     finally:
         _ip(left, "link", "del", DEVICE)
@@ -62,13 +64,16 @@ def _ip(end, *words):
     subprocess.run(["ip", "-n", end.space, *words], check=True)
 
 
-def _look_every(end, delay_ms):
+def _gather(end):
     with _socket_of(end) as control:
         # a card passes on at once what it doesn't gather; and gathers only what comes in pieces
         for command, value in ((SET_GRO, 1), (SET_TSO, 0)):
             wanted = ctypes.create_string_buffer(struct.pack("II", command, value))
             asked = struct.pack("16sP", DEVICE.encode(), ctypes.addressof(wanted))
             fcntl.ioctl(control, SIOCETHTOOL, asked)
+
+
+def _look_every(end, delay_ms):
     script = (
         f"cd /sys/class/net/{DEVICE} && echo {round(delay_ms * 1e6)} >gro_flush_timeout && "
         f"echo {FOR_EVER} >napi_defer_hard_irqs"
