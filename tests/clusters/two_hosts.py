@@ -15,8 +15,9 @@ it, and so does Dask, with TLS. The SSH that starts the services takes another w
 
 Cores of one machine share what cores of two wouldn't: memory, caches, or, as threads of one core,
 all. `1` has both shares for itself, which no host of a pair has that shares a core; `beside` has
-one, as each host of `2` has. Prints a JSON line per case and appends it to DIR/hosts.jsonl, and at
-the end how many times as fast `2` is; the digest tells whether all cases gave the same lists.
+one, as each host of `2` has, but only a share of the disk, too. Prints a JSON line per case and
+appends it to DIR/hosts.jsonl, and at the end how many times as fast `2` is; the digest tells
+whether all cases gave the same lists.
 """
 
 import argparse
