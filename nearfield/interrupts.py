@@ -5,6 +5,7 @@ Owns that it comes once, and that what mustn't be left half done is done first.
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -41,8 +42,11 @@ def raise_on_signals(*others: signal.Signals) -> None:
 def finished_first(what: str) -> Iterator[None]:
     """A signal that would stop the program in the block does so after it; users are told `what`.
 
-    An error of the block comes instead. For the main thread, which alone may set handlers.
+    An error of the block comes instead. Signals stop the main thread alone, so others just go on.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     came: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -54,7 +58,7 @@ def finished_first(what: str) -> Iterator[None]:
         name: handler
         for name in (*STOPS, signal.SIGHUP, signal.SIGALRM)
         # what is ignored must stay so in programs that the block starts
-        if (handler := signal.getsignal(name)) is not signal.SIG_IGN
+        if (handler := signal.getsignal(name)) not in (signal.SIG_IGN, None)
     }
     for name in before:
         signal.signal(name, note)

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from nearfield.interrupts import finished_first
 
 PROGRAM = """
 import signal, time
@@ -60,6 +63,19 @@ except Interrupted:
 
 def test_what_must_be_done_is_done_before_the_interrupt():
     assert said(FIRST) == ("swept\nstopped\n", "asked to stop: sweeping first\n")
+
+
+def test_another_thread_just_does_it():
+    done = []
+
+    def sweep():
+        with finished_first("sweeping"):
+            done.append("swept")
+
+    thread = threading.Thread(target=sweep)
+    thread.start()
+    thread.join()
+    assert done == ["swept"]
 
 
 def said(program):
