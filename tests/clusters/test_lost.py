@@ -84,8 +84,10 @@ def test_a_scheduler_that_is_killed_ends_the_build_with_a_sentence(tmp_path):
         **quiet,
     )  # fmt: skip
     try:
+        with Client(address, timeout=60) as client:
+            client.wait_for_workers(1, timeout=60)
         build = nearfield.start("build", "vectors", "--out", "run", "--scheduler", address)
-        until(lambda: list(tmp_path.glob("run/parts/*")) or build.poll() is not None, 120)
+        until(lambda: list(tmp_path.glob("run/shards/*")) or build.poll() is not None, 120)
         scheduler.send_signal(signal.SIGKILL)
         _out, err = build.communicate(timeout=120)
     finally:
