@@ -7,7 +7,7 @@ processes, everything that is there already is kept.
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from benchmark.runner.budget import Allowance
 from benchmark.runner.child import STACKS_BYTES
 from benchmark.runner.efforts import next_to_levels
 from benchmark.runner.forecast import Forecast
-from benchmark.runner.narrowing import Speeds, adds_nothing
+from benchmark.runner.narrowing import NOTHING_KNOWN, Known, adds_nothing
 from benchmark.runner.plan import (
     ENOUGH_RECALL,
     Group,
@@ -42,21 +42,6 @@ KNOWN_FIRST_USE = 0.6
 """Part of what is left of a budget that the first use of a library may take whose length an earlier
 run has shown; one that is known to take longer isn't begun.
 """
-
-
-@dataclass(frozen=True)
-class Known:
-    """What other groups showed. `fastest`: by k the fastest way to the lists of all rows of this
-    size, so far; `siblings`: the greatest speeds here of other parameters of the method;
-    `left_out`: why nothing of the group is worth measuring, "" where it is.
-    """
-
-    fastest: Mapping[int, Outcome] = field(default_factory=dict)
-    siblings: Speeds = field(default_factory=dict)
-    left_out: str = ""
-
-
-NOTHING_KNOWN = Known()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ than the method's others on the average. docs/adr/0017-bench-narrowing.md.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from benchmark.results.outcome import LEVELS, Outcome, Status
 from benchmark.runner.budget import History, rate_of
@@ -23,6 +24,21 @@ HOPELESS = {Status.TIMEOUT, Status.OUT_OF_MEMORY}
 Place = tuple[str, int, float]
 """Workload (queries one at a time or in batches), k, recall."""
 Speeds = Mapping[Place, float]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What other groups showed. `fastest`: by k the fastest way to the lists of all rows of this
+    size, so far; `siblings`: the greatest speeds here of other parameters of the method;
+    `left_out`: why nothing of the group is worth measuring, "" where it is.
+    """
+
+    fastest: Mapping[int, Outcome] = field(default_factory=dict)
+    siblings: Speeds = field(default_factory=dict)
+    left_out: str = ""
+
+
+NOTHING_KNOWN = Known()
 
 
 def why_left_out(group: Group, history: History) -> str | None:

@@ -22,8 +22,13 @@ from benchmark.runner.budget import (
     next_within,
     time_left,
 )
-from benchmark.runner.group import GroupReport, Known, run_group
-from benchmark.runner.narrowing import fastest_of_all, speeds_of_siblings, why_left_out
+from benchmark.runner.group import GroupReport, run_group
+from benchmark.runner.narrowing import (
+    Known,
+    fastest_of_all,
+    speeds_of_siblings,
+    why_left_out,
+)
 from benchmark.runner.parents import close_parents
 from benchmark.runner.plan import Group
 from benchmark.runner.store import Place

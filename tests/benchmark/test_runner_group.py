@@ -11,7 +11,8 @@ from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Status
 from benchmark.runner import forecast
 from benchmark.runner.budget import NOTHING, Allowance
-from benchmark.runner.group import Known, run_group
+from benchmark.runner.group import run_group
+from benchmark.runner.narrowing import Known
 from benchmark.runner.parents import close_parents
 from benchmark.runner.store import Place, Store
 from nearfield.errors import DamagedArtefact
