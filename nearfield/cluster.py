@@ -151,6 +151,8 @@ def _environment_kept() -> Iterator[None]:
 
 def _remote(named: str) -> Iterator[Client]:
     address, security = connection(named)
+    # that a scheduler is gone is said once, by what asks it, and without tracebacks
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=CONNECT_TIMEOUT_S, security=security)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
