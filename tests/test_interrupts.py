@@ -18,7 +18,7 @@ class Swallows:
 try:
     thing = Swallows()
     del thing
-    time.sleep(10)
+    time.sleep(10)  # ends at once by the signal that was swallowed, sent again
     print("lost")
 except Interrupted:
     print("caught")

@@ -169,9 +169,8 @@ class _GroupRun:
         """What lies next to the tables' recalls. Where other parameters of the method have figures
         already, the first few k come first, and the larger ones only if that was worth it.
         """
-        few = ks_for(self.group.n, self.place.settings.ks)[:FEW_KS]
-        if not self.known.siblings:
-            few = ks_for(self.group.n, self.place.settings.ks)
+        ks = ks_for(self.group.n, self.place.settings.ks)
+        few = ks[:FEW_KS] if self.known.siblings else ks
         first = [point for point in points if point.k in few]
         rest = [point for point in points if point.k not in few]
         yield from next_to_levels(first, limited, self._recalls)

@@ -44,11 +44,11 @@ class TestStages:
         for number in range(count):
             function(work, number, threads=1)
 
-    def lists_of(self, work):
+    def assert_lists(self, work, matrix):
         tables = [rows.table() for rows in found.final_rows(work)]
-        return [
-            np.concatenate([getattr(t, a) for t in tables]) for a in ("neighbours", "distances")
-        ]
+        for name in ("neighbours", "distances"):
+            lists = np.concatenate([getattr(table, name) for table in tables])
+            np.testing.assert_array_equal(lists, getattr(matrix, name))
 
     @pytest.mark.parametrize("shards", [1, 2, 23, 10_000])
     def test_any_number_of_shards_gives_the_same(self, work, shards):
@@ -66,9 +66,7 @@ class TestStages:
             (found.merged_task, shards),
         ):
             self.run(work, function, count)
-        neighbours, distances = self.lists_of(work)
-        np.testing.assert_array_equal(neighbours, matrix.neighbours)
-        np.testing.assert_array_equal(distances, matrix.distances)
+        self.assert_lists(work, matrix)
 
     def test_a_host_without_the_vectors_trains_the_same_cells(self, work, monkeypatch):
         work, _ = work
@@ -97,9 +95,7 @@ class TestStages:
         else:
             own.write_bytes(own_disk.own_path(work, found.OWN, 0).read_bytes())
         self.run(work, found.merged_task, work.sizes.shards)
-        neighbours, distances = self.lists_of(work)
-        np.testing.assert_array_equal(neighbours, matrix.neighbours)
-        np.testing.assert_array_equal(distances, matrix.distances)
+        self.assert_lists(work, matrix)
 
     def test_a_repeated_task_changes_no_byte(self, work):
         work, _ = work
@@ -129,9 +125,7 @@ class TestStages:
         homes = [b.read(2 * s, "points") for s in range(work.sizes.shards) for b in blocks]
         assert np.sort(np.concatenate(homes)).tolist() == list(range(N))
         self.run(work, found.merged_task, work.sizes.shards)
-        neighbours, distances = self.lists_of(work)
-        np.testing.assert_array_equal(neighbours, matrix.neighbours)
-        np.testing.assert_array_equal(distances, matrix.distances)
+        self.assert_lists(work, matrix)
 
     def test_blocks_carry_no_vectors_where_every_host_has_them_all(self, work):
         work, _ = work

@@ -195,7 +195,7 @@ def test_a_service_that_is_stopped_leaves_no_machine_and_no_process(cloud, place
     until(lambda: list(place.glob("machine/job/work/runs/*/parts/*.json")), 120)
     # the first process alone is told, as by systemd (KillMode=mixed), and again by who is impatient
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    time.sleep(0.5)  # two signals at once would be one
     process.send_signal(signal.SIGTERM)
     process.wait(120)
     # what is left then, systemd kills
