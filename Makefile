@@ -8,13 +8,16 @@ OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-more test-interop test-all lint types check setup clean
+.PHONY: demo test test-slow test-more test-interop test-all lint types check setup clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nearfield demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not long"
 
 # the long ones that need neither other hosts nor minutes each
 test-more: $(VENV)/.installed-dev

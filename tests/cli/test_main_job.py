@@ -234,6 +234,7 @@ class TestInterruption:
         process.communicate(timeout=120)
         assert process.returncode == 0
 
+    @pytest.mark.slow
     def test_a_killed_driver_leaves_a_resumable_run_and_no_workers(self, large, tmp_path):
         process = large.start("build", "vectors", "--out", "run", "-k", 50)
         self.wait_for(tmp_path / "run", "parts/*.json", process)
@@ -246,6 +247,7 @@ class TestInterruption:
         assert again.json["kept"] >= 1
 
 
+@pytest.mark.slow
 def test_a_job_file_does_all_stages_and_converges(nearfield, embeddings):
     (embeddings / "job.toml").write_text(
         '[ingest]\nsources = ["embeddings.npy"]\nids = "ids.txt"\n[build]\nk = 5\n'

@@ -64,6 +64,7 @@ def readme_commands():
     return [line for line in text.splitlines() if line.startswith("nearfield ")]
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_run_in_their_order(workplace):
     assert len(readme_commands()) >= 8
     for command in readme_commands():
@@ -79,6 +80,7 @@ def test_the_readmes_commands_run_in_their_order(workplace):
         assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
+@pytest.mark.slow
 def test_the_readmes_sql_runs(workplace):
     in_workplace(workplace, "nearfield", "run", "job.toml")
     with embedded(workplace / "postgres") as dsn, closing(psycopg2.connect(dsn)) as connection:
@@ -95,6 +97,7 @@ def test_the_readmes_sql_runs(workplace):
             assert cursor.fetchall(), statement
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs(workplace):
     (program,) = blocks(ROOT / "README.md", "python")
     done = in_workplace(workplace, sys.executable, "-c", program)

@@ -50,6 +50,7 @@ def test_workers_give_what_one_process_gives(tmp_path, client, name):
     check_build(hard_vectors(name), tmp_path, client)
 
 
+@pytest.mark.slow
 def test_vectors_of_1_024_numbers(tmp_path, client, monkeypatch):
     monkeypatch.setattr(plan, "SHARD_BYTES", 10_000_000)
     monkeypatch.setattr(plan, "BLOCK_BYTES", 2_000 * 1_024 * 4)

@@ -239,6 +239,7 @@ class TestBuild:
         assert facts["sample"] == 400
 
     @pytest.mark.skipif("annoy" not in LIBRARIES, reason="needs annoy")
+    @pytest.mark.slow
     def test_few_neighbours_are_found_as_surely_as_is_said(self, tmp_path):
         # its effort grows with k: what suffices for 100 neighbours is too little for 10
         vectors = manifold(7_000, 64)

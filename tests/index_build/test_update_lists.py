@@ -227,6 +227,7 @@ def check_tied(near, far, vectors, removed, k):
 
 
 @pytest.mark.parametrize("space", ["l2", "cosine"])
+@pytest.mark.slow
 def test_any_number_of_threads_finds_the_same_and_nothing_that_is_not_so(tmp_path, space):
     vectors = points(2_200, d=16)
     base = base_of(tmp_path, vectors[:2_000], space=space, exact=False)

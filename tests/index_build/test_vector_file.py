@@ -26,7 +26,9 @@ def served(source, target):
     ours, theirs = os.pipe(), os.pipe()
     server = subprocess.Popen([SFTP_SERVER], stdin=ours[0], stdout=theirs[1])
     client = subprocess.Popen(
-        ["sshfs", "-f", "-o", "passive", f"x:{source}", target], stdin=theirs[0], stdout=ours[1]
+        ["sshfs", "-f", "-o", "passive,dcache_timeout=1", f"x:{source}", target],
+        stdin=theirs[0],
+        stdout=ours[1],
     )
     for end in (*ours, *theirs):
         os.close(end)

@@ -90,6 +90,7 @@ def local_runs(tmp_path_factory, local_set, local_cluster):
     "method",
     ["selfjoin", *(pytest.param(name, marks=pytest.mark.long) for name in ("exact", "faiss-ivf"))],
 )
+@pytest.mark.slow
 def test_workers_that_share_nothing_give_the_local_matrix(
     scheduler, remote_set, bucket, local_runs, tmp_path, method
 ):
@@ -109,6 +110,7 @@ def test_workers_that_share_nothing_give_the_local_matrix(
     assert not again.made
 
 
+@pytest.mark.slow
 class TestFaults:
     """Killed, damaged, cut off: the same command converges, and nothing is mixed."""
 

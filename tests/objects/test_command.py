@@ -25,6 +25,7 @@ def everything_in(url):
     )
 
 
+@pytest.mark.slow
 def test_from_ingest_to_a_dump_by_url(nearfield, bucket):
     vectors, run = f"{bucket}/vectors", f"{bucket}/runs/first"
     commands = [
