@@ -194,6 +194,7 @@ class TestCells:
         assert next(it for it in steps if it["step"] == "cells")["kept"]
         assert api.verify(tmp_path / "run2").recall > 0.8
 
+    @pytest.mark.slow
     def test_the_first_removal_from_a_fresh_run_searches_few_lists(self, tmp_path):
         vectors = islands()
         ids = pa.table({"recording_id": [f"song-{i}" for i in range(len(vectors))]})

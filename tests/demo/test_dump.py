@@ -32,6 +32,7 @@ def members(archive):
         return {member.name: tar.extractfile(member).read() for member in tar}
 
 
+@pytest.mark.slow
 def test_the_bytes_depend_on_the_seed_and_not_on_the_workers(dump, tmp_path):
     again = write_dump(tmp_path / "again", recordings=1200, seed=5, workers=2)
     other = write_dump(tmp_path / "other", recordings=1200, seed=6)

@@ -67,8 +67,12 @@ def build(tmp_path, client, vectors, k=K, name="run"):
 @pytest.mark.parametrize(
     "name",
     [
-        "manifold", "hubs", "a few long rows", "no cells", "40% duplicates", "a third equal",
-        "few different", "two numbers",
+        "manifold", "no cells", "a third equal", *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "hubs", "a few long rows", "40% duplicates", "few different", "two numbers",
+            )
+        ),
     ],
 )  # fmt: skip
 def test_workers_give_what_one_process_gives(tmp_path, client, name):
@@ -238,6 +242,7 @@ class TestStages:
             self.run(work, "begun")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_only_a_retry(tmp_path):
     vectors = product_vectors("manifold")
     with connected(ClusterOptions(workers=2)) as client:

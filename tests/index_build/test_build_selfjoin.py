@@ -40,8 +40,11 @@ def small_shards(monkeypatch):
 
 
 HARD = (
-    "manifold", "40% duplicates", "zero rows", "no cells", "one giant cluster", "heavy tails",
-    "a third equal",
+    "manifold", "40% duplicates", "no cells",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("zero rows", "one giant cluster", "heavy tails", "a third equal")
+    ),
 )  # fmt: skip
 
 
@@ -130,7 +133,11 @@ class TestOneTask:
 
     @pytest.mark.parametrize(
         ("name", "space"),
-        [("40% duplicates", "l2"), ("manifold", "cosine"), ("a third equal", "ip")],
+        [
+            ("40% duplicates", "l2"),
+            ("manifold", "cosine"),
+            pytest.param("a third equal", "ip", marks=pytest.mark.slow),
+        ],
     )
     def test_it_gives_what_the_stages_give(self, tmp_path, client, name, space):
         vectors = hard_vectors(name)

@@ -107,6 +107,7 @@ def mixed_sets(draw: st.DrawFn) -> Float32s:
     return vectors.astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_cells")
 @settings(max_examples=150, deadline=None)
 @given(
