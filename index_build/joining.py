@@ -18,17 +18,19 @@ def is_join(method: str) -> bool:
     name, parameters = spelled(method)
     if name not in JOINS or (name == SELFJOIN and parameters):
         return False
-    return name == SELFJOIN or method_spelled(method).name == name
+    return name == SELFJOIN or method_spelled(method)[0].name == name
 
 
 def joined(method: str, vectors: Float32s, asked: Asked) -> tuple[Int32s, Float32s]:
     """Neighbours int32 and distances float32 [n, min(k, n - 1)] of prepared vectors float32 [n, d].
 
-    method: a name, or with build parameters as in `faiss-hnsw(links=32)`. Lists as
-    `neighbours_of_all` describes them. Raises `UsageError` for an unknown method.
+    method: a name, or with build parameters as in `faiss-hnsw(links=32)`, or
+    `pynndescent(graph=True)`. Lists as `neighbours_of_all` describes them. Raises `UsageError` for
+    an unknown method.
     """
     if method != SELFJOIN:
-        return neighbours_of_all(method_spelled(method), vectors, asked)
+        library, graph = method_spelled(method)
+        return neighbours_of_all(library, vectors, asked, graph=graph)
     found = knn_matrix(
         vectors,
         asked.k,

@@ -17,17 +17,19 @@ SAMPLE = 200
 BATCH = 16_384
 
 
-def neighbours_of_all(method: Method, vectors: Float32s, asked: Asked) -> tuple[Int32s, Float32s]:
+def neighbours_of_all(
+    method: Method, vectors: Float32s, asked: Asked, *, graph: bool = False
+) -> tuple[Int32s, Float32s]:
     """Neighbours int32 and distances float32 [n, min(k, n - 1)] of every row.
 
     vectors: prepared, float32 [n, d]. A method that can be queried is asked for every row, with the
     cheapest effort whose recall on a seeded sample reaches `asked.recall`, else the greatest; any
-    other gives its graph, at the recall that its parameters say. Lists as `finished_lists` makes
-    them. Raises `InputRejected` for a space that the method lacks. Cost: one build, n queries of
-    k + 1.
+    other, and one whose `graph` is asked for, gives its graph, at the recall that its parameters
+    say. Lists as `finished_lists` makes them. Raises `InputRejected` for a space that the method
+    lacks. Cost: one build, and n queries of k + 1 unless by the graph.
     """
     n, columns = len(vectors), min(asked.k, len(vectors) - 1)
-    if "queries" not in method.workloads:
+    if graph or "queries" not in method.workloads:
         found = method.all_neighbours(
             vectors, asked.k, asked.space, threads=asked.threads, seed=asked.seed
         )

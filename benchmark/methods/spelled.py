@@ -1,6 +1,7 @@
 """A method with its build parameters as text: `faiss-hnsw(links=32,build_effort=200)`.
 
-Owns that spelling, which a choice file and `nearfield build --method` use.
+Owns that spelling, which a choice file and `nearfield build --method` use. Beside the parameters
+`graph=True` asks for the lists that the library makes itself, where it would be queried otherwise.
 """
 
 import tomllib
@@ -9,6 +10,8 @@ from typing import Any
 from benchmark.methods import method_named
 from benchmark.methods.base import Method
 from nearfield.errors import UsageError
+
+GRAPH = "graph"
 
 
 def spelled(text: str) -> tuple[str, dict[str, Any]]:
@@ -30,9 +33,19 @@ def spelled(text: str) -> tuple[str, dict[str, Any]]:
     return name, parameters
 
 
-def method_spelled(text: str) -> Method:
-    """The method that is spelled so; raises `UsageError` for an unknown one."""
-    return method_named(*spelled(text))
+def method_spelled(text: str) -> tuple[Method, bool]:
+    """The method that is spelled so, and whether its own graph is asked for.
+
+    Raises `UsageError` for an unknown one, or a graph of a method that makes none.
+    """
+    name, parameters = spelled(text)
+    graph = parameters.pop(GRAPH, False)
+    method = method_named(name, parameters)
+    if not isinstance(graph, bool):
+        raise UsageError(f"expected {GRAPH}=True or {GRAPH}=False in {text!r}; got {graph!r}")
+    if graph and not method.graphs:
+        raise UsageError(f"{method.name} makes no graph by itself: leave {GRAPH}=True out")
+    return method, graph
 
 
 def _value(text: str) -> Any:

@@ -7,8 +7,9 @@ fastest way, one query at a time, at the largest measured size. Pure; refuses to
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.choice import Candidate, Choice, Wanted, choose, said
-from benchmark.report.words import amount, interval, seconds
+from benchmark.candidates import Candidate, buildable
+from benchmark.choice import Choice, Wanted, choose, said
+from benchmark.report.words import added, amount, interval, seconds
 from benchmark.results.outcome import Outcome
 from nearfield.errors import QualityGate
 
@@ -48,13 +49,13 @@ def _advice(choice: Choice | None, measured: Sequence[Outcome], k: int) -> Advic
 
 
 def _for_all(choice: Choice | None, here: Sequence[Outcome], k: int) -> tuple[str, Pairs]:
-    if choice is None or not any(candidate.k == k for candidate in choice.candidates):
-        return f"for the matrix (k = {k}) there is no measured way", ()
+    rivals = _rivals(choice, k)
+    if choice is None or not rivals:
+        return f"for the matrix (k = {k}) {_nothing(choice, here)}", ()
     goal = f"for the matrix of all {choice.n:,} rows (k = {k}, recall {RECALL})"
     try:
         candidate = choose(choice, Wanted(k, RECALL))
     except QualityGate:
-        rivals = [one for one in choice.candidates if one.k == k]
         candidate = max(rivals, key=lambda one: one.recall)
         words = f"{goal} nothing measured reaches that recall, nearest comes {said(candidate)}"
         return words, _evidence(candidate, choice, here)
@@ -64,6 +65,22 @@ def _for_all(choice: Choice | None, here: Sequence[Outcome], k: int) -> tuple[st
         guess = ", of no other size: how it grows is assumed, not measured" if assumed else ""
         words += f" (foretold from {candidate.measured_n:,} rows{guess})"
     return words, _evidence(candidate, choice, here)
+
+
+def _rivals(choice: Choice | None, k: int) -> list[Candidate]:
+    if choice is None:
+        return []
+    able = (one for one in choice.candidates if buildable(one.method, choice.space))
+    return [one for one in able if one.k == k]
+
+
+def _nothing(choice: Choice | None, here: Sequence[Outcome]) -> str:
+    """Why there is nothing to recommend: nobody looked, or not at what a build can do."""
+    if choice is None:
+        return "there is no choice.toml: the same `nearfield bench` again writes it"
+    if not any(one.workload == "all" for one in here):
+        return "no way was measured"
+    return f"no way was measured that `nearfield build` has in space {choice.space}"
 
 
 def _evidence(candidate: Candidate, choice: Choice, here: Sequence[Outcome]) -> Pairs:
@@ -132,7 +149,7 @@ def _for_queries(here: Sequence[Outcome]) -> tuple[str, Pairs]:
         ("search effort", _spaced(best.search)),
         ("recall", _recall(best)),
         ("one at a time", f"{best.qps:,.0f} queries/s"),
-        ("time of a query", f"p50 {best.p50_ms:.3g} ms, p99 {best.p99_ms:.3g} ms"),
+        ("time of a query", _percentiles(best)),
     ]
     parts += [
         (f"in batches of {one.batch:,}", f"{one.qps:,.0f} queries/s")
@@ -140,11 +157,17 @@ def _for_queries(here: Sequence[Outcome]) -> tuple[str, Pairs]:
     ]
     parts += [
         ("build time", seconds(best.build_s)),
+        ("1% more rows", added(best)),
         ("peak memory", f"{amount(best.peak_bytes)}, building {amount(best.build_peak_bytes)}"),
         ("index on disk", amount(best.index_bytes)),
         ("compared", f"{there} {'method' if there == 1 else 'methods'}, on {n:,} rows"),
     ]
     return sentence, tuple(parts)
+
+
+def _percentiles(outcome: Outcome) -> str:
+    times = (("p50", outcome.p50_ms), ("p95", outcome.p95_ms), ("p99", outcome.p99_ms))
+    return ", ".join(f"{name} {taken:.3g} ms" for name, taken in times if taken is not None)
 
 
 def _spaced(parameters: str) -> str:

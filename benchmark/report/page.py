@@ -122,11 +122,12 @@ def _head(content: Content, name: str) -> str:
     one = next(iter(content.outcomes), None)
     about = f"{content.full:,} rows" if one is None else ""
     if one is not None:
-        sizes = ", ".join(f"{n:,}" for n in sorted({row.n for row in content.outcomes}))
-        about = (
-            f"{content.full:,} rows of {one.d:,} numbers, space {one.space}; "
-            f"measured on {sizes} of them; "
-            f"{sum(row.measured for row in content.outcomes):,} points with figures"
+        measured = [row.n for row in content.outcomes if row.measured]
+        sizes = ", ".join(f"{n:,}" for n in sorted(set(measured)))
+        about = f"{content.full:,} rows of {one.d:,} numbers, space {one.space}; " + (
+            f"measured on {sizes} of them; {len(measured):,} points with figures"
+            if measured
+            else "nothing measured"
         )
     return f'<h1>{_text(name)}</h1>\n<p class="soft">{_text(about)}</p>'
 

@@ -244,8 +244,10 @@
   document.querySelectorAll("figure[data-chart]").forEach((figure) => {
     figure.addEventListener("pointermove", (event) => point(figure, event));
     figure.addEventListener("pointerdown", (event) => point(figure, event));
-    figure.addEventListener("pointerleave", forget);
+    // a finger that is lifted leaves, too: what it tapped stays until the next tap
+    figure.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && forget());
   });
+  addEventListener("pointerdown", (event) => event.target.closest("figure[data-chart]") || forget());
   addEventListener("scroll", forget, { passive: true });
   addEventListener("resize", draw);
   draw();

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.report.curves import Curve
-from benchmark.report.words import DASH, amount, interval, number, seconds, share
+from benchmark.report.words import DASH, added, amount, interval, number, seconds, share
 from benchmark.results.outcome import Outcome, Status
+
+MORE = "1% more rows"
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,12 @@ def _of_all(here: Sequence[Outcome], recall: float) -> Table:
         best = min(good, key=lambda one: one.total_s or 0, default=None)
         rows.append((float("inf") if best is None else best.total_s or 0, method, best))
     return Table(
-        ("method", "configuration", "recall", "total time", "build", "peak memory", "index"),
+        (
+            *("method", "configuration", "recall", "total time", "build", MORE),
+            *("peak memory", "index"),
+        ),
         tuple(
-            (method, *([DASH] * 6))
+            (method, *([DASH] * 7))
             if best is None
             else (
                 method,
@@ -50,6 +55,7 @@ def _of_all(here: Sequence[Outcome], recall: float) -> Table:
                 share(best.recall),
                 seconds(best.total_s),
                 seconds(best.build_s),
+                added(best),
                 amount(_peak(best)),
                 amount(best.index_bytes),
             )
@@ -67,11 +73,11 @@ def _of_queries(single: Sequence[Outcome], batched: Sequence[Outcome], recall: f
         fast = [one for one in batched if one.method == method and (one.recall or 0) >= recall]
         most = max(fast, key=lambda one: one.qps or 0, default=None)
         rows.append((-(best.qps or 0) if best else 0.0, method, best, most))
-    head = ("method", "configuration", "recall", "queries/s", "p50", "p99")
+    head = ("method", "configuration", "recall", "queries/s", "p50", "p95", "p99")
     return Table(
-        (*head, "queries/s in batches", "build", "peak memory", "index"),
+        (*head, "queries/s in batches", "build", MORE, "peak memory", "index"),
         tuple(
-            (method, *([DASH] * 9))
+            (method, *([DASH] * 11))
             if best is None
             else (
                 method,
@@ -79,9 +85,11 @@ def _of_queries(single: Sequence[Outcome], batched: Sequence[Outcome], recall: f
                 share(best.recall),
                 number(best.qps),
                 _milliseconds(best.p50_ms),
+                _milliseconds(best.p95_ms),
                 _milliseconds(best.p99_ms),
                 number(most.qps) if most else DASH,
                 seconds(best.build_s),
+                added(best),
                 amount(_peak(best)),
                 amount(best.index_bytes),
             )

@@ -2,6 +2,8 @@
 
 import math
 
+from benchmark.results.outcome import Outcome
+
 DASH = "–"
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -47,3 +49,10 @@ def interval(value: float | None, low: float | None, high: float | None) -> str:
     if value is None or low is None or high is None or low == high:
         return share(value)
     return f"{value:.4f} (95% {low:.4f} to {high:.4f})"
+
+
+def added(outcome: Outcome) -> str:
+    """What it takes to have 1% more rows in the index, and how that is done."""
+    if outcome.add_s is None:
+        return DASH
+    return f"{seconds(outcome.add_s)} ({'rebuilt' if outcome.add_way == 'rebuild' else 'added'})"

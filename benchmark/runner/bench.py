@@ -154,11 +154,12 @@ def run_bench(
             try:
                 run_groups(client, place, groups, left, partial(_report_into, reports))
             finally:
+                # however it ends, what was measured so far is recommended
                 outcomes = all_outcomes(place.directory, list(reports.values()))
                 write_table(place.directory, outcomes)
+                choice = write_choice(out / CHOICE, _searched(place), outcomes)
+                page = write_report(out)
         export_results(place.directory, data.queries, outcomes, base=data.base)
-        choice = write_choice(out / CHOICE, _searched(place), outcomes)
-        page = write_report(out)
     return BenchReport(
         out=out,
         dataset=data.name,

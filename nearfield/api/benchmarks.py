@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.choice import CHOICE, Candidate, Wanted, choose, grown, read_choice, said
+from benchmark.candidates import Candidate
+from benchmark.choice import CHOICE, Wanted, choose, grown, read_choice, said
 from benchmark.runner.bench import BenchOptions, BenchPlan, BenchReport, plan_bench, run_bench
+from index_build.plan import AUTO
 from nearfield.cluster import ClusterOptions
 from nearfield.copies import open_vector_set
-from nearfield.errors import NearfieldError, UsageError
+from nearfield.errors import NearfieldError, QualityGate, UsageError
 from nearfield.vectorset import VectorSet
 
 __all__ = [
@@ -27,12 +29,15 @@ BESIDE = "bench"
 
 @dataclass(frozen=True)
 class ChosenMethod:
-    """What a choice file says: `method` as `build` takes it, and why, in a sentence."""
+    """What a choice file says: `method` as `build` takes it, and why, in a sentence.
+
+    Without a `candidate` the file has nothing that fits, and `method` is auto.
+    """
 
     method: str
     reason: str
     file: Path
-    candidate: Candidate
+    candidate: Candidate | None
 
 
 def bench(
@@ -63,14 +68,16 @@ def chosen_method(
     """The method that a benchmark recommends for the matrix of `vectors` within the limits.
 
     choice: the file; without it `bench/choice.toml` beside the vector set counts if it is about
-    these very vectors, and where there is none the result is None. Raises `UsageError` for limits
-    without a choice or a file about other vectors, `QualityGate` naming what comes nearest when
-    nothing fits.
+    these very vectors, and where there is none the result is None. One that was only found there
+    binds nobody: when nothing in it fits and no limit of memory or time is asked, it is left to
+    `build`. Else raises `QualityGate` naming what comes nearest; `UsageError` for limits without a
+    choice, or a file about other vectors.
     """
     vector_set = open_vector_set(vectors)
     file = Path(choice) if choice is not None else _beside(vector_set)
+    limited = wanted.memory_bytes is not None or wanted.time_s is not None
     if file is None:
-        if wanted.memory_bytes is not None or wanted.time_s is not None:
+        if limited:
             raise UsageError(
                 "expected a choice file for --memory or --time: only a benchmark knows what a "
                 "method takes. Make one with: nearfield bench VECTORS --out DIR"
@@ -82,9 +89,21 @@ def chosen_method(
             f"expected a choice for {vector_set.d} numbers in space {vector_set.geometry.space}; "
             f"{file} is about {read.dataset}: {read.d} numbers in space {read.space}"
         )
-    candidate = choose(grown(read, vector_set.n), wanted)
-    measured = f"measured on {candidate.measured_n:,} of {read.dataset}"
-    return ChosenMethod(candidate.way, f"{file}: {said(candidate)}, {measured}", file, candidate)
+    try:
+        candidate = choose(grown(read, vector_set.n), wanted)
+    except QualityGate as error:
+        if limited or choice is not None:
+            raise
+        return ChosenMethod(AUTO, f"{file} isn't followed: {error}", file, None)
+    reason = f"{file}: {said(candidate)}, {_whose(candidate, wanted.k, vector_set.n)}"
+    return ChosenMethod(candidate.way, reason, file, candidate)
+
+
+def _whose(candidate: Candidate, k: int, n: int) -> str:
+    """Whose figures those are, and of what: a build cuts its work differently, and tunes itself."""
+    asked = "" if candidate.k == k else f", not the asked {k:,}"
+    foretold = "" if candidate.measured_n == n else f", the time foretold for {n:,} rows"
+    return f"for k = {candidate.k:,}{asked}: figures of the benchmark{foretold}"
 
 
 def _beside(vector_set: VectorSet) -> Path | None:

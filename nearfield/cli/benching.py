@@ -112,7 +112,7 @@ def bench(  # noqa: PLR0913  (a command has as many parameters as it has options
         _print_plan(api.plan_of_bench(vectors, out, options), options, as_json=as_json)
         return
     report = api.bench(vectors, out, options, scheduler=scheduler)
-    print_json(report) if as_json else _print_report(report, vectors)
+    print_json(report) if as_json else _print_report(report, vectors, space)
 
 
 def _print_plan(plan: "BenchPlan", options: "BenchOptions", *, as_json: bool) -> None:
@@ -134,8 +134,7 @@ def _print_plan(plan: "BenchPlan", options: "BenchOptions", *, as_json: bool) ->
     )
 
 
-def _print_report(report: "BenchReport", vectors: Path) -> None:
-    follow = f"--out RUN --choice {shlex.quote(str(report.choice))}"
+def _print_report(report: "BenchReport", vectors: Path, space: str | None = None) -> None:
     print_pairs(
         [
             ("benchmark", f"{report.out}  ({report.dataset}, sizes {_listed(report.sizes)})"),
@@ -145,9 +144,22 @@ def _print_report(report: "BenchReport", vectors: Path) -> None:
             ("report", str(report.page)),
             *_dropped(report.dropped),
             *(("note", note) for note in report.notes),
-            ("next", f"nearfield build {shlex.quote(str(vectors))} {follow}"),
+            *_next(report, vectors, space),
         ]
     )
+
+
+def _next(report: "BenchReport", vectors: Path, space: str | None) -> list[tuple[str, str]]:
+    """The build that follows the choice, if there is one; it takes vector sets, not files."""
+    source = shlex.quote(str(vectors))
+    follow = f" --choice {shlex.quote(str(report.choice))}" if report.candidates else ""
+    if vectors.is_dir():
+        return [("next", f"nearfield build {source} --out RUN{follow}")]
+    said = f" --space {space}" if space else ""
+    return [
+        ("next", f"nearfield ingest {source} --out VECTORS{said}"),
+        ("then", f"nearfield build VECTORS --out RUN{follow}"),
+    ]
 
 
 def _dropped(labels: Sequence[str]) -> list[tuple[str, str]]:

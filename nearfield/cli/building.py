@@ -131,7 +131,8 @@ def _followed(vectors: Path, method: str, wanted: "Wanted", choice: Path | None)
     chosen = api.chosen_method(vectors, wanted, choice=choice)
     if chosen is None:
         return method
-    print(f"method {chosen.method}, by {chosen.reason}", file=sys.stderr)
+    by = "by " if chosen.candidate is not None else ""
+    print(f"method {chosen.method}, {by}{chosen.reason}", file=sys.stderr)
     return chosen.method
 
 

@@ -4,15 +4,8 @@ import dataclasses
 
 import pytest
 
-from benchmark.choice import (
-    Searched,
-    Wanted,
-    candidates_of,
-    choose,
-    grown,
-    read_choice,
-    write_choice,
-)
+from benchmark.candidates import candidates_of
+from benchmark.choice import Searched, Wanted, choose, grown, read_choice, write_choice
 from benchmark.report.advice import advices
 from benchmark.results.outcome import Outcome, Status
 from nearfield.errors import MissingFile, QualityGate, UsageError
@@ -101,7 +94,7 @@ def test_when_nothing_fits_the_nearest_is_named(choice):
     with pytest.raises(
         QualityGate,
         match=r"nothing measured reaches recall 0.96 within 1.00 GiB and 25 s for k = 10. "
-        r"Nearest comes selfjoin with recall 0.950, 30.0 s and 0.50 GiB",
+        r"Nearest comes selfjoin with recall 0.950 on 10,000 rows, 30.0 s and 0.50 GiB",
     ):
         choose(choice, Wanted(10, 0.96, memory_bytes=GIB, time_s=25))
 

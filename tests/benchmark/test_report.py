@@ -2,21 +2,20 @@
 
 import json
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import astuple, replace
 from html import unescape
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 
+from benchmark.candidates import candidates_of
 from benchmark.choice import (
     CHOICE,
     Choice,
     Searched,
     Wanted,
-    candidates_of,
     choose,
     read_choice,
     said,
@@ -250,6 +249,27 @@ def test_the_tables_show_the_cheapest_way_that_reaches_a_recall():
     assert set(at_recall(outcomes, 0.999)[0].rows[0][1:]) == {"–"}
 
 
+def test_the_tables_show_percentiles_and_the_time_to_add_rows():
+    index = {"add_s": 0.125, "add_rows": 10}
+    asked = replace(point("annoy", 1_000, 10, 1, 16), **index, add_way="rebuild")
+    listed = replace(point("annoy", 1_000, 10, 0, 16), **index, add_way="add")
+    every, queries = at_recall([asked, listed], 0.9)
+    cells = dict(zip(queries.head, queries.rows[0], strict=True))
+    assert (cells["p50"], cells["p95"], cells["p99"]) == ("1 ms", "2 ms", "3 ms")
+    assert cells["1% more rows"] == "125 ms (rebuilt)"
+    assert dict(zip(every.head, every.rows[0], strict=True))["1% more rows"] == "125 ms (added)"
+    evidence = dict(advices(None, [asked])[0].queries)
+    assert evidence["time of a query"] == "p50 1 ms, p95 2 ms, p99 3 ms"
+    assert evidence["1% more rows"] == "125 ms (rebuilt)"
+
+
+def test_the_head_names_the_sizes_with_figures():
+    measured = point("annoy", 1_000, 10, 0, 16)
+    dropped = replace(measured, n=100_000, status=Status.DROPPED, recall=None, total_s=None)
+    assert "measured on 1,000 of them; 1 points with figures" in source_of([measured, dropped])
+    assert "nothing measured<" in source_of([dropped])
+
+
 def test_growth_of_a_linear_cost_is_linear_and_foretold_with_an_interval(source):
     total = [
         line
@@ -280,7 +300,28 @@ def test_failures_alone_give_a_page_with_their_reasons():
 
 def test_the_table_alone_is_enough(no_matplotlib, tmp_path):
     write_table(tmp_path, ladder())
-    assert "there is no measured way" in advice_of(write_report(tmp_path).read_text())
+    assert "there is no choice.toml" in advice_of(write_report(tmp_path).read_text())
+
+
+def test_the_first_sentence_recommends_only_what_a_build_can_do():
+    products = [replace(one, space="ip") for one in ladder() if one.method in {"annoy", "exact"}]
+    choice = Choice(1, *astuple(replace(ABOUT, space="ip")), candidates_of(products, ABOUT.n))
+    assert {candidate.method for candidate in choice.candidates} == {"exact"}
+    for one in advices(choice, products):
+        assert "use exact(links=16) with recall" in one.sentence
+    older = replace_candidates(choice, candidates_of(ladder(), ABOUT.n))
+    assert all(
+        "use exact(links=16) with recall" in one.sentence for one in advices(older, products)
+    )
+    only = [one for one in products if one.method == "annoy"]
+    (first, _) = advices(replace_candidates(choice, []), only)
+    assert "no way was measured that `nearfield build` has in space ip" in first.sentence
+    (first, _) = advices(replace_candidates(choice, []), [one for one in only if one.batch])
+    assert "for the matrix (k = 10) no way was measured;" in first.sentence
+
+
+def replace_candidates(choice, candidates):
+    return msgspec.structs.replace(choice, candidates=candidates)
 
 
 def test_the_same_table_gives_the_same_page(no_matplotlib, tmp_path):
@@ -326,42 +367,3 @@ def test_broken_files_are_named(no_matplotlib, tmp_path):
 def test_an_advice_per_k_and_the_usual_one_first():
     found = advices(None, ladder())
     assert [one.k for one in found] == [10, 100]
-
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-QUIET = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--allow-file-access-from-files", "--enable-logging=stderr"),
-    *("--virtual-time-budget=5000", "--dump-dom"),
-)
-ASK = """<!doctype html><iframe id="page" src="{page}" width="{width}" height="900"></iframe>
-<pre id="answer"></pre><script>addEventListener("load", () => {{
-  const inside = document.getElementById("page").contentDocument, root = inside.documentElement;
-  const svg = [...inside.querySelectorAll("figure svg")];
-  document.getElementById("answer").textContent = JSON.stringify({{
-    width: root.clientWidth, needed: root.scrollWidth, drawn: root.dataset.drawn,
-    sections: [...inside.querySelectorAll("section[data-n]")].filter((one) => !one.hidden).length,
-    fonts: svg.map((one) => one.getBoundingClientRect().width / one.viewBox.baseVal.width * 12),
-    methods: inside.querySelectorAll(".legend button").length,
-  }});
-}});</script>"""
-
-
-@pytest.mark.long
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_draws_it_without_errors_and_without_overflow(folder, tmp_path, width):
-    ask = tmp_path / "ask.html"
-    ask.write_text(ASK.format(page=(folder / REPORT).as_uri(), width=width))
-    ran = subprocess.run(
-        [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", ask.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert not [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
-    answer = json.loads(unescape(re.search(r'id="answer">(.*?)</pre>', ran.stdout, re.S)[1]))
-    assert answer["needed"] <= answer["width"] <= width
-    shown = 5 * len(SPEEDS) * 4
-    assert int(answer["drawn"]) > shown
-    assert (answer["sections"], answer["methods"]) == (1, len(SPEEDS))
-    assert min(answer["fonts"]) >= 11

@@ -34,6 +34,14 @@ def test_the_fastest_at_each_recall_stands_in_a_row_per_method(tmp_path):
     assert "Left out" not in said
 
 
+def test_percentiles_and_the_time_to_add_rows_stand_in_the_row(tmp_path):
+    asked = replace(
+        GOOD, workload="queries", batch=1, qps=50.0, p95_ms=7.25, p99_ms=9.5, add_s=0.125
+    )
+    row = next(line for line in page(tmp_path, GOOD, asked).splitlines() if "| annoy |" in line)
+    assert "| 7.25 | 9.5 | 0.5 | 0.125 |" in row
+
+
 def test_what_has_no_figures_is_counted_by_why(tmp_path):
     gone = replace(GOOD, recall=None, total_s=None, search="")
     useless = replace(gone, status=Status.LEFT_OUT, reason="no better than another")

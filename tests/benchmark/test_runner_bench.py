@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,8 +13,9 @@ import pytest
 
 from benchmark.choice import read_choice
 from benchmark.results.table import read_table
+from benchmark.runner import bench
 from benchmark.runner.bench import BenchOptions, plan_bench, run_bench
-from nearfield.errors import DiskFull, RunLocked
+from nearfield.errors import DamagedArtefact, DiskFull, RunLocked
 from tests.benchmark.bench_case import surface
 
 pytestmark = pytest.mark.long
@@ -125,6 +127,42 @@ def test_a_budget_that_is_spent_keeps_what_is_there(done):
     report = run_bench(out.parent / "songs.npy", out, replace(options, ks=(7,), budget_s=1e-6))
     assert (report.measured, len(report.dropped)) == (0, 2)
     assert report.rows == {"ok": 8, "dropped": 3, "not installed": 2}
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+    """The finished benchmark without what is written at its end."""
+    out, options, _ = done
+    shutil.copytree(out, tmp_path / "out")
+    for name in ("choice.toml", "report.html", "outcomes.parquet"):
+        (tmp_path / "out" / name).unlink()
+    return out.parent / "songs.npy", tmp_path / "out", options
+
+
+def assert_recommends(out):
+    assert {one.k for one in read_choice(out / "choice.toml").candidates} == {5, 50}
+    assert "(k = 50, recall 0.95) use " in (out / "report.html").read_text()
+
+
+def test_an_interrupted_run_recommends_what_was_measured(copied, monkeypatch):
+    source, out, options = copied
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "run_groups", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_bench(source, out, options)
+    assert_recommends(out)
+
+
+def test_a_damaged_truth_of_an_earlier_size_costs_the_export_alone(copied):
+    source, out, options = copied
+    truth = out / "truth" / "queries-300.h5"
+    truth.write_bytes(truth.read_bytes()[:-1] + b"?")
+    with pytest.raises(DamagedArtefact, match=r"queries-300\.h5"):
+        run_bench(source, out, replace(options, rows=(200,), budget_s=1e-6))
+    assert_recommends(out)
 
 
 def test_a_plan_writes_nothing(done, tmp_path):

@@ -1,14 +1,10 @@
 """`nearfield bench` as a user runs it, and the build that follows its choice."""
 
 import signal
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmark.runner.bench import BenchReport
-from nearfield.cli.benching import _print_report
 from tests.cli.conftest import Program, clustered, copy
 
 pytestmark = pytest.mark.long
@@ -67,7 +63,8 @@ def test_a_build_follows_the_choice_beside_the_vector_set(program):
     ended = program("build", "vectors", "--out", "run", "-k", 5, "--recall", 1.0)
     assert ended.code == 0, ended.err
     assert "method exact, by " in ended.err
-    assert "bench/choice.toml: exact with recall 1.000" in ended.err
+    assert "bench/choice.toml: exact with recall 1.000 on 200 rows" in ended.err
+    assert "figures of the benchmark, the time foretold for 400 rows" in ended.err
     assert "exact (as asked)" in ended.out
 
 
@@ -100,6 +97,31 @@ def test_when_nothing_fits_the_nearest_is_named(program):
     assert "nothing measured reaches recall 0.95 within 0.00 GiB and 3,600 s for k = 5" in ended.err
     assert "Nearest comes" in ended.err
     assert not (program.folder / "run").exists()
+
+
+def test_a_plain_build_does_without_a_choice_that_has_nothing(program):
+    path = program.folder / "bench" / "choice.toml"
+    path.write_text(path.read_text().split("[[candidates]]")[0])
+    ended = program("build", "vectors", "--out", "run", "-k", 5)
+    assert ended.code == 0, ended.err
+    assert "method auto, " in ended.err
+    assert "bench/choice.toml isn't followed: the benchmark of vectors measured no way" in ended.err
+    ended = program("build", "vectors", "--out", "other", "-k", 5, "--time", "1h")
+    assert (ended.code, "measured no way" in ended.err) == (4, True)
+
+
+def test_what_is_next_after_a_file_can_be_typed_as_it_stands(program):
+    (program.folder / "bench").rename(program.folder / "elsewhere")
+    ended = program("bench", "embeddings.npy", "--out", "bench", *QUICK, "--methods", "exact",
+                    "--workloads", "all", "--space", "cosine")  # fmt: skip
+    assert ended.code == 0, ended.err
+    lines = dict(line.split(maxsplit=1) for line in ended.out.splitlines())
+    ingest, build = lines["next"], lines["then"]
+    assert ingest == "nearfield ingest embeddings.npy --out VECTORS --space cosine"
+    assert program(*ingest.split()[1:]).code == 0
+    built = program(*build.split()[1:], "-k", 5)
+    assert built.code == 0, built.err
+    assert "method exact, by bench/choice.toml" in built.err
 
 
 def test_limits_without_a_choice_and_with_a_method_are_refused(program):
@@ -155,16 +177,3 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(program, stop):
     assert ended.code == 0, ended.err
     assert ended.json["rows"] == {"ok": 4}
     assert ended.json["kept"] >= 2
-
-
-def test_what_the_budget_left_out_is_named_as_far_as_one_can_take_in(capsys):
-    report = BenchReport(
-        Path("out"), "songs", (10,), {}, 0, 0, tuple(f"m{i}" for i in range(20)), (),
-        Path("choice.toml"), Path("report.html"), 0, 1.0,
-    )  # fmt: skip
-    _print_report(report, Path("v"))
-    said = capsys.readouterr().out
-    assert said.count("dropped") == 9
-    assert "and of 12 others; outcomes.csv names what" in said
-    _print_report(replace(report, dropped=("a", "b")), Path("v"))
-    assert "others" not in capsys.readouterr().out
