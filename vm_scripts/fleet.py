@@ -15,12 +15,12 @@ from pathlib import Path
 from nearfield.clusters.inventory import Host, Inventory, read_inventory, write_inventory
 from nearfield.clusters.prices import read_prices
 from nearfield.clusters.ssh import Shell, forget_host_key, shell_for
-from nearfield.errors import Infrastructure, NearfieldError
+from nearfield.errors import Infrastructure, NearfieldError, RunLocked
 from nearfield.interrupts import finished_first
 from nearfield.lock import locked
 from vm_scripts import costs, remote
 from vm_scripts.costs import Cost
-from vm_scripts.providers.base import Machine, Provider, Wanted, now, provider_for
+from vm_scripts.providers.base import Machine, Provider, Wanted, now, owner_of, provider_for
 from vm_scripts.providers.fixed_hosts import FixedHosts
 from vm_scripts.settings import MachineSettings
 from vm_scripts.user_data import user_data
@@ -44,7 +44,8 @@ def plan(settings: MachineSettings) -> list[dict[str, object]]:
     """What `up` would make, with prices; nothing is made."""
     provider = provider_for(settings)
     if isinstance(provider, FixedHosts):
-        return [{"machine": m.name, "exists": True, "hourly": 0.0} for m in provider.machines()]
+        hourly = provider.hourly("any")
+        return [{"machine": m.name, "exists": True, "hourly": hourly} for m in provider.machines()]
     existing = {machine.name for machine in provider.machines(settings.run)}
     kind = _kind(settings)
     hourly = provider.hourly(kind)
@@ -69,19 +70,24 @@ def up(settings: MachineSettings) -> Inventory:
             write_inventory(state / "inventory.toml", _absolute(inventory))
             shell = shell_of(settings)
             remote.share_folder(shell, settings.folder, mount=False)
+            for machine in provider.machines():
+                costs.note(state, machine, provider.hourly(machine.kind))
             return shell.inventory
         made: list[Machine] = []
+        before = provider.machines(settings.run)
+        _refuse_others(settings, before)
         try:
-            machines = _existing_or_made(settings, provider, made)
+            machines = _existing_or_made(settings, provider, before, made)
             inventory = _inventory(settings, machines)
             write_inventory(state / "inventory.toml", inventory)
             shell = shell_of(settings)
             _everywhere(shell, lambda host: _ready(shell, host, settings.folder))
-            _everywhere(shell, lambda host: remote.install(shell, host))
-            remote.share_folder(shell, settings.folder, mount=True)
+            with remote.beating(shell):
+                _everywhere(shell, lambda host: remote.install(shell, host))
+                remote.share_folder(shell, settings.folder, mount=True)
         except BaseException:
             with finished_first("deleting the machines that were made"):
-                left = _delete_all(settings, provider, made)
+                left = _delete_all(settings, provider, _new(settings, provider, before, made))
                 if left:
                     print(_may_exist(left), file=sys.stderr)
             raise
@@ -100,8 +106,10 @@ def status(settings: MachineSettings) -> Fleet:
     return _fleet(settings, provider)
 
 
-def down(settings: MachineSettings, *, all_runs: bool = False) -> Fleet:
+def down(settings: MachineSettings, *, all_runs: bool = False, only_own: bool = False) -> Fleet:
     """Delete the run's machines, also those that this computer knows nothing of; or of all runs.
+
+    only_own: but for those that another computer has made, which may work there.
 
     Machines are found by label, so those of a driver that died are found too. Raises
     `Infrastructure` naming what still exists.
@@ -109,17 +117,59 @@ def down(settings: MachineSettings, *, all_runs: bool = False) -> Fleet:
     provider = provider_for(settings)
     with locked(settings.state):
         found = provider.machines(None if all_runs else settings.run)
+        if only_own:
+            found = [machine for machine in found if _is_own(settings, machine)]
         ours = found if provider.makes_machines else []
+        for machine in [] if provider.makes_machines else found:
+            costs.note_deleted(settings.state, machine)  # it stays, and costs the run no more
         failed = _delete_all(settings, provider, ours)
         deleted = [machine.name for machine in ours]
         if not failed:
-            for run in {settings.run, *(machine.run for machine in found)}:
-                deleted += provider.delete_rest(run)
+            deleted += _rest_deleted(provider, {settings.run, *(it.run for it in found)})
         fleet = _fleet(settings, provider, tuple(deleted))
-    if failed or (provider.makes_machines and fleet.machines):
-        left = failed or [machine.name for machine in fleet.machines]
-        raise Infrastructure(_may_exist(left))
+    here = [it.name for it in fleet.machines if not only_own or _is_own(settings, it)]
+    if failed or (provider.makes_machines and here):
+        raise Infrastructure(_may_exist(failed or here))
     return fleet
+
+
+def _rest_deleted(provider: Provider, runs: set[str]) -> list[str]:
+    """What belongs to runs beside machines costs nothing: no reason to fail."""
+    deleted: list[str] = []
+    for run in runs:
+        try:
+            deleted += provider.delete_rest(run)
+        except Infrastructure as error:
+            print(f"{error}; it costs nothing, the next `down` tries again", file=sys.stderr)
+    return deleted
+
+
+def _new(
+    settings: MachineSettings, provider: Provider, before: list[Machine], made: list[Machine]
+) -> list[Machine]:
+    """What was made, and what exists now of the run and didn't: a request whose answer was lost."""
+    known = {machine.id for machine in (*before, *made)}
+    try:
+        found = provider.machines(settings.run)
+    except Infrastructure as error:
+        print(f"what else exists is not known: {error}", file=sys.stderr)
+        return made
+    return [*made, *(it for it in found if it.id not in known and _is_own(settings, it))]
+
+
+def _is_own(settings: MachineSettings, machine: Machine) -> bool:
+    """Whether this computer's key gets in; where nobody knows, it counts as ours."""
+    return machine.owner in ("", owner_of(_key(settings.state)))
+
+
+def _refuse_others(settings: MachineSettings, existing: list[Machine]) -> None:
+    others = [machine.name for machine in existing if not _is_own(settings, machine)]
+    if others:
+        raise RunLocked(
+            f"{', '.join(others)} of the run {settings.run} were made by another computer, whose "
+            f"key isn't in {settings.state}: wait until it is done, name another run, or delete "
+            "them with vm_scripts/down"
+        )
 
 
 def _may_exist(machines: list[str]) -> str:
@@ -156,13 +206,13 @@ def _note_vanished(settings: MachineSettings, existing: tuple[Machine, ...]) -> 
 
 
 def _existing_or_made(
-    settings: MachineSettings, provider: Provider, made: list[Machine]
+    settings: MachineSettings, provider: Provider, before: list[Machine], made: list[Machine]
 ) -> list[Machine]:
     public_key = _key(settings.state)
     text = user_data(
         public_key=public_key, idle_minutes=settings.idle_minutes, folder=settings.folder
     )
-    existing = {machine.name: machine for machine in provider.machines(settings.run)}
+    existing = {machine.name: machine for machine in before}
     hourly = provider.hourly(_kind(settings))
     machines = []
     for number in range(settings.workers + 1):

@@ -24,13 +24,15 @@ from nearfield.errors import (
     UsageError,
 )
 from nearfield.files import write_bytes
-from nearfield.run import create_run, open_run
+from nearfield.run import Run, create_run, open_run
 from nearfield.settings import BuildSettings, Settings, read_settings
 from nearfield.vectorset import open_vector_set
 from vm_scripts import remote
 from vm_scripts.settings import MachineSettings
 
 POLL_S = 10.0
+ALIVE_S = 120.0
+"""A copy that went on for so long had a connection."""
 WORK = "work"
 BY_CODE: dict[int, type[NearfieldError]] = {
     error.exit_code: error
@@ -133,30 +135,68 @@ def follow(machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S) -
 
 
 def fetch(
-    job: Job, machines: MachineSettings, shell: Shell, *, dry_run: bool = False
-) -> list[tuple[str, int]]:
+    job: Job, machines: MachineSettings, shell: Shell, *, dry_run: bool = False,
+    timeout_s: float | None = None,
+) -> list[tuple[str, int]]:  # fmt: skip
     """Bring vectors and runs here, finished or not; what is here already isn't sent again.
 
-    The files that came, with their bytes; with `dry_run` those that would.
+    The files that came, with their bytes; with `dry_run` those that would. What has come when
+    `timeout_s` is over stays here, and `Infrastructure` is raised, as for any copy that fails.
     """
     source = f"{machines.folder}/job/{WORK}/"
     words = ["--exclude=/postgres", "--exclude=.lock", "--exclude=.*.partial-*"]
     words += ["--out-format=%l %n", *(["--dry-run"] if dry_run else [])]
-    said = remote.copy_from(shell, shell.inventory.scheduler, source, job.folder, *words)
+    said = remote.copy_from(
+        shell, shell.inventory.scheduler, source, job.folder, *words, timeout_s=timeout_s
+    )
     pairs = [line.split(" ", 1) for line in said.splitlines()]
     return [(name, int(size)) for size, name in pairs if not name.endswith("/")]
 
 
+def fetch_over_outages(
+    job: Job, machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S
+) -> None:
+    """`fetch`, again and again while the head can't be reached, for at most `idle_minutes`: what
+    lies there took hours, and the machines go afterwards.
+    """
+    idle_s = machines.idle_minutes * 60
+    silent_since: float | None = None
+    while True:
+        began = time.monotonic()
+        try:
+            fetch(job, machines, shell)
+            return
+        except remote.CutOff as error:
+            now = time.monotonic()
+            if silent_since is None or now - began > ALIVE_S:
+                silent_since = now
+            if now - silent_since > idle_s:
+                raise
+            print(f"{error}; trying again", file=sys.stderr)
+            time.sleep(poll_s)
+
+
 def fetched_run(job: Job, report: dict[str, Any]) -> Path:
     """The run that was fetched, checked against its manifests and pointed at the vectors here."""
-    run = open_run(job.folder / "runs" / Path(str(report["run"])).name)
+    run = run_of(job, report)
     run.finished_matrix()
     vectors = open_vector_set(job.folder / "vectors")
     if vectors.fingerprint != run.config.vectors_fingerprint:
         raise Infrastructure(
             f"{run.path} was made of other vectors than those in {vectors.path}: fetch again"
         )
+    asked = job.settings.build
+    if (run.config.k, run.config.recall) != (asked.k, asked.recall):
+        raise Infrastructure(
+            f"{run.path} was made with k = {run.config.k} and recall {run.config.recall}, the job "
+            f"asks for {asked.k} and {asked.recall}: run the same command again"
+        )
     return create_run(run.path, _with_vectors(run.config, vectors.path)).folder
+
+
+def run_of(job: Job, report: dict[str, Any]) -> Run:
+    """The run of that name here, finished or not."""
+    return open_run(job.folder / "runs" / Path(str(report["run"])).name)
 
 
 def _with_vectors(config: Any, vectors: Path) -> Any:

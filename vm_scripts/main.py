@@ -20,7 +20,7 @@ from nearfield.errors import UsageError
 from nearfield.exits import INTERRUPTED, errors_end
 from nearfield.files import write_bytes
 from nearfield.interrupts import Interrupted, raise_on_signals
-from vm_scripts import fleet, jobs
+from vm_scripts import fleet, jobs, remote
 from vm_scripts import rebuild as rebuilding
 from vm_scripts.fleet import Fleet
 from vm_scripts.providers.base import now, provider_for
@@ -94,7 +94,9 @@ def fetch(
     """Bring vectors and runs from the head to the job's folder, finished or not."""
     settings = read_settings(machines)
     read = jobs.read_job(job)
-    found = jobs.fetch(read, settings, fleet.shell_of(settings), dry_run=dry_run)
+    shell = fleet.shell_of(settings)
+    with remote.beating(shell):
+        found = jobs.fetch(read, settings, shell, dry_run=dry_run)
     _print_files(found, as_json=as_json)
     print(f"{'would fetch' if dry_run else 'fetched'} to {read.folder}", file=sys.stderr)
     _say_cost(fleet.status(settings))

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 from nearfield.clusters.hosts import start_cluster, stop_cluster
 from nearfield.clusters.ssh import Shell
-from nearfield.errors import Infrastructure, NearfieldError
+from nearfield.errors import Infrastructure, NearfieldError, RunLocked
 from nearfield.files import write_bytes
 from nearfield.interrupts import finished_first
 from nearfield.lock import locked
@@ -28,16 +29,24 @@ from vm_scripts.jobs import (
     BY_CODE,
     Job,
     fetch,
+    fetch_over_outages,
     fetched_run,
     files_of,
     follow,
     inputs_of,
     push,
     read_job,
+    run_of,
 )
 from vm_scripts.settings import MachineSettings
 
 DSN_VARIABLE = "NEARFIELD_DSN"
+SALVAGE_S = 240.0
+"""For what is saved before machines are deleted: whoever stops us waits, ten minutes as a service
+(deploy/systemd), and then kills.
+"""
+LOCK_WAIT_S, LOCK_ASK_S = 900.0, 5.0
+"""How long the end waits for another command on the run's machines, which it can't leave behind."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +77,19 @@ def rebuild(machines: MachineSettings, job_file: Path) -> Rebuilt:
     """Do all of it; raises what the step that failed raises, after the machines are gone."""
     job = read_job(job_file)
     with locked(machines.state / "rebuild"):
+        needed = _fetched(machines, job) is None
+        undeleted: Infrastructure | None = None
+        try:
+            if needed:
+                _compute(machines, job)
+            else:
+                _delete_machines(machines)
+        except Infrastructure as error:
+            # said in the end, where the matrix is here all the same
+            undeleted = error
         report = _fetched(machines, job)
-        needed = report is None
         if report is None:
-            report = _computed(machines, job)
-            write_bytes(
-                machines.state / "fetched.json",
-                json.dumps({"mark": _mark(job), "report": report}).encode(),
-            )
+            raise undeleted or Infrastructure(f"sources of {job.path} changed meanwhile: run again")
         run = fetched_run(job, report)
         loaded = load_here(job, run)
         keep_newest(job.folder, run, job.settings.keep_runs)
@@ -86,8 +100,8 @@ def rebuild(machines: MachineSettings, job_file: Path) -> Rebuilt:
             loaded=loaded,
             cost=fleet.status(machines).cost.text(),
         )
-        # last: what fails before is tried again without machines
-        (machines.state / "fetched.json").unlink()
+    if undeleted is not None:
+        raise undeleted
     return rebuilt
 
 
@@ -98,21 +112,29 @@ def run_on_machines(machines: MachineSettings, job: Job, *, poll_s: float = 10.0
     if len(shell.inventory.hosts) > 1:
         state = start_cluster(shell.inventory, machines.state / "cluster")
         print(f"dashboard: {state.tunnel}", file=sys.stderr)
-    push(job, machines, shell, machines.state)
-    remote.start_job(shell, f"{machines.folder}/job")
-    return follow(machines, shell, poll_s=poll_s)
+    with remote.beating(shell):
+        # a job that a driver left behind may be of other sources or settings
+        remote.mark_job(shell, f"{machines.folder}/job", _mark(job))
+        push(job, machines, shell, machines.state)
+        remote.start_job(shell, f"{machines.folder}/job")
+        return follow(machines, shell, poll_s=poll_s)
 
 
-def _computed(machines: MachineSettings, job: Job) -> dict[str, Any]:
+def _compute(machines: MachineSettings, job: Job) -> None:
+    """Have the machines make the run and bring it here; noted at once, whatever comes then."""
+    mark = _mark(job)
     with machines_for(machines):
         try:
             report = run_on_machines(machines, job)
         except BaseException:
             _salvage(machines, job)
             raise
-        fetch(job, machines, fleet.shell_of(machines))
+        shell = fleet.shell_of(machines)
+        with remote.beating(shell):
+            fetch_over_outages(job, machines, shell)
         fetched_run(job, report)
-    return report
+        noted = json.dumps({"mark": mark, "report": report})
+        write_bytes(machines.state / "fetched.json", noted.encode())
 
 
 @contextmanager
@@ -124,8 +146,21 @@ def machines_for(settings: MachineSettings) -> Iterator[None]:
     finally:
         with finished_first("deleting the machines"):
             _stop_services(settings)
-            ended = fleet.down(settings)
-        print(f"machines: {ended.cost.text()}", file=sys.stderr)
+            _delete_machines(settings)
+
+
+def _delete_machines(settings: MachineSettings) -> None:
+    """Delete what this computer's key has made of the run, after whoever has their lock."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            ended = fleet.down(settings, only_own=True)
+            break
+        except RunLocked as error:
+            if time.monotonic() > deadline:
+                raise Infrastructure(f"the machines could not be deleted: {error}") from error
+            time.sleep(LOCK_ASK_S)
+    print(f"machines: {ended.cost.text()}", file=sys.stderr)
 
 
 def _stop_services(settings: MachineSettings) -> None:
@@ -145,7 +180,8 @@ def _salvage(machines: MachineSettings, job: Job) -> None:
     try:
         shell = fleet.shell_of(machines)
         remote.stop_job(shell, f"{machines.folder}/job")
-        fetch(job, machines, shell)
+        with remote.beating(shell):
+            fetch(job, machines, shell, timeout_s=SALVAGE_S)
         print(f"what was finished is in {job.folder}; the next rebuild resumes", file=sys.stderr)
     except (NearfieldError, OSError) as error:
         print(f"nothing could be saved from the machines: {error}", file=sys.stderr)
@@ -170,12 +206,16 @@ def load_here(job: Job, run: Path) -> dict[str, Any]:
 
 
 def _fetched(machines: MachineSettings, job: Job) -> dict[str, Any] | None:
-    """The report of a job that was fetched but not loaded, if sources and settings are the same."""
+    """The report of a job whose run was fetched, if sources and settings are the same and it is
+    here still.
+    """
     try:
         content = json.loads((machines.state / "fetched.json").read_bytes())
-    except (OSError, ValueError):
+        report = dict(content["report"])
+        run_of(job, report).finished_matrix(verify=False)
+    except (OSError, ValueError, NearfieldError):
         return None
-    return dict(content["report"]) if content["mark"] == _mark(job) else None
+    return report if content["mark"] == _mark(job) else None
 
 
 def _mark(job: Job) -> str:

@@ -6,7 +6,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -20,9 +23,17 @@ ROOT = Path(__file__).parents[1]
 HEARTBEAT = "/run/nearfield/heartbeat"
 READY_MARK = ".ready"
 SHARED_MARK = ".shared"
+JOB_MARK = "job.mark"
 INSTALL_TIMEOUT_S = 1800
+BEAT_S = 60.0
+CUT_OFF = {10, 12, 30, 35, 255}
+"""How rsync ends when the connection does."""
 MOUNT_OPTIONS = "rw,hard,noatime,lookupcache=positive,actimeo=1"
 """A part that another host has just written must be seen at once."""
+
+
+class CutOff(Infrastructure):
+    """A copy that the connection ended; what came stays, and trying again goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,37 @@ def beat(shell: Shell) -> None:
         list(pool.map(one, shell.inventory.hosts))
 
 
+@contextmanager
+def beating(shell: Shell) -> Iterator[None]:
+    """Beat for the block, so that no machine counts as forgotten while something takes long.
+
+    By a thread of this process, with which it ends.
+    """
+    over = threading.Event()
+
+    def beats() -> None:
+        while not over.wait(BEAT_S):
+            beat(shell)
+
+    thread = threading.Thread(target=beats, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def mark_job(shell: Shell, folder: str, mark: str) -> None:
+    """Say what is to be computed in the folder on the head; end a job that computes another."""
+    script = (
+        f"folder={shlex.quote(folder)}\nrole=job\nmark={shlex.quote(mark)}\n{_functions()}"
+        f'if [ "$(cat "$folder/{JOB_MARK}" 2>/dev/null)" != "$mark" ]; then\n'
+        f'  stop\n  mkdir -p "$folder"\n  echo "$mark" >"$folder/{JOB_MARK}"\nfi\n'
+    )
+    shell.run(shell.inventory.scheduler, script)
+
+
 def start_job(shell: Shell, folder: str) -> None:
     """Start `nearfield run job.toml` in the folder on the head, detached; or find it running."""
     command = f"{shlex.quote(shell.inventory.python)} -m nearfield run job.toml --no-load --json"
@@ -133,10 +175,11 @@ def job_state(shell: Shell, folder: str, offset: int) -> JobState:
     """How the job is, and its log from `offset` on."""
     script = (
         f"folder={shlex.quote(folder)}\nrole=job\n{_functions()}"
-        'cat "$folder/job.exit" 2>/dev/null || echo none\nstatus\n'
+        # in this order: a job may end between the two
+        'status\ncat "$folder/job.exit" 2>/dev/null || echo none\n'
         f'tail -c +{offset + 1} "$folder/job.log" 2>/dev/null || true\n'
     )
-    code, state, log = shell.run(shell.inventory.scheduler, script).split("\n", 2)
+    state, code, log = shell.run(shell.inventory.scheduler, script).split("\n", 2)
     running = state.startswith("running")
     return JobState(
         running=running,
@@ -163,21 +206,30 @@ def copy_to(shell: Shell, host: Host, sources: list[str], target: str, *words: s
     _rsync(shell, host, [*words, "--", *sources, f"{_place(host)}:{target}"])
 
 
-def copy_from(shell: Shell, host: Host, source: str, target: Path, *words: str) -> str:
+def copy_from(
+    shell: Shell, host: Host, source: str, target: Path, *words: str, timeout_s: float | None = None
+) -> str:
     """Copy a folder's content from the host; what rsync says, if it is asked to say something."""
-    return _rsync(shell, host, [*words, "--", f"{_place(host)}:{source}", f"{target}/"])
+    words = (*words, "--", f"{_place(host)}:{source}", f"{target}/")
+    return _rsync(shell, host, list(words), timeout_s)
 
 
-def _rsync(shell: Shell, host: Host, words: list[str]) -> str:
+def _rsync(shell: Shell, host: Host, words: list[str], timeout_s: float | None = None) -> str:
     ssh = shlex.join(["ssh", *shell.options(host)])
     command = ["rsync", "-a", "--mkpath", "--partial", "-e", ssh, *words]
     try:
         # a group of its own: a second Ctrl-C must not end what saves the results after the first
-        done = subprocess.run(command, capture_output=True, text=True, check=False, process_group=0)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, process_group=0,
+            timeout=timeout_s,
+        )  # fmt: skip
     except FileNotFoundError as error:
         raise UsageError("no rsync here: install rsync") from error
+    except subprocess.TimeoutExpired as error:
+        raise Infrastructure(f"copying from {host.name} took over {timeout_s:.0f} s") from error
     if done.returncode:
-        raise Infrastructure(f"copying to or from {host.name} failed: {done.stderr.strip()[-300:]}")
+        kind = CutOff if done.returncode in CUT_OFF else Infrastructure
+        raise kind(f"copying to or from {host.name} failed: {done.stderr.strip()[-300:]}")
     return done.stdout
 
 

@@ -2,16 +2,20 @@
 
 import json
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nearfield.errors import Infrastructure, UsageError
+from nearfield.errors import Infrastructure, RunLocked, UsageError
 from nearfield.interrupts import STOPS, Interrupted, raise_on_signals
+from nearfield.lock import locked
 from tests.vm_scripts.hetzner_server import FakeHetzner
 from vm_scripts import costs, fleet
 from vm_scripts.costs import Rented, cost_of
-from vm_scripts.providers.base import Wanted
+from vm_scripts.providers import hetzner
+from vm_scripts.providers.base import Wanted, owner_of
 from vm_scripts.providers.hetzner import Hetzner
 from vm_scripts.rebuild import machines_for
 from vm_scripts.settings import read_settings
@@ -51,7 +55,10 @@ def test_a_machine_is_made_labelled_and_found(cloud, provider):
     assert provider.machines("daily") == []
     sent = next(body for method, path, body in cloud.requests
                 if (method, path) == ("POST", "/v1/servers"))  # fmt: skip
-    assert sent["labels"] == {"managed-by": "nearfield", "nearfield-run": "weekly"}
+    assert sent["labels"] == {
+        "managed-by": "nearfield", "nearfield-run": "weekly", "nearfield-owner": machine.owner,
+    }  # fmt: skip
+    assert machine.owner == owner_of(wanted().public_key)
     assert sent["user_data"] == "#cloud-config"
     assert len(sent["ssh_keys"]) == len(sent["networks"]) == len(sent["firewalls"]) == 1
 
@@ -149,6 +156,68 @@ def test_down_names_what_it_could_not_delete(cloud, settings):
         fleet.down(settings)
     assert cloud.names() == ["weekly-head"]
     fleet.down(settings)
+    assert cloud.names() == []
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_firewall_that_is_still_in_use_is_waited_for_and_no_reason_to_fail(
+    cloud, settings, lasting, monkeypatch, capsys
+):
+    wall = cloud.put("firewalls", "nearfield-weekly",
+                     {"managed-by": "nearfield", "nearfield-run": "weekly"})  # fmt: skip
+    if lasting:
+        monkeypatch.setattr(hetzner, "IN_USE_S", 0)
+    cloud.fail = [("DELETE", f"/v1/firewalls/{wall['id']}", 409, "resource_in_use")]
+    fleet.down(settings)
+    assert cloud.names("firewalls") == (["nearfield-weekly"] if lasting else [])
+    assert ("costs nothing" in capsys.readouterr().err) is lasting
+
+
+def test_another_computers_machines_are_left_alone_but_by_down(cloud, settings):
+    cloud.put("servers", "weekly-head", {
+        "managed-by": "nearfield", "nearfield-run": "weekly", "nearfield-owner": "0123456789abcdef",
+    })  # fmt: skip
+    with pytest.raises(RunLocked, match="weekly-head of the run weekly were made by another"):
+        fleet.up(settings)
+    with pytest.raises(RunLocked), machines_for(settings):
+        pass
+    assert cloud.names() == ["weekly-head"]
+    fleet.down(settings)
+    assert cloud.names() == []
+
+
+def test_machines_are_deleted_after_another_command_is_through_with_them(
+    cloud, settings, monkeypatch
+):
+    cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
+    monkeypatch.setattr(fleet, "up", lambda _settings: None)
+    monkeypatch.setattr("vm_scripts.rebuild.LOCK_ASK_S", 0.05)
+    over, busy = threading.Event(), threading.Event()
+
+    def other():
+        with locked(settings.state):
+            busy.set()
+            over.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(other)
+        busy.wait(10)
+        threading.Timer(0.3, over.set).start()
+        with machines_for(settings):
+            pass
+    assert cloud.names() == []
+
+
+def test_a_server_whose_creation_got_no_answer_is_deleted_too(cloud, settings, monkeypatch):
+    created = Hetzner.create
+
+    def create(self, wanted):
+        created(self, wanted)
+        raise Infrastructure("uniqueness_error")
+
+    monkeypatch.setattr(Hetzner, "create", create)
+    with pytest.raises(Infrastructure, match="uniqueness_error"):
+        fleet.up(settings)
     assert cloud.names() == []
 
 

@@ -166,6 +166,43 @@ def test_a_load_that_fails_costs_no_second_machine(cloud, place, machine):
     assert published(place)[0] == 600
 
 
+def test_again_with_nothing_changed_rents_nothing(cloud, place, machine):
+    assert rebuild(place)[0] == 0
+    code, out, err = rebuild(place, "--json")
+    assert code == 0, err
+    assert (json.loads(out)["machines"], created(cloud)) == (False, 1)
+    assert published(place)[0] == 600
+
+
+def test_a_deletion_that_fails_is_said_and_the_matrix_is_published_all_the_same(
+    cloud, place, machine
+):
+    server = cloud.number + 4  # behind network, firewall and key
+    cloud.fail = [("DELETE", f"/v1/servers/{server}", 500, "server_error")]
+    code, _out, err = rebuild(place)
+    assert code == 5
+    assert "may still exist and cost money: weekly-head" in err
+    assert cloud.names() == ["weekly-head"]
+    assert published(place)[0] == 600
+    code, _out, err = rebuild(place)
+    assert code == 0, err
+    assert (cloud.names(), created(cloud)) == ([], 1)
+
+
+def test_a_job_that_a_dead_driver_left_behind_gives_way_to_another(cloud, place, machine):
+    np.save(place / "v.npy", clustered(30_000))
+    process = start(place, "rebuild", "job.toml")
+    until(lambda: list(place.glob("machine/job/work/runs/*/parts/*.json")), 120)
+    process.kill()
+    process.communicate()
+    text = (place / "job.toml").read_text()
+    (place / "job.toml").write_text(text.replace("k = 10", "k = 7"))
+    code, out, err = rebuild(place, "--json")
+    assert code == 0, err
+    assert api.status(json.loads(out)["run"]).config["k"] == 7
+    assert cloud.names() == []
+
+
 def test_a_rebuild_that_is_stopped_deletes_its_machines_and_resumes(cloud, place, machine):
     np.save(place / "v.npy", clustered(30_000))
     process = start(place, "rebuild", "job.toml")

@@ -10,6 +10,7 @@ import pytest
 
 from nearfield.clusters.prices import PRICE_FILE, read_prices
 from nearfield.errors import MissingFile, UsageError
+from vm_scripts import fleet
 from vm_scripts.jobs import inputs_of, read_job
 from vm_scripts.rebuild import load_here
 from vm_scripts.settings import read_settings
@@ -152,3 +153,25 @@ def test_the_load_gets_the_database_where_others_dont_see_it(tmp_path, monkeypat
     assert not [word for word in command if "music" in word]
     assert environment["NEARFIELD_DSN"] == "host=h dbname=music"
     assert "-P" in command
+
+
+def test_hosts_that_have_a_price_cost_it_from_up_to_down(tmp_path, monkeypatch):
+    written(
+        tmp_path,
+        'run = "lab"\nprovider = "hosts"\nprices = "prices.toml"\n'
+        '[hosts]\ninventory = "hosts.toml"\n',
+    )
+    (tmp_path / "prices.toml").write_text(
+        'currency = "EUR"\n[[machines]]\nprovider = "hosts"\ntype = "any"\nhourly = 0.5\n'
+        'cores = 2\nmemory_gb = 4\ndisk_gb = 9\nas_of = "2026-12-01"\nsource = "ours"\n'
+    )
+    (tmp_path / "hosts.toml").write_text(
+        'name = "lab"\n[[hosts]]\nname = "a"\naddress = "127.0.0.1"\nrole = "both"\n'
+    )
+    settings = read_settings(tmp_path / "machines.toml")
+    assert [one["hourly"] for one in fleet.plan(settings)] == [0.5]
+    monkeypatch.setattr("vm_scripts.remote.share_folder", lambda *_words, **_more: None)
+    fleet.up(settings)
+    assert (fleet.status(settings).cost.so_far, fleet.status(settings).cost.per_hour) == (0.5, 0.5)
+    fleet.down(settings)
+    assert (fleet.status(settings).cost.so_far, fleet.status(settings).cost.per_hour) == (0.5, 0)

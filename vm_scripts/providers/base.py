@@ -3,6 +3,7 @@
 Every machine carries the label of its run, so that it can be found when all else is forgotten.
 """
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -17,7 +18,8 @@ class Machine:
     """A machine that exists. `ssh`: how this computer reaches it; `address`: how the others do.
 
     `state` in the provider's words; whatever it is, a machine that exists may cost money.
-    `host_key`: where the provider could tell it without trusting the first contact.
+    `host_key`: where the provider could tell it without trusting the first contact. `owner`: of
+    whose key it was made for (`owner_of`), "" where the provider can't tell.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Machine:
     ssh: str
     port: int = SSH_PORT
     host_key: str | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ def provider_for(settings: MachineSettings) -> Provider:
     if settings.provider == "hetzner":
         return Hetzner(settings)
     return LocalVms(settings) if settings.provider == "qemu" else FixedHosts(settings)
+
+
+def owner_of(public_key: str) -> str:
+    """What stands for the computer that has the key to a machine, fit for a label."""
+    return hashlib.sha256(public_key.encode()).hexdigest()[:16]
 
 
 def now() -> datetime:

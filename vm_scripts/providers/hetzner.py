@@ -6,6 +6,7 @@ off is paid for until it is deleted.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,14 +23,16 @@ from requests import RequestException
 
 from nearfield.clusters.prices import MachinePrice
 from nearfield.errors import Infrastructure, UsageError
-from vm_scripts.providers.base import Machine, Wanted
+from vm_scripts.providers.base import Machine, Wanted, owner_of
 from vm_scripts.settings import MachineSettings
 
 TOKEN_VARIABLE = "HCLOUD_TOKEN"  # noqa: S105  (the variable's name)
 MANAGED = {"managed-by": "nearfield"}
-RUN_LABEL = "nearfield-run"
+RUN_LABEL, OWNER_LABEL = "nearfield-run", "nearfield-owner"
 NETWORK = "10.77.0.0/16"
 POLLS = 300
+IN_USE_S = 60.0
+"""A firewall is in use for a while after its servers are gone."""
 TIMEOUT_S = 30
 
 
@@ -42,7 +45,7 @@ class Hetzner:
         token = os.environ.get(TOKEN_VARIABLE)
         if not token:
             raise UsageError(f"expected an API token of Hetzner Cloud in {TOKEN_VARIABLE}")
-        self.settings = settings.hetzner
+        self.settings, self.poll_s = settings.hetzner, poll_s
         self.client = Client(
             token=token,
             api_endpoint=self.settings.endpoint,
@@ -72,7 +75,7 @@ class Hetzner:
                 networks=[network],
                 firewalls=[firewall],
                 user_data=wanted.user_data,
-                labels=labels,
+                labels=labels | {OWNER_LABEL: owner_of(wanted.public_key)},
             )
             try:
                 for action in (made.action, *made.next_actions):
@@ -97,9 +100,20 @@ class Hetzner:
         with _api(f"clean up after {run}"):
             for kind in (self.client.firewalls, self.client.networks, self.client.ssh_keys):
                 for thing in kind.get_all(label_selector=_selector(run)):
-                    thing.delete()
+                    self._delete_unused(thing)
                     gone.append(str(thing.name))
         return gone
+
+    def _delete_unused(self, thing: Any) -> None:
+        deadline = time.monotonic() + IN_USE_S
+        while True:
+            try:
+                thing.delete()
+                return
+            except APIException as error:
+                if error.code != "resource_in_use" or time.monotonic() > deadline:
+                    raise
+            time.sleep(self.poll_s)
 
     def hourly(self, kind: str) -> float:
         """Server and IPv4 address, before tax, as the API says today."""
@@ -177,6 +191,7 @@ def _machine(server: BoundServer, port: int) -> Machine:
         address=private or "",
         ssh=public or "",
         port=port,
+        owner=labels.get(OWNER_LABEL, ""),
     )
 
 
