@@ -75,8 +75,9 @@ def plan_job(path: Path) -> dict[str, str]:
     """What `run_job` would do, in words, without doing it."""
     settings = read_settings(path)
     folder = (path.parent / settings.folder).resolve()
-    sources = _sources(settings.ingest, path.parent.resolve())
-    done = _ingested(folder, _source_mark(settings.ingest, sources)) is not None
+    base = path.parent.resolve()
+    sources = _sources(settings.ingest, base)
+    done = _ingested(folder, _source_mark(settings.ingest, base, sources)) is not None
     build = settings.build
     return {
         "ingest": f"{len(sources)} sources, " + ("unchanged: kept" if done else "to be read"),
@@ -155,7 +156,7 @@ def _place(settings: Settings, folder: Path) -> tuple[str | None, Path | None]:
 
 def _ingest(settings: IngestSettings, base: Path, folder: Path, steps: _Steps) -> VectorSet:
     sources = _sources(settings, base)
-    mark = _source_mark(settings, sources)
+    mark = _source_mark(settings, base, sources)
     with steps.step("ingest") as facts:
         kept = _ingested(folder, mark)
         if kept is not None:
@@ -182,11 +183,14 @@ def _sources(settings: IngestSettings, base: Path) -> list[Path]:
     return found
 
 
-def _source_mark(settings: IngestSettings, sources: list[Path]) -> str:
-    """Changes when a source file (or one below a source folder) or an ingest setting does."""
+def _source_mark(settings: IngestSettings, base: Path, sources: list[Path]) -> str:
+    """Changes when a source file (or one below a source folder), the ids, what labels come from, or
+    an ingest setting does.
+    """
+    beside = [base / name for name in (settings.ids, settings.labels_from) if name]
     files = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for source in sources
+        for source in (*sources, *beside)
         for file in (sorted(source.rglob("*")) if source.is_dir() else [source])
         if file.is_file()
     ]

@@ -49,9 +49,21 @@ def keep_newest(folder: Path, current: Location, keep: int) -> None:
     for run in others[max(0, keep - 1) :]:
         try:
             with held(run):
-                remove_tree(run)
+                _remove(run)
         except RunLocked as error:
             print(f"an old run stays for now: {error}", file=sys.stderr)
+
+
+def _remove(run: Location) -> None:
+    """All of it, run.json last: it tells the next call what an interrupted one has left."""
+    for entry in run.glob("*"):
+        if entry.name == "run.json":
+            continue
+        if entry.is_file():
+            entry.unlink(missing_ok=True)
+        else:
+            remove_tree(entry)
+    remove_tree(run)
 
 
 def _within(folder: Path, run: Location) -> bool:

@@ -29,6 +29,23 @@ def test_the_current_run_and_the_newest_stay(tmp_path, keep, stay):
     assert left(tmp_path / "runs") == stay
 
 
+def test_a_removal_that_was_broken_off_is_finished_by_the_next(tmp_path, monkeypatch):
+    old, current = made(tmp_path / "runs", "a", "b")
+    (old / "matrix.h5").touch()
+    (old / "parts").mkdir()
+    (old / "parts" / "1.h5").touch()
+
+    def broken(_folder):
+        raise OSError("the power is gone")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="power"):
+        patched.setattr("nearfield.retention.remove_tree", broken)
+        keep_newest(tmp_path, current, 1)
+    assert (old / "run.json").exists()
+    keep_newest(tmp_path, current, 1)
+    assert left(tmp_path / "runs") == ["b"]
+
+
 def test_an_old_run_that_is_in_use_stays_and_is_named(tmp_path, capsys):
     old, _, current = made(tmp_path / "runs", "a", "b", "c")
     with locked(old):

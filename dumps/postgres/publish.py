@@ -8,6 +8,7 @@ from typing import Any
 
 from dumps.postgres.connection import Connection, connected
 from dumps.postgres.gates import DEFAULT_LIMITS, Gate, Judged, Limits, measure, store
+from dumps.postgres.history import seen_before
 from dumps.postgres.schema import check_version, prepare_schema
 from nearfield.errors import QualityGate, UsageError
 
@@ -70,25 +71,20 @@ def published(connection: Connection, run_id: int, *, force: bool, limits: Limit
 
 
 def rollback(dsn: str) -> PublishedRun:
-    """Go back to the run that was published before the current one; again goes further back.
+    """Go back to the run that readers saw before the current one; again goes further back.
 
     Raises `UsageError` when no earlier run is loaded.
     """
     with connected(dsn) as connection, connection.cursor() as cursor:
         prepare_schema(cursor, create=False)
-        cursor.execute(
-            "SELECT run_id FROM nearfield.runs WHERE NOT dropping AND published_at <"
-            " (SELECT r.published_at FROM nearfield.current_run JOIN nearfield.runs AS r"
-            "  USING (run_id)) ORDER BY published_at DESC LIMIT 1"
-        )
-        found = cursor.fetchone()
-        if found is None:
+        before = seen_before(cursor)
+        if not before:
             raise UsageError(
                 "there is no earlier published run to go back to (`nearfield runs` lists what is "
                 "loaded; `nearfield publish RUN_ID` publishes any of them)"
             )
-        _locked(cursor, found[0])
-        _point_to(cursor, found[0], "rollback", [])
+        _locked(cursor, before[0])
+        _point_to(cursor, before[0], "rollback", [])
         connection.commit()
         return _current(cursor, ())
 

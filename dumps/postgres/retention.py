@@ -14,6 +14,7 @@ import psycopg2
 from psycopg2 import sql
 
 from dumps.postgres.connection import Connection, connected
+from dumps.postgres.history import seen_before
 from dumps.postgres.partition import PARENTS, leaf
 from dumps.postgres.schema import prepare_schema
 from nearfield.errors import RunLocked, UsageError
@@ -45,30 +46,23 @@ class Pruning:
     still_read: list[int] = field(default_factory=list)
 
 
-def surplus(runs: Sequence[KnownRun], keep: int) -> list[int]:
+def surplus(runs: Sequence[KnownRun], keep: int, *, back: int | None) -> list[int]:
     """Ids of the runs that go so that `keep` stay, in order of id.
 
-    Kept, in this order: the current run, the one that a rollback would go to, then whichever was
-    published or loaded last. What is left of interrupted loads goes. Without a current run nothing
-    that is whole goes.
+    Kept, in this order: the current run, `back`, the one that a rollback would go to, then
+    whichever was published or loaded last. What is left of interrupted loads goes. Without a
+    current run nothing that is whole goes.
     """
     whole = [run for run in runs if run.loaded is not None]
     current = next((run for run in whole if run.current), None)
     gone = [run for run in runs if run.loaded is None]
     if current is not None:
-        earlier = [run for run in whole if _earlier(run, current)]
-        back = max(earlier, key=lambda run: run.published or 0.0, default=None)
 
         def rank(run: KnownRun) -> tuple[bool, bool, float]:
-            return run is current, run is back, max(run.published or 0.0, run.loaded or 0.0)
+            return run is current, run.run_id == back, max(run.published or 0.0, run.loaded or 0.0)
 
         gone += sorted(whole, key=rank, reverse=True)[max(1, keep) :]
     return sorted(run.run_id for run in gone)
-
-
-def _earlier(run: KnownRun, current: KnownRun) -> bool:
-    published = (run.published, current.published)
-    return run is not current and None not in published and published[0] < published[1]  # type: ignore[operator]
 
 
 def prune(dsn: str, keep: int = KEEP, *, dry_run: bool = False) -> Pruning:
@@ -83,9 +77,9 @@ def prune(dsn: str, keep: int = KEEP, *, dry_run: bool = False) -> Pruning:
             lock_loading(cursor)
             prepare_schema(cursor, create=False)
             if dry_run:
+                # before it is undone: an old schema was changed for it
+                known, gone = _surplus_now(cursor, keep)
                 connection.rollback()
-                known = known_runs(cursor)
-                gone = surplus(known, keep)
                 return Pruning(gone, [r.run_id for r in known if r.run_id not in gone])
         connection.commit()
         return drop_surplus(connection, keep)
@@ -110,15 +104,21 @@ def known_runs(cursor: Any) -> list[KnownRun]:
     return [KnownRun(*row) for row in cursor.fetchall()]
 
 
+def _surplus_now(cursor: Any, keep: int) -> tuple[list[KnownRun], list[int]]:
+    """All runs, and those that go."""
+    known = known_runs(cursor)
+    return known, surplus(known, keep, back=next(iter(seen_before(cursor)), None))
+
+
 def drop_surplus(connection: Connection, keep: int, *, spared: int | None = None) -> Pruning:
     """Drop what `surplus` says, on a connection that holds the lock and no open transaction.
 
     The run `spared` stays on top of that.
     """
     with connection.cursor() as cursor:
-        known = known_runs(cursor)
+        known, gone = _surplus_now(cursor, keep)
         connection.commit()
-        gone = [run_id for run_id in surplus(known, keep) if run_id != spared]
+        gone = [run_id for run_id in gone if run_id != spared]
         whole = {run.run_id for run in known if run.loaded is not None}
         done = Pruning(kept=[run.run_id for run in known if run.run_id not in gone])
         for run_id in gone:

@@ -29,6 +29,8 @@ UNNUMBERED: Final = -1
 LOW: Final = 0
 HIGH: Final = 1
 PLAUSIBLE_CEPSTRAL = 1e6
+SLACK = 1e-3
+"""Of a probability, beyond 0 and 1."""
 NAN = float("nan")
 NAMED = re.compile(
     r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-(\d{1,9}))?(?:\.json)?",
@@ -218,10 +220,17 @@ def _high_numbers(models: dict[str, _Model]) -> tuple[bytes, dict[str, Flaw]]:
     flaws: dict[str, Flaw] = {}
     for metric, classes in MODELS.items():
         try:
-            numbers += [models[model].all[name] for model, name in classes]  # type: ignore[index]
+            found = [models[model].all[name] for model, name in classes]  # type: ignore[index]
         except (KeyError, TypeError):
-            numbers += [NAN] * len(classes)
+            found = [NAN] * len(classes)
             flaws[metric] = next(_missing(models, metric))
+        else:
+            # a single such value would swamp the scale of everyone
+            strange = next((i for i, p in enumerate(found) if not -SLACK <= p <= 1 + SLACK), None)
+            if strange is not None:
+                flaws[metric] = f"{classes[strange][0]} out of range", f"{found[strange]:g}"
+                found = [NAN] * len(classes)
+        numbers += found
     return _pack_high(*numbers), flaws
 
 

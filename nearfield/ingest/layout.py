@@ -82,7 +82,7 @@ def choose_layout(sample: pa.Table, options: TableOptions, where: str) -> Layout
         id_column=id_column,
         numbers=tuple((name, _list_width(sample[name], f"{where} ({name})")) for name in numbers),
         categorical=options.categorical,
-        labels=options.labels or _label_names(sample, id_column, numbers),
+        labels=options.labels or label_names(sample, id_column, numbers),
     )
 
 
@@ -125,9 +125,8 @@ def _numeric_names(
     )
 
 
-def _label_names(
-    sample: pa.Table, id_column: str | None, numbers: Sequence[str]
-) -> tuple[str, ...]:
+def label_names(sample: pa.Table, id_column: str | None, numbers: Sequence[str]) -> tuple[str, ...]:
+    """The columns that become labels where none are asked for."""
     return tuple(
         name
         for name in sample.column_names

@@ -70,8 +70,9 @@ class RawRows:
 def finished(raw: RawRows, options: IngestOptions, work: Path, rejects: RejectLog) -> Gathered:
     """Vectors, recordings and geometry of the usable rows, in the order of `raw`.
 
-    Vectors are a memory map of a file inside `work`. Reasons of rejection: `no id`, `duplicate id`,
-    `not finite`, `zero vector`. Cost: a handful of passes over the numbers.
+    Vectors are a memory map of a file inside `work`. Reasons of rejection: `no id`, `id with a
+    character 0`, `duplicate id`, `not finite`, `zero vector`. Cost: a handful of passes over the
+    numbers.
     """
     space = _chosen_space(raw, options)
     keep = _usable_ids(raw, _finite_rows(raw, rejects), rejects)
@@ -146,6 +147,12 @@ def _usable_ids(raw: RawRows, keep: Mask, rejects: RejectLog) -> Mask:
     for row in np.flatnonzero(keep & ~present):
         _reject(raw, int(row), "no id", "", rejects)
     keep = keep & present
+    if pa.types.is_string(ids.type):
+        # neither HDF5 nor Postgres can hold one
+        holed = pc.fill_null(pc.match_substring(ids, "\0"), False).to_numpy()
+        for row in np.flatnonzero(keep & holed):
+            _reject(raw, int(row), "id with a character 0", repr(ids[int(row)].as_py()), rejects)
+        keep = keep & ~holed
     rows = np.flatnonzero(keep)
     repeated = rows[~first_occurrences(ids.filter(pa.array(keep)))]
     for row in repeated:

@@ -11,7 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from nearfield.errors import InputRejected, UsageError
-from nearfield.ingest.layout import Layout, choose_layout, require_column
+from nearfield.ingest.layout import (
+    Layout,
+    choose_layout,
+    found_id_column,
+    label_names,
+    require_column,
+)
 from nearfield.ingest.options import Gathered, IngestOptions, TableOptions
 from nearfield.ingest.raw import finished
 from nearfield.ingest.rejects import RejectLog
@@ -75,13 +81,10 @@ def _layout_of_base(sample: pa.Table, base: Geometry, options: TableOptions, whe
                 f"can't extend with columns {', '.join(asked)}: the set was made with"
                 f" {', '.join(stored) or 'none'}. Leave out --columns and --categorical"
             )
-    for name in (*(name for name, _ in numbers), *categorical):
+    named = tuple(name for name, _ in numbers)
+    for name in (*named, *categorical, *options.labels, *filter(None, [options.id_column])):
         require_column(name, sample.column_names, where)
-    forced = TableOptions(
-        id_column=options.id_column,
-        columns=(),
-        categorical=categorical,
-        labels=options.labels,
-    )
-    free = choose_layout(sample, forced, where)
-    return Layout(free.id_column, numbers, categorical, free.labels)
+    # a number of the set isn't the id, however well it would do as one
+    id_column = options.id_column or found_id_column(sample, taken=(*named, *categorical))
+    labels = options.labels or label_names(sample, id_column, named)
+    return Layout(id_column, numbers, categorical, labels)

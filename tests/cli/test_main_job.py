@@ -87,6 +87,8 @@ class TestMistakes:
             (["build", "nowhere", "--out", "r"], 2, "nearfield ingest"),
             (["verify", "nowhere"], 2, "nearfield build"),
             (["load", "nowhere"], 2, "nearfield build"),
+            (["load", "r", "--redis", "redis://h/0", "--no-publish"], 2, "--no-publish is of"),
+            (["load", "r", "--redis", "redis://h/0", "--connections", "2"], 2, "--connections is"),
             (["query", "x"], 2, "--run"),
             (["run", "nowhere.toml"], 2, "nowhere.toml"),
             (["run", "."], 2, "directory"),
@@ -265,6 +267,11 @@ def test_a_job_file_does_all_stages_and_converges(nearfield, embeddings):
     answer = nearfield("query", "song-7", "-k", 5, "--json")
     rows, _ = nearest(clustered(400, seed=9), 5, "l2")
     assert [hit["recording_id"] for hit in answer.json] == [f"song-{i}" for i in rows[7]]
+
+    (embeddings / "ids.txt").write_text("".join(f"tune-{i}\n" for i in range(400)))
+    assert nearfield("run", "job.toml").code == 0
+    answer = nearfield("query", "tune-7", "-k", 5, "--json")
+    assert [hit["recording_id"] for hit in answer.json] == [f"tune-{i}" for i in rows[7]]
 
 
 def test_sources_of_a_job_may_be_absolute_patterns(nearfield, embeddings):

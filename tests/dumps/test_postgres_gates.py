@@ -135,6 +135,20 @@ def test_a_run_that_was_rolled_back_isnt_published_by_loading_it_again(tmp_path,
     assert load_run(made[2], dsn).published
 
 
+def test_a_run_that_was_rolled_back_is_never_gone_back_to_and_goes_first(tmp_path, dsn):
+    made = [loadable_run(tmp_path / str(seed), seed=seed, n=50) for seed in (1, 2, 3, 4)]
+    good, _bad = (load_run(run, dsn).run_id for run in made[:2])
+    assert rollback(dsn).run_id == good
+    third = load_run(made[2], dsn).run_id
+    assert rollback(dsn).run_id == good
+    with pytest.raises(UsageError, match="no earlier published run"):
+        rollback(dsn)
+    fourth = load_run(made[3], dsn, options=LoadOptions(keep=2)).run_id
+    assert [run.run_id for run in runs(dsn)] == [good, fourth]
+    assert fourth > third
+    assert rollback(dsn).run_id == good
+
+
 def test_recordings_that_are_gone_stand_in_the_way(tmp_path, dsn, served):
     few = loadable_run(tmp_path / "few", n=300, k=K, seed=1)
     with pytest.raises(QualityGate, match=r"coverage 0\.25, expected at least 0\.9"):
@@ -204,14 +218,15 @@ def whole(run_id, published=None, *, current=False):
 
 def test_the_policy_keeps_the_current_run_and_the_way_back():
     loaded = [whole(1, 1.0), whole(2, 2.0, current=True), whole(3), whole(4)]
-    assert surplus(loaded, 1) == [1, 3, 4]
-    assert surplus(loaded, 2) == [3, 4]
-    assert surplus(loaded, 3) == [3]
-    assert surplus(loaded, 9) == []
+    assert surplus(loaded, 1, back=1) == [1, 3, 4]
+    assert surplus(loaded, 2, back=1) == [3, 4]
+    assert surplus(loaded, 2, back=None) == [1, 3]
+    assert surplus(loaded, 3, back=1) == [3]
+    assert surplus(loaded, 9, back=1) == []
 
 
 def test_the_policy_drops_what_is_half_and_nothing_else_before_a_publication():
-    assert surplus([whole(1), KnownRun(2, False, None, None)], 1) == [2]
+    assert surplus([whole(1), KnownRun(2, False, None, None)], 1, back=None) == [2]
 
 
 def test_a_dry_run_drops_nothing_and_says_the_same(tmp_path, dsn):

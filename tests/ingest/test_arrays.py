@@ -223,6 +223,12 @@ class TestIdsFile:
         assert vector_set.ids.to_pylist() == ["a", "b"]
         assert vector_set.manifest.facts["rejected"] == {"no id": 1, "duplicate id": 1}
 
+    def test_an_id_that_nobody_could_store_is_rejected(self, tmp_path: Path) -> None:
+        ids = write_text(tmp_path / "ids.txt", "a\nb\0c\nd\ne\n")
+        vector_set = ingested(_npy(tmp_path, VECTORS), ids=ids)
+        assert vector_set.ids.to_pylist() == ["a", "d", "e"]
+        assert vector_set.manifest.facts["rejected"] == {"id with a character 0": 1}
+
     def test_a_missing_ids_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(MissingFile, match=r"no ids file .*nowhere\.txt"):
             ingested(_npy(tmp_path, VECTORS), ids=tmp_path / "nowhere.txt")

@@ -219,6 +219,18 @@ def test_a_class_that_a_model_lacks_is_named(tmp_path):
     assert "jaz" in rejects.listed[0].detail
 
 
+@pytest.mark.parametrize("probability", [1e6, -0.5, 1e200])
+def test_a_probability_that_is_none_is_a_flaw_of_its_model(tmp_path, probability):
+    strange = high()
+    strange["highlevel"]["genre_rosamerica"]["all"]["jaz"] = probability
+    path = write_tar(tmp_path / "a.tar", {f"{mbid(1)}.json": strange, f"{mbid(2)}.json": high()})
+    made, ids, _, rejects = gather(path, space="rosamerica")
+    assert ids == [mbid(2)]
+    assert rejects.counts == {"genre_rosamerica out of range": 1}
+    assert f"{probability:g}" in rejects.listed[0].detail
+    assert np.isfinite(made).all()
+
+
 def test_of_a_document_that_comes_twice_the_first_is_kept(tmp_path):
     name = f"{mbid(1)}-0.json"
     first = write_tar(tmp_path / "a.tar", {name: low(1)})

@@ -57,6 +57,16 @@ def test_old_rows_stay_new_ones_follow_and_known_ones_change_in_place(
     assert open_vector_set(old.path).fingerprint == old.fingerprint
 
 
+def test_a_number_of_the_set_is_never_taken_for_the_id(tmp_path: Path) -> None:
+    header = "year,title,tempo"
+    rows = ["1990,Abc,100", "1990,Def,110", "1991,Ghi,120"]
+    old = _made(_csv(tmp_path, "old.csv", rows, header), columns=("year", "tempo"))
+    assert old.ids.to_pylist() == ["Abc", "Def", "Ghi"]
+    new = _csv(tmp_path, "new.csv", ["2001,Abc,90", "2002,Jkl,95"], header)
+    extended = _extended(old, new, tmp_path / "out")
+    assert extended.ids.to_pylist() == ["Abc", "Def", "Ghi", "Jkl"]
+
+
 def test_an_extension_by_itself_changes_nothing(old: VectorSet, tmp_path: Path) -> None:
     extended = _extended(old, tmp_path / "old.csv", tmp_path / "out")
     assert extended.fingerprint == old.fingerprint
