@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nearfield.cli.building import RunArgument
-from nearfield.cli.dumping import load_redis
+from nearfield.cli.dumping import load_redis, refuse_options_of_postgres
 from nearfield.cli.indexing import (
     AnswersFile,
     AskedIndex,
@@ -87,23 +87,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("nearfield database run/postgres"))(database)
 
 
-POSTGRES_ONLY = (
-    *("no_labels", "no_publish", "connections", "reverse_index"),
-    *("min_coverage", "max_recall_drop", "max_changed", "max_changed_rows"),
-)
-
-
-def _refuse_without_postgres(context: typer.Context) -> None:
-    for name in POSTGRES_ONLY:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            option = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"{option} is of Postgres: into Redis a run is loaded with its labels, published "
-                "at once, and the runs before it go. Leave it out"
-            )
-
-
 def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
     context: typer.Context,
     run: RunArgument,
@@ -149,7 +132,7 @@ def load(  # noqa: PLR0913  (a command has as many parameters as it has options)
     if redis is not None:
         if dsn or database:
             raise UsageError("expected either --redis, or --dsn or --database, got both")
-        _refuse_without_postgres(context)
+        refuse_options_of_postgres(context)
         load_redis(run, redis, force=force, dry_run=dry_run, as_json=as_json)
         return
     warn_of_password(dsn)

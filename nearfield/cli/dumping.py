@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from dumps.dump.write import DumpReport
     from nearfield.api.products import DumpPlan
 
+POSTGRES_ONLY = (
+    *("no_labels", "no_publish", "connections", "reverse_index"),
+    *("min_coverage", "max_recall_drop", "max_changed", "max_changed_rows"),
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -92,6 +97,18 @@ def dump(  # noqa: PLR0913  (a command has as many parameters as it has options)
         return
     report = api.dump(run, out, options, keep=policy)
     print_json(report) if as_json else _print_report(report)
+
+
+def refuse_options_of_postgres(context: typer.Context) -> None:
+    """Raise `UsageError` for options of `nearfield load` that mean nothing to Redis."""
+    for name in POSTGRES_ONLY:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{option} is of Postgres: into Redis a run is loaded with its labels, published "
+                "at once, and the runs before it go. Leave it out"
+            )
 
 
 def load_redis(run: Path, url: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
