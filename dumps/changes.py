@@ -63,9 +63,13 @@ def compare_runs(
 ) -> ChangeReport:
     """Compare the finished matrices of two runs on at most `sample` recordings that are in both.
 
-    Raises `UsageError` for runs in different spaces, `MissingFile`, `DamagedArtefact`. Cost: all
-    ids, and the sampled lists.
+    Raises `UsageError` for thresholds that are no shares and runs in different spaces,
+    `MissingFile`, `DamagedArtefact`. Cost: all ids, and the sampled lists.
     """
+    asked = thresholds or Thresholds()
+    for share in (asked.min_overlap, asked.max_removed):
+        if share is not None and not 0 <= share <= 1:
+            raise UsageError(f"expected a share between 0 and 1 as threshold, got {share:g}")
     if old.config.space != new.config.space:
         raise UsageError(
             f"{old.path} is in space {old.config.space}, {new.path} in {new.config.space}:"
@@ -74,7 +78,7 @@ def compare_runs(
     for run in (old, new):
         run.finished_matrix(verify=False)
     with h5py.File(old.matrix, "r") as before, h5py.File(new.matrix, "r") as after:
-        return _compared(before, after, thresholds or Thresholds(), sample, seed)
+        return _compared(before, after, asked, sample, seed)
 
 
 def _compared(
@@ -108,12 +112,16 @@ def _compared(
         distance_before=old_mean,
         distance_after=new_mean,
         distance_shift=shift,
-        alarms=tuple(_alarms(thresholds, overlap, shift, gone)),
+        alarms=tuple(_alarms(thresholds, overlap, shift, gone, len(rows))),
     )
 
 
-def _alarms(thresholds: Thresholds, overlap: float, shift: float, gone: float) -> list[str]:
+def _alarms(
+    thresholds: Thresholds, overlap: float, shift: float, gone: float, compared: int
+) -> list[str]:
     found = []
+    if not compared and thresholds != Thresholds():
+        found.append("no recording is in both runs: are these the right ones, and their ids alike?")
     if thresholds.min_overlap is not None and overlap < thresholds.min_overlap:
         found.append(f"{overlap:.4f} of the neighbours stayed, less than {thresholds.min_overlap}")
     if thresholds.max_shift is not None and abs(shift) > thresholds.max_shift:

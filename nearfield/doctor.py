@@ -161,7 +161,8 @@ def judged_database(database: Callable[[], DatabaseRights]) -> Finding:
         "database",
         f"Postgres {rights.server_version}, {rights.database} as {rights.user}",
         fail=not rights.may_load
-        and f"may read but not load: GRANT CREATE ON DATABASE {rights.database} TO {rights.user}",
+        and "may read but not load: "
+        f"GRANT CREATE, TEMPORARY ON DATABASE {rights.database} TO {rights.user}",
     )
 
 

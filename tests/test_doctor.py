@@ -108,7 +108,7 @@ class TestDatabase:
     def test_a_reader_is_told_what_it_takes_to_load(self):
         found = judged_database(lambda: Rights(may_load=False))
         assert found.level == "fail"
-        assert "GRANT CREATE ON DATABASE music TO loader" in found.advice
+        assert "GRANT CREATE, TEMPORARY ON DATABASE music TO loader" in found.advice
 
     def test_no_answer_is_a_finding(self):
         def refuse():

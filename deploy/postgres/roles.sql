@@ -10,7 +10,8 @@ CREATE ROLE nearfield_load LOGIN;
 COMMENT ON ROLE nearfield_load IS 'Loads and publishes runs of nearfield';
 DO $$
 BEGIN
-    EXECUTE format('GRANT CREATE ON DATABASE %I TO nearfield_load', current_database());
+    -- a run that was updated is loaded with the help of a temporary table
+    EXECUTE format('GRANT CREATE, TEMPORARY ON DATABASE %I TO nearfield_load', current_database());
 END
 $$;
 -- to see how old the snapshots of readers are, before a run that they may still read is dropped

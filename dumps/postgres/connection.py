@@ -92,8 +92,8 @@ def _explain(error: psycopg2.Error, shown: str) -> NoReturn:
 def _missing_right(error: psycopg2.Error) -> str:
     if "for database" in str(error):
         return (
-            "To load, a role needs: GRANT CREATE ON DATABASE dbname TO role (an administrator "
-            "runs that once; see deploy/postgres/roles.sql)"
+            "To load, a role needs: GRANT CREATE, TEMPORARY ON DATABASE dbname TO role (an "
+            "administrator runs that once; see deploy/postgres/roles.sql)"
         )
     return (
         "To load, connect as the role that owns the schema nearfield; to read, as a member of "

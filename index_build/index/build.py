@@ -23,6 +23,7 @@ from index_build.index.layout import (
     IndexPlan,
     create_index,
     finished_index,
+    library_bytes,
     shard_path,
 )
 from index_build.index.libraries import check_method, chosen_method, memory_factor
@@ -107,7 +108,8 @@ def build_index(
     if tasks:
         run_tasks(client, "index", tasks)
     facts = {"shards": shards, "method_reason": reason, **asdict(config)}
-    store = ShardStore(out, config, MEMORY_BYTES, available_cores())
+    largest = max(library_bytes(out, number) for number in range(shards))
+    store = ShardStore(out, config, max(MEMORY_BYTES, largest), available_cores())
     facts |= measured_recall(ShardedIndex(out, store, facts))
     manifest = write_manifest(
         out / "manifest.json",

@@ -46,9 +46,10 @@ class LoadedShard:
 
         Callers take turns where the library knows one effort at a time.
         """
-        chosen, place = next(
-            (known for known in reversed(self.places) if known[0] <= k), self.places[0]
-        )
+        chosen = max((known for known, _ in self.places if known <= k), default=self.places[0][0])
+        beyond = min((known for known, _ in self.places if known >= k), default=chosen)
+        # recall is promised by the next larger k that was measured: no less effort than for that
+        place = max(place for known, place in self.places if known in (chosen, beyond))
         # fewer than were ever measured take no less effort
         efforts = self.index.efforts(max(k, min(chosen, len(self.rows))))
         effort = efforts[min(place, len(efforts) - 1)]

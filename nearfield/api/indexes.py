@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,8 +109,9 @@ def read_queries(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]
         return _transformed(path, opened)
     try:
         vectors = _plain(path)
-    except (ValueError, UnicodeDecodeError, EOFError, RecursionError) as error:
-        if path.suffix == ".csv":  # a table with ids or a header
+    except (ValueError, TypeError, OverflowError, EOFError, RecursionError) as error:
+        # a table with ids or a header, a document of a recording
+        if path.suffix == ".csv" or isinstance(error, _DocumentError):
             return _transformed(path, opened)
         raise InputRejected(
             f"{path} can't be read as vectors ({error}): expected .npy, a list of numbers a line,"
@@ -253,10 +253,15 @@ def _plain(path: Path) -> Float32s:
     return np.ascontiguousarray(read, np.float32)
 
 
+class _DocumentError(ValueError):
+    """It describes a recording: `ingest` knows how."""
+
+
 def _from_json(text: str) -> np.ndarray[Any, Any]:
-    lists: Sequence[Any] = (
-        [json.loads(line) for line in text.splitlines() if line.strip()]
-        if "\n" in text and not text.startswith("[[")
-        else json.loads(text)
-    )
+    try:
+        lists = json.loads(text)
+    except json.JSONDecodeError:
+        lists = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(lists, dict):
+        raise _DocumentError("it holds an object")
     return np.array(lists, dtype=np.float64)

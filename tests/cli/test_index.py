@@ -10,7 +10,7 @@ from index_build.index.build import IndexOptions
 from nearfield import api
 from nearfield.api.indexes import QueryOptions
 from nearfield.cluster import ClusterOptions
-from nearfield.errors import InputRejected, MissingFile, UsageError
+from nearfield.errors import InputRejected, MissingFile, NearfieldError, UsageError
 from tests.cli.conftest import clustered
 from tests.index_build.brute import nearest
 
@@ -47,7 +47,7 @@ class TestQueries:
         ]  # fmt: skip
         assert found.json[0]["distance"] == 0
 
-    @pytest.mark.parametrize("name", ["q.npy", "q.json", "q.jsonl", "q.csv"])
+    @pytest.mark.parametrize("name", ["q.npy", "q.json", "pretty.json", "q.jsonl", "q.csv"])
     def test_the_same_vectors_in_every_format(self, indexed, tmp_path, name):
         queries = clustered(3, seed=4)
         if name == "q.npy":
@@ -57,6 +57,7 @@ class TestQueries:
         else:
             lines = [json.dumps([float(it) for it in line]) for line in queries]
             text = "\n".join(lines) if name == "q.jsonl" else f"[{','.join(lines)}]"
+            text = json.dumps(json.loads(text), indent=1) if name == "pretty.json" else text
             (tmp_path / name).write_text(text)
         options = QueryOptions(k=4, exact=True)
         answers = api.query_vectors(tmp_path / name, indexed.folder / "index", options)
@@ -116,6 +117,8 @@ class TestMistakes:
             ("q.txt", "a,b"),
             ("q.npy", "no"),
             ("q.json", '[["x"]]'),
+            ("q.json", '[{"id": 1}]'),
+            pytest.param("q.json", f"[[1{'0' * 400}]]", id="too large"),
             pytest.param("q.json", "[" * 100_000, id="nested"),
         ],
     )
@@ -123,6 +126,12 @@ class TestMistakes:
         (tmp_path / name).write_text(content)
         with pytest.raises(InputRejected, match="can't be read as vectors"):
             api.query_vectors(tmp_path / name, indexed.folder / "index")
+
+    def test_an_object_is_a_recording_as_ingest_reads_them(self, indexed, tmp_path):
+        (tmp_path / "q.json").write_text('{"vector": [1, 2]}')
+        with pytest.raises(NearfieldError) as caught:
+            api.query_vectors(tmp_path / "q.json", indexed.folder / "index")
+        assert "AcousticBrainz" in str(caught.value)
 
     def test_no_file_and_another_width(self, indexed, tmp_path):
         with pytest.raises(MissingFile, match="expected vectors at"):

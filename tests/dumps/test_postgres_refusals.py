@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_role_without_rights_is_told_which_grant_it_needs(tmp_path, dsn):
     ask(dsn, "DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN")
     poor = dsn.replace("user=nearfield", "user=poor")
-    with pytest.raises(DatabaseError, match="GRANT CREATE ON DATABASE"):
+    with pytest.raises(DatabaseError, match="GRANT CREATE, TEMPORARY ON DATABASE"):
         load_run(loadable_run(tmp_path), poor)
     found = rights(poor)
     assert (found.user, found.superuser, found.may_load) == ("poor", False, False)
