@@ -97,12 +97,13 @@ class _Schedule:
                 + "\nWhat was finished is kept: run the same command again to try the rest"
             )
         for group in self.remaining:
-            self.on_report(run_group(self.place, group, NOTHING))
+            known = self._known(group, left_out=self._why_left_out(group) or "")
+            self.on_report(run_group(self.place, group, NOTHING, known))
 
     def _remember(self) -> None:
         """Take what earlier runs left before any time is given away: it says what is worth it."""
         for group in list(self.remaining):
-            report = run_group(self.place, group, NOTHING)
+            report = run_group(self.place, group, NOTHING, self._known(group))
             if report.kept:
                 self._note(report)
             if not report.dropped:
@@ -141,6 +142,10 @@ class _Schedule:
             self._say(report)
         return found
 
+    def _known(self, group: Group, *, left_out: str = "") -> Known:
+        fastest = fastest_of_all(self.history.outcomes, group.n)
+        return Known(fastest, speeds_of_siblings(group, self.history), left_out)
+
     def _why_left_out(self, group: Group) -> str | None:
         """Why a group that hasn't been begun isn't worth it, by what is known so far."""
         if self.place.settings.full or group not in self.remaining:
@@ -163,10 +168,7 @@ class _Schedule:
             self.place,
             group,
             allowed,
-            Known(
-                fastest_of_all(self.history.outcomes, group.n),
-                speeds_of_siblings(group, self.history),
-            ),
+            self._known(group),
             workers=[address],
             allow_other_workers=False,
             pure=False,

@@ -165,6 +165,20 @@ def test_a_damaged_truth_of_an_earlier_size_costs_the_export_alone(copied):
     assert_recommends(out)
 
 
+def test_a_budget_that_is_spent_writes_the_table_of_a_whole_run(tmp_path):
+    np.save(tmp_path / "songs.npy", surface(1_200))
+    (tmp_path / "grid.toml").write_text("[annoy]\ntrees = [20, 10, 40]\n")
+    options = BenchOptions(
+        rows=(300, 1_000), ks=(5, 10, 20), threads=1, grid=tmp_path / "grid.toml"
+    )
+    whole = run_bench(tmp_path / "songs.npy", tmp_path / "out", options)
+    assert whole.rows["left out"]
+    table = (tmp_path / "out" / "outcomes.csv").read_bytes()
+    again = run_bench(tmp_path / "songs.npy", tmp_path / "out", replace(options, budget_s=1e-6))
+    assert (again.rows, again.measured, again.dropped) == (whole.rows, 0, ())
+    assert (tmp_path / "out" / "outcomes.csv").read_bytes() == table
+
+
 def test_a_plan_writes_nothing(done, tmp_path):
     out, options, _ = done
     plan = plan_bench(out.parent / "songs.npy", tmp_path / "out", options)

@@ -245,6 +245,8 @@ def test_larger_k_are_asked_of_parameters_that_were_better_somewhere(tmp_path, b
     )
     for row in report.unmeasured:
         assert row.reason == "for k up to 3 no better than other parameters of the method"
+    spent = run_group(place, group_of(place, "faiss-flat"), NOTHING, Known(siblings=siblings))
+    assert (spent.kept, spent.unmeasured) == (report.measured, report.unmeasured)
     whole = run_group(place, group_of(place, "faiss-flat"), None)
     assert {row.k for row in whole.outcomes} == {2, 3, 5, 7}
     again = run_group(place, group_of(place, "faiss-flat"), None, Known(siblings=siblings))
