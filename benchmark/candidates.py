@@ -117,6 +117,8 @@ def _ways(outcomes: Iterable[Outcome]) -> list[_Way]:
     ways: dict[tuple[str, str, str, int], list[Outcome]] = {}
     for outcome in outcomes:
         counts = outcome.measured and outcome.workload == "all" and not outcome.memory_limit_bytes
+        # what died after its figures has no known peak, which no limit of memory may pass
+        counts = counts and outcome.peak_bytes is not None
         if counts and buildable(outcome.method, outcome.space):
             way = (outcome.method, outcome.build, outcome.search, outcome.k)
             ways.setdefault(way, []).append(outcome)

@@ -61,6 +61,10 @@ class Annoy(Method):
     effort: ClassVar[str] = "search_k"
     maps: ClassVar[bool] = True
 
+    def bytes_per_row(self, d: int) -> float:
+        """The vectors, and of each tree a place in a leaf and a share of the splits."""
+        return 4 * d + 12 * self.trees + 16
+
     def _build(self, vectors: Float32s, space: SpaceName, *, threads: int, seed: int) -> Index:
         """The forest depends on the number of threads."""
         native = self.require().AnnoyIndex(vectors.shape[1], METRICS[space])

@@ -167,6 +167,10 @@ class Method(ABC):
         """Version of the library, wheel or source, instructions. Asks a child process once."""
         return _library(cls.library.partition(".")[0])
 
+    def bytes_per_row(self, d: int) -> float:
+        """Bytes that a saved index of many vectors takes for each, roughly."""
+        return 4 * d + 16
+
     @property
     def parameters(self) -> dict[str, Any]:
         """Build parameters by name."""

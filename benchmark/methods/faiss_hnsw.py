@@ -34,6 +34,10 @@ class FaissHnsw(FaissMethod):
     effort: ClassVar[str] = "efSearch"
     index: ClassVar[type[FaissIndex]] = _Hnsw
 
+    def bytes_per_row(self, d: int) -> float:
+        """The vectors and twice the links, as int32."""
+        return 4 * d + 8 * self.links + 20
+
     def make(self, vectors: Float32s, space: SpaceName, seed: int) -> Any:
         """See `FaissMethod.make`."""
         index = faiss.IndexHNSWFlat(vectors.shape[1], self.links, metric(space))

@@ -57,6 +57,10 @@ class FaissIvfPq(FaissMethod):
     effort: ClassVar[str] = "nprobe"
     index: ClassVar[type[FaissIndex]] = _IvfPq
 
+    def bytes_per_row(self, d: int) -> float:
+        """The vectors and their codes."""
+        return 4 * d + d / self.code_dims + 16
+
     def make(self, vectors: Float32s, space: SpaceName, seed: int) -> Any:
         """See `FaissMethod.make`."""
         n, d = vectors.shape

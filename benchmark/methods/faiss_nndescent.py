@@ -53,6 +53,10 @@ class FaissNnDescent(FaissMethod):
     graphs: ClassVar[bool] = True
     index: ClassVar[type[FaissIndex]] = _NnDescent
 
+    def bytes_per_row(self, d: int) -> float:
+        """The vectors and the links, as int32."""
+        return 4 * d + 4 * self.links
+
     def make(self, vectors: Float32s, space: SpaceName, seed: int) -> Any:
         """See `FaissMethod.make`."""
         return self._made(vectors, space, seed, self.links)

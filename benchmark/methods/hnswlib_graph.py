@@ -97,6 +97,10 @@ class Hnswlib(Method):
     adds: ClassVar[bool] = True
     install: ClassVar[str] = INSTALL
 
+    def bytes_per_row(self, d: int) -> float:
+        """The vectors and twice the links, as int32."""
+        return 4 * d + 8 * self.links + 24
+
     def _build(self, vectors: Float32s, space: SpaceName, *, threads: int, seed: int) -> Index:
         n, d = vectors.shape
         native = self.require().Index(SPACE_NAMES[space], d)

@@ -77,6 +77,10 @@ class NmslibHnsw(NmslibMethod):
     name: ClassVar[str] = "nmslib-hnsw"
     native_name: ClassVar[str] = "hnsw"
 
+    def bytes_per_row(self, d: int) -> float:
+        """The vectors twice, once beside their links, and twice the links, as int32."""
+        return 8 * d + 8 * self.links + 60
+
     def settings(self, threads: int) -> Mapping[str, Any]:
         """See `NmslibMethod.settings`."""
         return {
@@ -96,6 +100,10 @@ class NmslibSwGraph(NmslibMethod):
 
     name: ClassVar[str] = "nmslib-sw-graph"
     native_name: ClassVar[str] = "sw-graph"
+
+    def bytes_per_row(self, d: int) -> float:
+        """The vectors and the links, which others add to."""
+        return 4 * d + 11 * self.links + 20
 
     def settings(self, threads: int) -> Mapping[str, Any]:
         """See `NmslibMethod.settings`."""

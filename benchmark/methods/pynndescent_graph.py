@@ -72,6 +72,10 @@ class PyNnDescent(Method):
     compiles: ClassVar[bool] = True
     graphs: ClassVar[bool] = True
 
+    def bytes_per_row(self, d: int) -> float:
+        """The vectors and the links both ways, and its trees' planes."""
+        return 4.4 * d + 9 * self.links + 70
+
     def _made(
         self, vectors: Float32s, space: SpaceName, threads: int, seed: int, links: int
     ) -> Any:

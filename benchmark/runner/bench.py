@@ -1,14 +1,13 @@
 """The benchmark as a whole: prepare, find the truth, measure, write tables, choice and report.
 
-Owns the order of things and `bench.json`. Everything that is finished is kept, so the same command
+Owns the order of things. Everything that is finished is kept, so the same command
 again converges, and another one with more methods, sizes or k adds to what is there.
 """
 
-import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,30 +16,38 @@ from distributed import Client
 
 from benchmark.choice import CHOICE, Searched, write_choice
 from benchmark.grids import Configuration, load_grid
+from benchmark.methods import METHODS
 from benchmark.report import write_report
 from benchmark.results.ann_benchmarks import export_results
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Outcome, Workload
 from benchmark.results.table import write_table
+from benchmark.runner.about import About, earlier_results, libraries_of, offered, write_about
 from benchmark.runner.container import Image, asked_image
 from benchmark.runner.data import Data, prepare_data
 from benchmark.runner.group import GroupReport
-from benchmark.runner.plan import KS, QUICK_KS, WORKLOADS, Group, Settings, ks_for, sizes_for
+from benchmark.runner.plan import (
+    KS,
+    QUICK_KS,
+    QUICK_REPEAT,
+    REPEAT,
+    WORKLOADS,
+    Group,
+    Settings,
+    ks_for,
+    sizes_for,
+)
+from benchmark.runner.room import disk_bytes
 from benchmark.runner.schedule import one_worker_per_host, run_groups
 from benchmark.runner.store import Place
 from benchmark.runner.truth import audit_given, truth_task
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import UsageError, disk_errors
-from nearfield.files import remove_temporaries, write_bytes
-from nearfield.libraries import library_facts
+from nearfield.files import remove_temporaries
 from nearfield.lock import locked
-from nearfield.machine import available_cores, machine_facts
-from nearfield.manifest import library_versions
 from nearfield.progress import progress
 
-BENCH = "bench.json"
 QUICK_EFFORTS = 4
-QUICK_REPEAT = 2
 MEMORY_SHARE = 0.8
 """Of the machine's memory: the cap of a process unless said otherwise."""
 FOLDERS = ("results", "truth", "indexes", "data")
@@ -48,7 +55,8 @@ FOLDERS = ("results", "truth", "indexes", "data")
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What a user chooses. None: the default, which depends on `quick` and on the machine.
+    """What a user chooses. None: the default, which depends on `quick` and on the machines that
+    measure.
 
     methods: out of the grid, all if empty. rows: sizes. budget_s: for everything; timeout_s and
     memory_bytes: for one process. container: image to measure in. space: for files without one.
@@ -75,17 +83,15 @@ class BenchOptions:
         """The values of k, ascending."""
         return tuple(sorted(set(self.ks or (QUICK_KS if self.quick else KS))))
 
-    @property
-    def settings(self) -> Settings:
-        """How everything is measured on this machine."""
-        memory = self.memory_bytes or int(MEMORY_SHARE * machine_facts().memory_total_bytes)
+    def settings(self, cores: int, memory_bytes: int) -> Settings:
+        """How everything is measured on machines that have so much."""
         return Settings(
             ks=self.asked_ks,
             workloads=self.workloads,
-            threads=self.threads or available_cores(),
+            threads=self.threads or cores,
             timeout_s=self.timeout_s,
-            memory_bytes=memory,
-            repeat=QUICK_REPEAT if self.quick else 3,
+            memory_bytes=self.memory_bytes or int(MEMORY_SHARE * memory_bytes),
+            repeat=QUICK_REPEAT if self.quick else REPEAT,
             efforts=QUICK_EFFORTS if self.quick else None,
             full=self.full,
             seed=self.seed,
@@ -116,7 +122,7 @@ class BenchReport:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What a benchmark would measure. `disk_bytes`: data and the largest index, roughly."""
+    """What a benchmark would measure. `disk_bytes`: an estimate."""
 
     dataset: str
     rows: int
@@ -141,12 +147,14 @@ def run_bench(
     configurations = chosen_configurations(options)
     image = check_options(options, configurations)
     with locked(out), disk_errors(out):
-        data, place = _prepared(source, out, options, image)
+        data = _prepared(source, out, options)
         sizes = sizes_for(data.base, options.rows, quick=options.quick)
         groups = [Group(n, configuration) for n in sizes for configuration in configurations]
-        notes = _notes(data, sizes, options)
         with connected(cluster or ClusterOptions(workers=1)) as client:
-            _write_bench(place, client, sizes, _About(configurations, notes, image))
+            place = Place(out.resolve(), data, _settings(client, options, image))
+            earlier = earlier_results(client, place, configurations)
+            notes = [*_notes(data, sizes, options), *earlier.notes]
+            write_about(place, client, About(sizes, configurations, notes, image, earlier))
             _find_truths(client, place, sizes)
             spent = time.monotonic() - started
             left = None if options.budget_s is None else max(0.0, options.budget_s - spent)
@@ -155,7 +163,8 @@ def run_bench(
                 run_groups(client, place, groups, left, partial(_report_into, reports))
             finally:
                 # however it ends, what was measured so far is recommended
-                outcomes = all_outcomes(place.directory, list(reports.values()))
+                found = list(reports.values())
+                outcomes = all_outcomes(place.directory, found, earlier.aside)
                 write_table(place.directory, outcomes)
                 choice = write_choice(out / CHOICE, _searched(place), outcomes)
                 page = write_report(out)
@@ -218,25 +227,23 @@ def check_options(options: BenchOptions, configurations: Sequence[Configuration]
             raise UsageError(f"expected {name} above 0, got {value}")
     if options.container is None:
         return None
-    return asked_image(options.container, _libraries(configurations))
+    # earlier runs may have measured other methods
+    ours = {method.library for method in METHODS.values()}
+    return asked_image(options.container, sorted(ours | {*libraries_of(configurations)}))
 
 
-def _libraries(configurations: Sequence[Configuration]) -> tuple[str, ...]:
-    """The modules whose versions stand beside the figures."""
-    return tuple(sorted({"numpy", "numba", *(one.method.library for one in configurations)}))
-
-
-def _prepared(
-    source: Path, out: Path, options: BenchOptions, image: Image | None
-) -> tuple[Data, Place]:
+def _prepared(source: Path, out: Path, options: BenchOptions) -> Data:
     """The data in `out`, which is refused where it holds the benchmark of another data set."""
     for name in FOLDERS:
         (out / name).mkdir(exist_ok=True)
         remove_temporaries(out / name)
     remove_temporaries(out)
-    data = prepare_data(source, out.resolve() / "data", space=options.space, seed=options.seed)
-    settings = replace(options.settings, image=image.id if image is not None else "")
-    return data, Place(out.resolve(), data, settings)
+    return prepare_data(source, out.resolve() / "data", space=options.space, seed=options.seed)
+
+
+def _settings(client: Client, options: BenchOptions, image: Image | None) -> Settings:
+    settings = options.settings(*offered(client))
+    return settings if image is None else replace(settings, image=image.id, lacking=image.lacking)
 
 
 def _find_truths(client: Client, place: Place, sizes: Sequence[int]) -> None:
@@ -263,52 +270,20 @@ def _find_truths(client: Client, place: Place, sizes: Sequence[int]) -> None:
             advance(1)
 
 
-@dataclass(frozen=True)
-class _About:
-    """What stands beside the figures: configurations, notes, the image that was measured in."""
+def all_outcomes(
+    directory: Path, reports: Sequence[GroupReport], aside: Container[str] = ()
+) -> list[Outcome]:
+    """Rows of the table: those of the reports, and what else lies in the directory, but for the
+    files `aside`, which are of other circumstances.
 
-    configurations: Sequence[Configuration]
-    notes: Sequence[str]
-    image: Image | None
-
-
-def _write_bench(place: Place, client: Client, sizes: Sequence[int], about: _About) -> None:
-    """What is measured where, with what: for the report, and for whoever reads the figures."""
-    hosts = one_worker_per_host(client)
-    machines = client.run(machine_facts, workers=hosts)
-    if about.image is None:
-        names = _libraries(about.configurations)
-        asked = client.submit(library_facts, names, workers=hosts[:1])
-        libraries = [library.to_json() for library in asked.result()]
-        versions = library_versions()
-    else:
-        libraries, versions = list(about.image.libraries), about.image.versions
-    data = {name: value for name, value in asdict(place.data).items() if name != "path"}
-    content = {
-        "data": data,
-        "sizes": list(sizes),
-        "settings": asdict(place.settings),
-        "configurations": [str(configuration) for configuration in about.configurations],
-        "machines": [machine.to_json() for machine in machines.values()],
-        "libraries": libraries,
-        "versions": dict(versions),
-        "notes": list(about.notes),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    write_bytes(place.directory / BENCH, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def all_outcomes(directory: Path, reports: Sequence[GroupReport]) -> list[Outcome]:
-    """Rows of the table: those of the reports, and what else lies in the directory.
-
-    A file of an earlier run doesn't count where a report covers its place: it is of an older
-    library, another machine, or a failure that has been overcome. Of several the newest counts.
+    A file of an earlier run doesn't count where a report covers its place: it is a failure that has
+    been overcome, or of other efforts. Of several the newest counts.
     """
     reported = [row for report in reports for row in (*report.outcomes, *report.unmeasured)]
     covered = {_place_of(outcome) for outcome in reported}
     rest: dict[tuple[object, ...], Outcome] = {}
     for path in result_files(directory):
-        found = read_outcomes(path)
+        found = None if path.name in aside else read_outcomes(path)
         for outcome in found[1] if found is not None else ():
             if _place_of(outcome) not in covered:
                 key = (*_place_of(outcome), outcome.batch, outcome.search)
@@ -365,6 +340,7 @@ def plan_bench(source: Path, out: Path, options: BenchOptions) -> BenchPlan:
     with TemporaryDirectory(prefix="nearfield-bench-") as work:
         data = prepare_data(source, Path(work) / "data", space=options.space, seed=options.seed)
         sizes = sizes_for(data.base, options.rows, quick=options.quick)
+        groups = [Group(n, configuration) for n in sizes for configuration in configurations]
         return BenchPlan(
             dataset=data.name,
             rows=data.whole,
@@ -372,7 +348,7 @@ def plan_bench(source: Path, out: Path, options: BenchOptions) -> BenchPlan:
             sizes=sizes,
             ks=options.asked_ks,
             configurations=tuple(map(str, configurations)),
-            groups=len(sizes) * len(configurations),
-            disk_bytes=3 * 4 * data.whole * data.d,
+            groups=len(groups),
+            disk_bytes=disk_bytes(data, groups, options.settings(1, 0)),
             notes=tuple(_notes(data, sizes, options)),
         )

@@ -197,7 +197,7 @@ def _warm(method: Method, vectors: Float32s, request: Build | Graph) -> None:
 
 def _few(method: Method, vectors: Float32s) -> Float32s:
     few = np.array(vectors[: method.warm_rows])
-    few[len(few) - EQUAL :] = few[:EQUAL]
+    few[max(0, len(few) - EQUAL) :] = few[:EQUAL]
     return few
 
 

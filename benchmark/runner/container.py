@@ -16,6 +16,7 @@ from typing import Any
 from benchmark.results.outcome import Status
 from benchmark.runner.parents import COMPILED
 from benchmark.runner.process import CHILD, THREAD_VARIABLES, Ended, Limits, read_end
+from benchmark.runner.stopping import check
 from nearfield.errors import Infrastructure, UsageError
 from nearfield.manifest import library_versions
 
@@ -69,6 +70,11 @@ class Image:
     id: str
     libraries: tuple[dict[str, Any], ...]
     versions: dict[str, str]
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Of the modules that it was asked for, those that aren't installed in it."""
+        return tuple(one["name"] for one in self.libraries if one["state"] == "not installed")
 
 
 def asked_image(image: str, libraries: Sequence[str]) -> Image:
@@ -167,6 +173,7 @@ def _environment(directory: Path, threads: int) -> dict[str, str]:
 
 def _watched(container: Any, limits: Limits, started: float) -> tuple[Status, str] | None:
     while True:
+        check()
         container.reload()
         if container.status in {"exited", "dead"}:
             return None

@@ -29,6 +29,7 @@ from benchmark.runner.plan import (
     points_of,
     spread,
 )
+from benchmark.runner.possible import obstacle
 from benchmark.runner.process import Ended
 from benchmark.runner.request import noted
 from benchmark.runner.rows import Left, result_of
@@ -111,8 +112,8 @@ class _GroupRun:
 
     def all_points(self) -> None:
         """Every point that can be measured, then the one under a memory limit."""
-        if (obstacle := self._obstacle()) is not None:
-            self.unmeasured += self.store.without_figures(*obstacle)
+        if (why := obstacle(self.place, self.group)) is not None:
+            self.unmeasured += self.store.without_figures(*why)
             return
         facts: Mapping[str, Any] | None = {}
         if "queries" in self.group.method.workloads:
@@ -205,20 +206,6 @@ class _GroupRun:
             and one.load_s is not None
             and one.memory_limit_bytes is None
         }
-
-    def _obstacle(self) -> tuple[Status, str] | None:
-        method, space = self.group.method, self.place.data.space
-        if reason := method.unavailable():
-            return Status.NOT_INSTALLED, reason
-        if space not in method.spaces:
-            known = ", ".join(sorted(method.spaces))
-            return Status.UNSUPPORTED, f"{method.name} has no space {space}; it has {known}"
-        if space not in self.group.configuration.spaces:
-            return Status.UNSUPPORTED, f"the grid leaves {method.name} out in space {space}"
-        wanted = set(self.place.settings.workloads)
-        if not wanted & method.workloads:
-            return Status.UNSUPPORTED, f"{method.name} can't do {' or '.join(sorted(wanted))}"
-        return None
 
     def _enough(self, point: Point) -> bool:
         """Whether a lower effort found all that there is to find."""

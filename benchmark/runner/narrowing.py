@@ -61,9 +61,10 @@ def why_left_out(group: Group, history: History) -> str | None:
         return None  # its parameters are its efforts: each is for another recall
     siblings = {name: own for name, own in speeds.items() if name.partition("(")[0] == method}
     chosen = enough_of(siblings)
-    if not mine or label in chosen:
+    if not chosen or label in chosen:
         return None
-    return f"on {n:,} rows no better than {' and '.join(chosen)}"
+    short = "no better than" if mine else f"never at recall {LEVELS[0]:.2f}, unlike"
+    return f"on {n:,} rows {short} {' and '.join(chosen)}"
 
 
 def enough_of(speeds: Mapping[str, Speeds]) -> list[str]:

@@ -18,6 +18,8 @@ QUICK_LADDER = (1_000, 10_000)
 KS = (10, 100, 300, 1_000)
 QUICK_KS = (10, 100)
 BATCHES = (1, 100, 300, 1_000)
+REPEATS = REPEAT, QUICK_REPEAT = 3, 2
+"""Repetitions at most."""
 WORKLOADS: tuple[Workload, ...] = ("all", "queries")
 STEP = 1.1
 """A rung of the ladder is left out unless the whole set is larger by this factor."""
@@ -31,7 +33,7 @@ ENOUGH_RECALL = 0.999
 class Settings:
     """How everything is measured. `efforts`: at most so many per k, None for all. `full`: each of
     them, not only those next to the recalls of the tables. `image`: the id of the image that
-    `container` names.
+    `container` names; `lacking`: modules that aren't installed in it.
     """
 
     ks: tuple[int, ...]
@@ -39,13 +41,14 @@ class Settings:
     threads: int
     timeout_s: float
     memory_bytes: int
-    repeat: int = 3
+    repeat: int = REPEAT
     efforts: int | None = None
     full: bool = False
     pinned: bool = True
     seed: int = 0
     container: str | None = None
     image: str = ""
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

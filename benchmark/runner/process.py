@@ -21,6 +21,7 @@ from typing import IO, cast
 import psutil
 
 from benchmark.results.outcome import Status
+from benchmark.runner.stopping import check
 from nearfield.errors import DiskFull
 
 CHILD = "benchmark.runner.child"
@@ -137,6 +138,7 @@ class Warm:
         parent = self.parent = self.parent or self._started()
         _tell(parent, [*(str(path.resolve()) for path in files), here])
         while (answer := _heard(parent)) is None:
+            check()
             if time.monotonic() - started > limits.timeout_s:
                 self.close()
                 return _late(limits), 1
@@ -145,6 +147,7 @@ class Warm:
         pid, stopped = answer[0], None
         try:
             while (answer := _heard(parent)) is None:
+                check()
                 stopped = stopped or _too_much(pid, limits, started)
                 if stopped is not None:
                     _end_group(pid)

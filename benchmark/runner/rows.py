@@ -59,7 +59,8 @@ def result_of(left: Left, group: Group, data: Data, truth: NeighbourTable) -> Re
         measured[batch] = Measured(
             times, np.stack([near for near, _ in lists]), np.stack([far for _, far in lists])
         )
-        outcomes.append(_with_figures(blank, measured[batch], facts, truth))
+        known = replace(blank, reason=_cut_short(left.ended))
+        outcomes.append(_with_figures(known, measured[batch], facts, truth))
     return Result(tuple(outcomes), truth.rows, measured)
 
 
@@ -67,6 +68,15 @@ def _without_figures(blank: Outcome, ended: Ended) -> Outcome:
     if ended.status is Status.OK:
         return replace(blank, status=Status.FAILED, reason="the process ended without a result")
     return replace(blank, status=ended.status, reason=ended.reason)
+
+
+def _cut_short(ended: Ended) -> str:
+    """Beside figures: how their process ended, where it didn't come to its own end. What memory it
+    took at most isn't known then.
+    """
+    if ended.status is Status.OK:
+        return ""
+    return f"measured before its process ended: {ended.status}, {ended.reason}"
 
 
 def _distances(

@@ -1,14 +1,18 @@
 """Groups on machines: one at a time on each, the next one chosen when a machine is free.
 
-Owns the Dask side: a task holds its whole machine, whatever number of workers runs there. Prints
-one line per finished group on stderr, with an estimate of what is left.
+Owns the Dask side: a task holds its whole machine, whatever number of workers runs there. What
+depends on a machine (what is installed there, which results are its own) is asked of one, never
+taken from the client's. Prints one line per finished group on stderr, with an estimate of what is
+left.
 """
 
 import errno
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 from distributed import Client, Future, as_completed
 
@@ -31,9 +35,11 @@ from benchmark.runner.narrowing import (
 )
 from benchmark.runner.parents import close_parents
 from benchmark.runner.plan import Group
+from benchmark.runner.stopping import measuring, stop_groups
 from benchmark.runner.store import Place
-from nearfield.cluster import workers_by_host
+from nearfield.cluster import on_workers, workers_by_host
 from nearfield.errors import Infrastructure, NearfieldError
+from nearfield.machine import machine_facts
 
 
 def run_groups(
@@ -50,13 +56,27 @@ def run_groups(
     `measured` of each counts what is new in it.
 
     A machine of the cluster gets one group at a time. A group whose task fails doesn't stop the
-    others; they are listed at the end. Raises `Infrastructure` for them, `DiskFull` at once.
+    others; they are listed at the end. Raises `Infrastructure` for them, `DiskFull` at once. When
+    this returns or raises, nothing is measured any more on any machine.
     """
+    run = uuid4().hex
+    # of a run whose client was killed
+    on_workers(client, stop_groups, place.directory)
     try:
-        _Schedule(client, place, groups, budget_s, on_report).run()
+        _Schedule(client, place, groups, budget_s, on_report, run).run()
     finally:
-        # a worker that is gone has taken its parents along
-        client.run(close_parents, workers=one_worker_per_host(client), on_error="ignore")
+        with suppress(Infrastructure):  # a scheduler that is gone hides no other error
+            on_workers(client, stop_groups, place.directory, run)
+            # a worker that is gone has taken its parents along
+            on_workers(client, close_parents)
+
+
+def measure_group(
+    run: str, place: Place, group: Group, allowed: Allowance | None, known: Known
+) -> GroupReport:
+    """Task: `run_group` for a run, until that has ended."""
+    with measuring(place.directory, run):
+        return run_group(place, group, allowed, known)
 
 
 class _Schedule:
@@ -67,8 +87,9 @@ class _Schedule:
         groups: Sequence[Group],
         budget_s: float | None,
         on_report: Callable[[GroupReport], None],
+        run: str,
     ) -> None:
-        self.client, self.place, self.on_report = client, place, on_report
+        self.client, self.place, self.on_report, self.name = client, place, on_report, run
         self.remaining = list(groups)
         self.again: list[Group] = []
         self.once: set[Group] = set()
@@ -78,12 +99,13 @@ class _Schedule:
         self.started = time.monotonic()
         self.failed: list[str] = []
         self.running: dict[Future, tuple[str, Group]] = {}
+        self.machines = one_worker_per_host(client)
 
     def run(self) -> None:
         if self.budget_s is not None:
             self._remember()
         queue: Any = as_completed([])
-        for address in one_worker_per_host(self.client):
+        for address in self.machines:
             self._start(address, queue)
         for future in queue:
             address, group = self.running.pop(future)
@@ -96,20 +118,52 @@ class _Schedule:
                 + "\n  ".join(self.failed)
                 + "\nWhat was finished is kept: run the same command again to try the rest"
             )
+        kinds = self._kinds()
         for group in self.remaining:
             known = self._known(group, left_out=self._why_left_out(group) or "")
-            self.on_report(run_group(self.place, group, NOTHING, known))
+            self.on_report(self._asked(kinds, group, known))
 
     def _remember(self) -> None:
         """Take what earlier runs left before any time is given away: it says what is worth it."""
+        kinds = self._kinds()
         for group in list(self.remaining):
-            report = run_group(self.place, group, NOTHING, self._known(group))
+            report = self._asked(kinds, group, self._known(group))
             if report.kept:
                 self._note(report)
             if not report.dropped:
                 self.remaining.remove(group)
                 self.on_report(report)
                 self._say(report)
+
+    def _kinds(self) -> list[str]:
+        """A worker of each kind of machine: results are those of their processor."""
+        machines = on_workers(self.client, machine_facts, workers=one_worker_per_host(self.client))
+        return list(
+            {facts.processor.model: address for address, facts in machines.items()}.values()
+        )
+
+    def _asked(self, addresses: Iterable[str], group: Group, known: Known) -> GroupReport:
+        """What earlier runs left of a group, by the machine that has most of it; measures nothing.
+        Those that are asked have nothing else to do.
+        """
+        asked = [self._given(address, group, NOTHING, known) for address in addresses]
+        reports: list[GroupReport] = [future.result() for future in asked]
+        if not reports:
+            raise Infrastructure("no worker of the cluster answers: see their logs")
+        return max(reports, key=lambda report: report.kept)
+
+    def _given(self, address: str, group: Group, allowed: Allowance | None, known: Known) -> Future:
+        return self.client.submit(
+            measure_group,
+            self.name,
+            self.place,
+            group,
+            allowed,
+            known,
+            workers=[address],
+            allow_other_workers=False,
+            pure=False,
+        )
 
     def _note(self, report: GroupReport) -> None:
         taken = Taken(report.seconds, report.measured + report.kept, report.build_s)
@@ -127,15 +181,17 @@ class _Schedule:
             return None if group is None else (group, None)
         return next_within(self.remaining, self.history, self.shares, left_s, again=self.again)
 
-    def _worth(self) -> tuple[Group, Allowance | None] | None:
-        """The next group that is worth it; those before it have rows that say why they aren't."""
+    def _worth(self, address: str) -> tuple[Group, Allowance | None] | None:
+        """The next group that is worth it; those before it have rows that say why they aren't.
+        `address`: a machine that is free.
+        """
         while (found := self._next()) is not None:
             group = found[0]
             why = self._why_left_out(group)
             if why is None:
                 break
             self.remaining.remove(group)
-            report = run_group(self.place, group, NOTHING, Known(left_out=why))
+            report = self._asked([address], group, Known(left_out=why))
             if report.kept:
                 self._note(report)
             self.on_report(report)
@@ -153,7 +209,7 @@ class _Schedule:
         return why_left_out(group, self.history)
 
     def _start(self, address: str, queue: Any) -> None:
-        found = self._worth()
+        found = self._worth(address)
         if found is None:
             return
         group, allowed = found
@@ -163,16 +219,7 @@ class _Schedule:
         else:
             self.again.remove(group)
             self.once.discard(group)
-        future = self.client.submit(
-            run_group,
-            self.place,
-            group,
-            allowed,
-            self._known(group),
-            workers=[address],
-            allow_other_workers=False,
-            pure=False,
-        )
+        future = self._given(address, group, allowed, self._known(group))
         self.running[future] = (address, group)
         queue.add(future)
 
@@ -204,7 +251,9 @@ class _Schedule:
     def _time_left(self) -> str:
         unfinished = [*self.remaining, *self.again, *(group for _, group in self.running.values())]
         worth = [group for group in unfinished if self._why_left_out(group) is None]
-        return time_left(worth, self.history, len(self.running), self._left())
+        # one whose group has just ended is about to get the next
+        machines = min(len(self.machines), len(worth))
+        return time_left(worth, self.history, machines, self._left())
 
 
 def _is_full(error: BaseException | None) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.results.file import Result, read_outcomes, write_result
 from benchmark.results.growth import growth_of
-from benchmark.results.outcome import Outcome, Status
+from benchmark.results.outcome import Outcome, Status, Workload
 from benchmark.runner.data import Data
 from benchmark.runner.plan import Group, Point, Settings, batches_for, ks_for, parameters_text
 from nearfield.errors import NearfieldError
@@ -49,17 +49,22 @@ class Store:
         self.place, self.group = place, group
         self.index = place.directory / "indexes" / group.name
         self.record = place.directory / "results" / f"{group.name}.index.json"
-        self.mark = _circumstances(place, group)
+        self.mark = circumstances(place, group)
 
     def build_facts(self) -> Mapping[str, Any] | None:
-        """Facts of an earlier build that still tell the efforts for every k, else None."""
-        known = {str(k) for k in ks_for(self.group.n, self.place.settings.ks)}
+        """Facts of an earlier build that still tell all efforts that are asked for, else None."""
+        facts = self._recorded()
+        wanted = {str(k) for k in ks_for(self.group.n, self.place.settings.ks)}
+        named = bool(self.group.configuration.efforts)
+        return facts if facts and (named or wanted <= set(facts["efforts"])) else None
+
+    def _recorded(self) -> Mapping[str, Any]:
+        """Facts of an earlier build, for whichever k; empty where there is none that holds."""
         try:
             record = read_manifest(self.record, kind=RECORD_KIND)
         except NearfieldError:
-            return None
-        whole = record.fingerprint == self.mark and known <= set(record.facts["efforts"])
-        return record.facts if whole else None
+            return {}
+        return record.facts if record.fingerprint == self.mark else {}
 
     def index_is_there(self) -> bool:
         """Whether the index lies there whole. Cost: one read of it."""
@@ -70,7 +75,11 @@ class Store:
         return found.fingerprint == self.mark
 
     def keep_index(self, made: Path, facts: Mapping[str, Any]) -> None:
-        """Give the finished index `made` its place, and write down what building it took."""
+        """Give the finished index `made` its place, and write down what building it took. What an
+        earlier build of the same told of other k stays.
+        """
+        efforts = {**self._recorded().get("efforts", {}), **facts["efforts"]}
+        facts = {**facts, "efforts": efforts}
         shutil.rmtree(self.index, ignore_errors=True)
         for name in facts["files"]:
             fsync_path(made / name)
@@ -99,17 +108,17 @@ class Store:
         return None if longer or larger else Stored(tuple(outcomes), limits["seconds"])
 
     def all_kept(self) -> list[tuple[Point, Stored]]:
-        """All searches of this very group that earlier runs left and that still hold, whichever k
-        and efforts they were asked for.
+        """All searches and graphs of this very group that earlier runs left and that still hold,
+        whichever k and efforts they were asked for.
         """
         found = []
         for path in sorted(
             self.record.parent.glob(f"{self.group.method.name}-{self.group.n}-*.h5")
         ):
             read = read_outcomes(path, verify=False)
-            point = None if read is None or not read[1] else _point_of(read[1])
-            if point is not None and self._path(point) == path:
-                stored = self.kept(point)
+            for point in () if read is None else points_behind(read[1], self.place.data.asked):
+                mine = point.stage != "build" and self._path(point) == path
+                stored = self.kept(point) if mine else None
                 if stored is not None:
                     found.append((point, stored))
         return found
@@ -198,9 +207,8 @@ class Store:
 
     def stand_ins(self) -> list[Point]:
         """A point for each workload and k of the group, standing for all its efforts."""
-        batches = batches_for(self.place.data.asked)
         return [
-            Point(workload, k, None, (0,) if workload == "all" else batches, stage="build")
+            build_point(workload, k, self.place.data.asked)
             for workload in self.place.settings.workloads
             for k in ks_for(self.group.n, self.place.settings.ks)
         ]
@@ -210,16 +218,31 @@ class Store:
         return self.place.directory / "results" / name
 
     def _point_mark(self, point: Point) -> str:
-        return fingerprint(group=self.mark, repeat=self.place.settings.repeat, **asdict(point))
+        return point_mark(self.mark, self.place.settings.repeat, point)
 
 
-def _point_of(rows: Sequence[Outcome]) -> Point | None:
-    """The search that gave these rows of one file; None where they are of another stage."""
-    first = rows[0]
-    if first.load_s is None:
-        return None
-    batches = tuple(row.batch for row in rows)
-    return Point(first.workload, first.k, first.effort, batches, first.memory_limit_bytes)
+def point_mark(mark: str, repeat: int, point: Point) -> str:
+    """Fingerprint of a point's result: the `mark` of its group, how often it is repeated at most,
+    and the point.
+    """
+    return fingerprint(group=mark, repeat=repeat, **asdict(point))
+
+
+def points_behind(rows: Sequence[Outcome], asked: int) -> list[Point]:
+    """What may have given these rows of one file, of so many queries: whichever has its mark."""
+    if not rows:
+        return []
+    first, batches = rows[0], tuple(row.batch for row in rows)
+    search = Point(first.workload, first.k, first.effort, batches, first.memory_limit_bytes)
+    failed = build_point(first.workload, first.k, asked)
+    return [search, replace(search, effort=None, stage="graph"), failed]
+
+
+def build_point(workload: Workload, k: int, asked: int) -> Point:
+    """What stands for all that a failed build makes impossible of a workload and k."""
+    return Point(
+        workload, k, None, (0,) if workload == "all" else batches_for(asked), stage="build"
+    )
 
 
 def _same_way(left: Outcome, right: Outcome) -> bool:
@@ -228,7 +251,7 @@ def _same_way(left: Outcome, right: Outcome) -> bool:
     return same and left.memory_limit_bytes is None and right.memory_limit_bytes is None
 
 
-def _circumstances(place: Place, group: Group) -> str:
+def circumstances(place: Place, group: Group) -> str:
     """Fingerprint of all that the figures of a group depend on, but the point itself."""
     library, settings = group.method.built(), place.settings
     return fingerprint(

@@ -119,7 +119,7 @@ def _print_plan(plan: "BenchPlan", options: "BenchOptions", *, as_json: bool) ->
     if as_json:
         print_json(plan)
         return
-    most = options.settings.timeout_s
+    most = options.timeout_s
     print_pairs(
         [
             ("data set", f"{plan.dataset}  ({plan.rows:,} vectors x {plan.d} numbers)"),
@@ -127,7 +127,7 @@ def _print_plan(plan: "BenchPlan", options: "BenchOptions", *, as_json: bool) ->
             ("k", _listed(plan.ks)),
             ("indexes", f"{plan.groups} ({len(plan.configurations)} configurations per size)"),
             ("time", f"known after the first ones; at most {most:,.0f} s per process"),
-            ("disk", f"about {size(plan.disk_bytes)} for data and one index at a time"),
+            ("disk", f"about {size(plan.disk_bytes)}, an estimate: kept lists, one index, data"),
             *(("note", note) for note in plan.notes),
             *(("", configuration) for configuration in plan.configurations),
         ]

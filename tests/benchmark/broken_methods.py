@@ -124,6 +124,26 @@ class DiesLate(_Method):
         return _DiesLate(np.load(folder / "vectors.npy"), self, holds, threads)
 
 
+class _DiesSecond(Brute):
+    asked = 0
+
+    def _search(self, queries, k, effort):
+        self.asked += len(queries) > 16  # not while it warms up
+        if self.asked == 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super()._search(queries, k, effort)
+
+
+@dataclass(frozen=True)
+class DiesSecond(_Method):
+    """Answers once, and dies when it is asked again."""
+
+    name: ClassVar[str] = "dies-second"
+
+    def _load(self, folder: Path, holds, *, threads, mapped):
+        return _DiesSecond(np.load(folder / "vectors.npy"), self, holds, threads)
+
+
 class _Hungry(Brute):
     def _search(self, queries, k, effort):
         self.eaten = np.ones(16 << 20)

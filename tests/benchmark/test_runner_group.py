@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.methods import METHODS, method_class
+from benchmark.methods import METHODS, exact_search, method_class
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Status
 from benchmark.runner import forecast
+from benchmark.runner.asking import Asker
 from benchmark.runner.budget import NOTHING, Allowance
 from benchmark.runner.group import run_group
 from benchmark.runner.narrowing import Known
@@ -136,6 +137,14 @@ def test_what_was_measured_before_a_crash_is_kept(tmp_path):
     assert [(row.batch, row.status) for row in report.outcomes] == [
         (1, Status.OK), (100, Status.CRASHED),
     ]  # fmt: skip
+
+
+def test_figures_of_a_process_that_died_after_them_say_so(tmp_path):
+    place = place_in(tmp_path, surface(220), workloads=("all",))
+    (row,) = run(place, ":DiesSecond").outcomes
+    assert (row.status, len(row.repetition_seconds)) == (Status.OK, 1)
+    assert row.reason == "measured before its process ended: crashed, killed by SIGSEGV"
+    assert row.peak_bytes is None
 
 
 def test_what_fails_only_under_the_memory_limit_lacks_memory(place):
@@ -270,6 +279,54 @@ def test_a_run_for_other_k_that_has_no_time_keeps_what_is_there(tmp_path):
     report = run_group(more, group_of(place, "faiss-flat"), NOTHING)
     assert sorted(report.outcomes, key=str) == sorted(first.outcomes, key=str)
     assert {(row.k, row.status) for row in report.unmeasured} == {(5, Status.DROPPED)}
+
+
+def test_lists_that_a_method_makes_itself_stay_where_no_time_is_left_for_its_index(tmp_path):
+    place = place_in(tmp_path, surface(220))
+    assert run(place, "faiss-nndescent").measured
+    more = settings(place, ks=(3, 5))
+    report = run_group(more, group_of(place, "faiss-nndescent"), NOTHING)
+    assert {(row.workload, row.search) for row in report.outcomes} >= {("all", "")}
+    assert {(row.k, row.status) for row in report.unmeasured} == {(5, Status.DROPPED)}
+
+
+def test_an_index_is_not_built_again_for_k_that_an_earlier_run_asked_for(tmp_path, monkeypatch):
+    place = place_in(tmp_path, surface(220), ks=(3,))
+    first = run(place, "faiss-flat")
+    run(settings(place, ks=(5,)), "faiss-flat")
+    monkeypatch.setattr(Asker, "build", None)
+    again = run(place, "faiss-flat")
+    assert (again.kept, again.measured, again.outcomes) == (2, 0, first.outcomes)
+    both = run(settings(place, ks=(3, 5)), "faiss-flat")
+    assert (both.kept, both.measured) == (4, 0)
+
+
+def test_an_index_is_not_built_for_efforts_that_the_grid_names(tmp_path, monkeypatch):
+    place = place_in(tmp_path, surface(220), ks=(3,))
+    first = run(place, "faiss-ivf", efforts=(1, 2))
+    monkeypatch.setattr(Store, "_recorded", forgetting(Store._recorded, "3"))
+    monkeypatch.setattr(Asker, "build", None)
+    again = run(place, "faiss-ivf", efforts=(1, 2))
+    assert (again.kept, again.measured) == (first.measured, 0)
+
+
+def forgetting(recorded, k):
+    """A record as one of a run for other k was, before it kept those of earlier ones."""
+
+    def without(store):
+        facts = dict(recorded(store))
+        if "efforts" in facts:
+            facts["efforts"] = {one: tried for one, tried in facts["efforts"].items() if one != k}
+        return facts
+
+    return without
+
+
+def test_figures_of_exact_search_hold_until_its_source_changes(place, monkeypatch):
+    marks = [Store(place, group_of(place, name)).mark for name in ("exact", "faiss-flat")]
+    monkeypatch.setattr(exact_search, "_code", lambda: "another")
+    changed = [Store(place, group_of(place, name)).mark for name in ("exact", "faiss-flat")]
+    assert (marks[0] == changed[0], marks[1] == changed[1]) == (False, True)
 
 
 def cheapest(report, level):

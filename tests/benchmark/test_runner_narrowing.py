@@ -59,6 +59,17 @@ def test_of_a_method_as_few_go_on_as_are_as_good_as_all():
     assert why_left_out(trees(10_000, 3), known) == why
 
 
+def test_what_never_reached_a_recall_of_the_tables_goes_on_only_if_nothing_of_its_method_did():
+    rough = [row("annoy", "", 900.0, recall=0.85)]
+    known = history(*tried(100.0, 50.0), (trees(1_000, 3), rough), (trees(1_000, 4), rough))
+    why = why_left_out(trees(10_000, 3), known)
+    assert why == "on 1,000 rows never at recall 0.90, unlike annoy(trees=1)"
+    left_out = [bool(why_left_out(trees(10_000, count), known)) for count in (1, 2, 3, 4)]
+    assert left_out == [False, True, True, True]
+    alone = history((trees(1_000, 3), rough), (trees(1_000, 4), rough))
+    assert why_left_out(trees(10_000, 3), alone) is None
+
+
 def test_what_is_best_at_one_k_goes_on():
     known = history(
         (trees(1_000, 1), [row("annoy", "", 100.0), row("annoy", "", 10.0, k=100)]),

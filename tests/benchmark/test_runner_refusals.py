@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmark.results.outcome import Status
 from benchmark.runner.bench import BenchOptions, run_bench
+from benchmark.runner.possible import obstacle
 from nearfield.errors import Infrastructure, UsageError
-from tests.benchmark.bench_case import surface
+from tests.benchmark.bench_case import group_of, place_in, surface
 
 OPTIONS = BenchOptions(methods=("faiss-flat",), ks=(5,), rows=(300,), threads=1)
 
@@ -40,3 +42,16 @@ def test_without_an_engine_a_container_is_refused_with_a_way_out(source, tmp_pat
     with pytest.raises(Infrastructure, match="expected a container engine for --container"):
         run_bench(source, tmp_path / "out", replace(OPTIONS, container="x"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "lacking", "reason"),
+    [
+        (":Missing", (), None),
+        ("faiss-flat", ("faiss",), "faiss-flat needs the module faiss, which the image x lacks"),
+    ],
+)
+def test_in_a_container_the_libraries_of_the_image_count(tmp_path, address, lacking, reason):
+    place = place_in(tmp_path, surface(220), container="x", lacking=lacking)
+    found = obstacle(place, group_of(place, address))
+    assert found == (None if reason is None else (Status.NOT_INSTALLED, reason))
