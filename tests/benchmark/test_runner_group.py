@@ -291,7 +291,7 @@ def test_lists_that_a_method_makes_itself_stay_where_no_time_is_left_for_its_ind
 
 
 def test_an_index_is_not_built_again_for_k_that_an_earlier_run_asked_for(tmp_path, monkeypatch):
-    place = place_in(tmp_path, surface(220), ks=(3,))
+    place = settings(place_in(tmp_path, surface(220), ks=(3, 5)), ks=(3,))
     first = run(place, "faiss-flat")
     run(settings(place, ks=(5,)), "faiss-flat")
     monkeypatch.setattr(Asker, "build", None)
