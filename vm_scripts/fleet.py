@@ -226,6 +226,8 @@ def _existing_or_made(
             print(f"making {wanted.name}", file=sys.stderr)
             machine = provider.create(wanted)
             made.append(machine)
+            # its address may have been another's, whose deletion this computer didn't see
+            _forget_key(settings, machine)
             costs.note(settings.state, machine, hourly)
         machines.append(machine)
     return machines
@@ -255,9 +257,13 @@ def _delete_all(
 def _delete(settings: MachineSettings, provider: Provider, machine: Machine) -> None:
     print(f"deleting {machine.name}", file=sys.stderr)
     provider.delete(machine)
+    _forget_key(settings, machine)
+    costs.note_deleted(settings.state, machine)
+
+
+def _forget_key(settings: MachineSettings, machine: Machine) -> None:
     for state in (settings.state, settings.state / "cluster"):
         forget_host_key(state, machine.ssh, machine.port)
-    costs.note_deleted(settings.state, machine)
 
 
 def _key(state: Path) -> str:

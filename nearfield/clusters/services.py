@@ -71,7 +71,7 @@ def start_script(inventory: Inventory, host: Host, service: Service, workers: in
     variables = {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
     variables |= KEPT if service == "worker" else {}
     given = " ".join(f"{name}={value}" for name, value in variables.items())
-    environment = f"env DASK_CONFIG=$folder/dask.yaml {given}"
+    environment = f'env DASK_CONFIG="$folder/dask.yaml" {given}'
     command = f"start {environment} {python} -m distributed.cli.dask_{service}"
     text = _script(folder, service)
     if service == "scheduler":
@@ -101,7 +101,7 @@ def watch_script(inventory: Inventory, workers: int, timeout_s: float) -> str:
     """Prints the workers that the scheduler sees, once there are `workers` of them."""
     words = (inventory.python, "-m", "nearfield.clusters.watch")
     arguments = shlex.join([*words, inventory.address, str(workers), str(timeout_s)])
-    return f"cd {folder_of(inventory)}\nDASK_CONFIG=$PWD/dask.yaml {arguments}\n"
+    return f"cd {folder_of(inventory)}\nDASK_CONFIG=\"$PWD/dask.yaml\" {arguments}\n"
 
 
 def settings(inventory: Inventory, host: Host) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Commands on a host through the system's ssh client, which knows the user's keys and agents.
 
 A script and everything secret goes over standard input; the command line holds `sh -s` and nothing
-else. Host keys are checked: against those of the inventory, or the user's known_hosts.
+else. Host keys are checked: against those of the inventory, or the user's known_hosts. A file of
+ours names hosts in clear, since an address that a machine gave back must be found in it again.
 """
 
+import base64
+import hashlib
+import hmac
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -35,7 +39,9 @@ class Shell:
             *("-p", str(host.port)),
         ]
         if self.known_hosts is not None:
-            words += ["-o", f"UserKnownHostsFile={self.known_hosts}"]
+            words += ["-o", f"UserKnownHostsFile={_quoted(self.known_hosts)}"]
+            # Debian's own settings say yes, and then the address can't be read in the file
+            words += ["-o", "HashKnownHosts=no"]
             words += ["-o", "GlobalKnownHostsFile=/dev/null"]
         if self.inventory.identity:
             identity = self.inventory.base / Path(self.inventory.identity).expanduser()
@@ -87,8 +93,8 @@ def shell_for(inventory: Inventory, state: Path) -> Shell:
     path = state / "known_hosts"
     named = [_known_host(host) for host in given]
     kept = path.read_text().splitlines() if path.exists() else []
-    replaced = {line.split(" ", 1)[0] for line in named}
-    named += [line for line in kept if line.split(" ", 1)[0] not in replaced]
+    places = [_place(host.ssh_address, host.port) for host in given]
+    named += [line for line in kept if not any(_names(line, place) for place in places)]
     write_bytes(path, "".join(f"{line}\n" for line in named).encode())
     return Shell(inventory, path)
 
@@ -98,7 +104,7 @@ def forget_host_key(state: Path, address: str, port: int) -> None:
     path = state / "known_hosts"
     if path.exists():
         lines = path.read_text().splitlines()
-        kept = [line for line in lines if line.split(" ", 1)[0] != _place(address, port)]
+        kept = [line for line in lines if not _names(line, _place(address, port))]
         write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
 
 
@@ -109,6 +115,21 @@ def _known_host(host: Host) -> str:
 def _place(address: str, port: int) -> str:
     """As ssh names it in known_hosts."""
     return address if port == 22 else f"[{address}]:{port}"
+
+
+def _names(line: str, place: str) -> bool:
+    """Whether a line of known_hosts is of that host, in clear or hashed (sshd(8), HashKnownHosts)."""
+    hosts = line.split(" ", 1)[0]
+    if not hosts.startswith("|1|"):
+        return place in hosts.split(",")
+    salt, digest = (base64.b64decode(part) for part in hosts.split("|")[2:4])
+    return hmac.digest(salt, place.encode(), hashlib.sha1) == digest
+
+
+def _quoted(path: Path) -> str:
+    """As ssh reads it in an option: it splits at spaces and replaces what follows a percent sign."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
 
 
 def _last(text: str) -> str:
