@@ -101,7 +101,7 @@ def watch_script(inventory: Inventory, workers: int, timeout_s: float) -> str:
     """Prints the workers that the scheduler sees, once there are `workers` of them."""
     words = (inventory.python, "-m", "nearfield.clusters.watch")
     arguments = shlex.join([*words, inventory.address, str(workers), str(timeout_s)])
-    return f"cd {folder_of(inventory)}\nDASK_CONFIG=\"$PWD/dask.yaml\" {arguments}\n"
+    return f'cd {folder_of(inventory)}\nDASK_CONFIG="$PWD/dask.yaml" {arguments}\n'
 
 
 def settings(inventory: Inventory, host: Host) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def _place(address: str, port: int) -> str:
 
 
 def _names(line: str, place: str) -> bool:
-    """Whether a line of known_hosts is of that host, in clear or hashed (sshd(8), HashKnownHosts)."""
+    """Whether a line of known_hosts is of that host, in clear or hashed (sshd(8))."""
     hosts = line.split(" ", 1)[0]
     if not hosts.startswith("|1|"):
         return place in hosts.split(",")
@@ -127,7 +127,7 @@ def _names(line: str, place: str) -> bool:
 
 
 def _quoted(path: Path) -> str:
-    """As ssh reads it in an option: it splits at spaces and replaces what follows a percent sign."""
+    """As ssh reads it in an option: it splits at spaces, and a percent sign begins a token."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 

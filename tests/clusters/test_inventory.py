@@ -133,7 +133,7 @@ def test_host_keys_of_the_inventory_count_and_nothing_else(file, tmp_path):
     assert shell.known_hosts.read_text() == "[10.0.0.2]:2200 ssh-ed25519 K\n"
     options = shell.options(inventory.hosts[1])
     assert "StrictHostKeyChecking=yes" in options
-    assert f"UserKnownHostsFile={tmp_path}/state/known_hosts" in options
+    assert f'UserKnownHostsFile="{tmp_path}/state/known_hosts"' in options
 
 
 def test_without_keys_the_users_own_known_hosts_count(file, tmp_path):
