@@ -22,12 +22,16 @@ def _parsed(dsn: str) -> dict[str, str]:
     import psycopg2
     from psycopg2.extensions import parse_dsn
 
+    expected = (
+        "Expected 'host=... dbname=... user=...' or postgresql://user@host/dbname "
+        "(percent-encode special characters)"
+    )
     try:
         parts: dict[str, str] = parse_dsn(dsn)
     except psycopg2.ProgrammingError as error:
         # libpq's message may quote the DSN, so it isn't repeated
-        raise UsageError(
-            "the DSN can't be parsed. Expected 'host=... dbname=... user=...' or "
-            "postgresql://user@host/dbname (percent-encode special characters)"
-        ) from error
+        raise UsageError(f"the DSN can't be parsed. {expected}") from error
+    if not all(port.isdigit() or not port for port in parts.get("port", "").split(",")):
+        # a password with a slash in it is read as port and name of the database
+        raise UsageError(f"the DSN names a port that is no number. {expected}")
     return parts

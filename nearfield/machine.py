@@ -5,6 +5,7 @@ may use less. What isn't known on a platform is None or empty; nothing here rais
 Refuses any judgement (`nearfield.doctor`).
 """
 
+import functools
 import math
 import os
 import platform
@@ -23,8 +24,14 @@ FEATURES = (
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use: those that it is bound to, no more than its group's time."""
+    allowed, limit = len(os.sched_getaffinity(0)), _core_limit()
+    return allowed if limit is None else min(allowed, max(1, math.floor(limit)))
+
+
+@functools.cache
+def _core_limit() -> float | None:
+    return control_group_limits().cores
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,12 @@ def machine_facts(directory: Path = Path()) -> Machine:
     limit = limits.memory_bytes
     total = memory.total if limit is None else min(limit, memory.total)
     available = memory.available if limit is None else min(limit, memory.available)
-    allowed = len(os.sched_getaffinity(0))
     return Machine(
         system=platform.platform(),
         python=platform.python_version(),
         processor=processor_from(_text(Path("/proc/cpuinfo")), platform.machine()),
-        cores_present=os.cpu_count() or allowed,
-        cores=allowed if limits.cores is None else min(allowed, max(1, math.floor(limits.cores))),
+        cores_present=os.cpu_count() or available_cores(),
+        cores=available_cores(),
         memory_total_bytes=total,
         memory_available_bytes=available,
         disk_free_bytes=psutil.disk_usage(str(existing_folder(directory))).free,

@@ -18,6 +18,8 @@ from typing import BinaryIO
 
 from distributed import get_worker
 
+from nearfield.machine import available_cores
+
 ASK_S = 0.01
 
 
@@ -34,7 +36,7 @@ def turn(place: Path | None = None) -> Iterator[None]:
             folder.mkdir(mode=0o700, exist_ok=True)
             files = [
                 stack.enter_context((folder / str(core)).open("ab"))
-                for core in sorted(os.sched_getaffinity(0))
+                for core in sorted(os.sched_getaffinity(0))[: available_cores()]
             ]
         except (OSError, ValueError):
             yield

@@ -4,7 +4,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from nearfield.doctor import examine, judged_database, judged_library, judged_machine
+from nearfield.doctor import (
+    THREAD_VARIABLES,
+    examine,
+    judged_database,
+    judged_library,
+    judged_machine,
+)
 from nearfield.errors import DatabaseError
 from nearfield.libraries import Library
 from nearfield.machine import Limits, Machine, Processor
@@ -71,6 +77,8 @@ class TestMachine:
 
 class TestLibraries:
     def test_one_thread_of_many_names_the_variable_that_does_it(self, monkeypatch):
+        for name in THREAD_VARIABLES:
+            monkeypatch.delenv(name, raising=False)  # a cluster of another test may have left some
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         found = judged_library(Library("faiss", "ok", version="1.15", threads=1), 8)
         assert found.level == "warn"

@@ -8,8 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nearfield import machine
 from nearfield.libraries import LIBRARIES, library_facts, loaded_threads
-from nearfield.machine import control_group_limits, existing_folder, machine_facts, processor_from
+from nearfield.machine import (
+    Limits,
+    available_cores,
+    control_group_limits,
+    existing_folder,
+    machine_facts,
+    processor_from,
+)
 
 INTEL = """processor\t: 0
 model name\t: Intel(R) Xeon(R) Platinum
@@ -43,6 +51,17 @@ def plant(root: Path, files: dict[str, str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
     return root
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(None, 8), (1.5, 1), (0.2, 1), (3.0, 3), (64.0, 8)])
+def test_a_containers_share_of_time_counts_as_cores(monkeypatch, quota, cores):
+    monkeypatch.setattr(machine, "control_group_limits", lambda: Limits(quota, None))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(8)))
+    machine._core_limit.cache_clear()
+    try:
+        assert available_cores() == machine_facts().cores == cores
+    finally:
+        machine._core_limit.cache_clear()
 
 
 class TestControlGroups:
