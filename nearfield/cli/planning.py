@@ -65,13 +65,14 @@ def plan(  # noqa: PLR0913  (a command has as many parameters as it has options)
     from index_build.machines.choice import Allowed
     from nearfield import api
     from nearfield.api.plans import Assumed, wanted_of
-    from nearfield.clusters.prices import PRICE_FILE
+    from nearfield.clusters.prices import PRICE_FILE, read_prices
 
     if core_speed <= 0 or link <= 0:
         raise UsageError(f"expected --core-speed and --link above 0, got {core_speed} and {link}")
     wanted = wanted_of(vectors, rows, dims, k, recall)
     assumed = Assumed(prices or PRICE_FILE, machine, core_speed, link * 1e9)
-    allowed = Allowed(seconds_of(deadline, "--deadline"), _money_of(budget))
+    money = None if budget is None else _money_of(budget, read_prices(assumed.prices).currency)
+    allowed = Allowed(seconds_of(deadline, "--deadline"), money)
     if calibrate:
         api.calibrate(wanted, out=calibration)
     made = api.plan(wanted, calibration=calibration, assumed=assumed, allowed=allowed)
@@ -110,7 +111,8 @@ def _print(made: "MachinePlan") -> None:
             (
                 "assumed",
                 "5 minutes to start and end machines, a started hour is paid as a whole, results "
-                "go through a folder on one of them; prices as the price file says",
+                "go through a folder on one of them; prices as the price file says. Not contained: "
+                "reading the sources, installing, and sending to the machines and back",
             ),
             *([("not shown", f"{left_out} dearer options: --json")] if left_out else []),
         ]
@@ -141,10 +143,14 @@ def _here(one: "Option") -> str:
     )
 
 
-def _money_of(text: str | None) -> float | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*[A-Za-z€$£]*\s*", text)
-    if match is None:
-        raise UsageError(f"expected an amount such as 20EUR for --budget; got {text!r}")
+SIGNS = {"€": "EUR", "$": "USD", "£": "GBP"}
+
+
+def _money_of(text: str, currency: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*|[€$£])\s*", text)
+    if match is None or SIGNS.get(match[2], match[2].upper()) not in ("", currency):
+        raise UsageError(
+            f"expected an amount in the price file's currency, such as 20{currency}, for --budget; "
+            f"got {text!r}"
+        )
     return float(match[1])

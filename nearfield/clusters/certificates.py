@@ -15,6 +15,8 @@ from pathlib import Path
 from nearfield.errors import UsageError
 
 VALID_DAYS = 30
+AUTHORITY_DAYS = 3650
+"""An authority that changes locks out whatever runs; its key never leaves this machine."""
 CLOCK_SKEW = datetime.timedelta(hours=1)
 
 try:
@@ -68,7 +70,8 @@ def authority(folder: Path, name: str) -> Authority:
     except FileNotFoundError:
         return _new_authority(folder, name)
     left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    if left < datetime.timedelta(days=VALID_DAYS / 2) or not isinstance(
+    # what it signs must not outlive it
+    if left < datetime.timedelta(days=VALID_DAYS) or not isinstance(
         key, ec.EllipticCurvePrivateKey
     ):
         return _new_authority(folder, name)
@@ -90,7 +93,7 @@ def _new_authority(folder: Path, name: str) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _named(f"nearfield cluster {name}")
     builder = (
-        _builder(subject, subject, key)
+        _builder(subject, subject, key, days=AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
     )
@@ -101,7 +104,11 @@ def _new_authority(folder: Path, name: str) -> Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    days: int = VALID_DAYS,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -111,7 +118,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .not_valid_after(now + datetime.timedelta(days=days))
     )
 
 

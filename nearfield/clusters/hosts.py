@@ -176,7 +176,8 @@ def _place_credentials(shell: Shell, state: Path) -> None:
         shell.run(host, services.files_script(inventory, host, pem, identity))
 
     _everywhere(inventory.hosts, place)
-    if made and not (state / "client.key").exists():
+    if made:
+        # anew each time, as the hosts' are: it ends with them
         client = made.issue(f"{inventory.name} client")
         write_secret(state / "client.pem", client.certificate)
         write_secret(state / "client.key", client.key)

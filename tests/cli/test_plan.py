@@ -48,6 +48,8 @@ def test_json_holds_every_option(nearfield, calibrated):
     [
         (["plan"], "--rows and --dims"),
         ([*PLAN, "--budget", "cheap"], "20EUR"),
+        ([*PLAN, "--budget", "20USD"], "20EUR"),
+        ([*PLAN, "--budget", "20k"], "20EUR"),
         ([*PLAN, "--deadline", "soon"], "--deadline"),
         ([*PLAN, "--link", "0"], "--link"),
         ([*PLAN, "--recall", "1.5"], "recall"),

@@ -1,5 +1,6 @@
 """Who is let in: certificates, connection files, variables."""
 
+import datetime
 import stat
 
 import pytest
@@ -9,6 +10,7 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 
 from nearfield.cluster import ClusterOptions, connected
+from nearfield.clusters import certificates
 from nearfield.clusters.certificates import authority, write_secret
 from nearfield.clusters.connection import VARIABLES, connection
 from nearfield.errors import Infrastructure, MissingFile, UsageError
@@ -100,6 +102,24 @@ def test_the_authority_is_kept_and_its_key_is_the_owners(folder):
     assert authority(folder, "test").pem == authority(folder, "test").pem
     for name in ("ca.key", "host.key", "client.key"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+
+
+def test_an_authority_outlives_what_it_signs_by_years(tmp_path):
+    made = authority(tmp_path, "test")
+    day = datetime.timedelta(days=1)
+    now = datetime.datetime.now(datetime.UTC)
+    host = x509.load_pem_x509_certificate(made.issue("a", "10.0.0.1").certificate.encode())
+    assert 29 * day < host.not_valid_after_utc - now < 31 * day
+    assert made.certificate.not_valid_after_utc - now > 3_600 * day
+
+
+def test_an_authority_of_before_is_replaced_only_before_its_last_month(tmp_path, monkeypatch):
+    for days, stays in ((60, True), (20, False)):
+        monkeypatch.setattr(certificates, "AUTHORITY_DAYS", days)
+        folder = tmp_path / str(days)
+        made = authority(folder, "test")
+        monkeypatch.undo()
+        assert (authority(folder, "test").pem == made.pem) is stays
 
 
 def test_a_certificate_names_its_host_and_is_signed_by_the_authority(tmp_path):
