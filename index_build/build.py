@@ -218,8 +218,7 @@ class _Build:
             for shard in shards
         ]
         partial = self._make("join", tasks)
-        if len(partial) == 1:
-            return partial
+        # of a single shard, too: a library may leave places empty, which are filled there
         blocks = [
             (first, min(self.plan.n, first + MERGE_ROWS))
             for first in range(0, self.plan.n, MERGE_ROWS)

@@ -21,7 +21,7 @@ from index_build.plan import ATTEMPTS, Plan, recall_to_ask, sizes_for
 from index_build.segments import open_segments, segments_finished
 from index_build.vector_file import at_hand
 from index_build.whole import fits_one_task, whole_task
-from index_build.work import Work, final_part, judged_recall, keep_homes
+from index_build.work import Work, final_part, judged_recall, keep_homes, part_judged
 from nearfield.cluster import Task, on_workers, workers_by_host
 from nearfield.locations import location
 from nearfield.manifest import fingerprint
@@ -103,7 +103,7 @@ class _Way(ABC):
     def recall(self) -> float:
         """Of what `final` gave, on the plan's sample."""
         numbers = range(len(self.work.part_starts()))
-        return judged_recall(self.work.path("part", number) for number in numbers)
+        return judged_recall(part_judged(self.work, number) for number in numbers)
 
     def _make(self, stage: str, kind: str, function: Function, count: int) -> None:
         self.maker.make(stage, self._wanted(kind, function, count))
@@ -165,7 +165,7 @@ class _Distances(_Way):
     def recall(self) -> float:
         if not self._in_cells:
             return super().recall()
-        return judged_recall(found.final_files(self.work))
+        return judged_recall(open_segments(file).facts for file in found.final_files(self.work))
 
     @property
     def _in_cells(self) -> bool:

@@ -153,11 +153,21 @@ def _write_part(
     write(work, "part", number, [(0, arrays)], {"first": first, **facts})
 
 
-def judged_recall(files: Iterable[Location]) -> float:
-    """Recall on the plan's sample, of files that say how good they are (`judged`)."""
-    facts = [open_segments(file).facts for file in files]
-    sampled = sum(each["sampled"] for each in facts)
-    return float(sum(each["sampled"] * each["recall"] for each in facts) / sampled)
+def part_judged(work: Work, number: int) -> Mapping[str, Any]:
+    """How good a part is, as `judged` tells; one that was made with all others, by one task, doesn't
+    say so itself.
+    """
+    part = open_segments(work.path("part", number))
+    if "sampled" in part.facts:
+        return part.facts
+    return judged(work, work.part_of_rows(number), part.read(0, "distances"))
+
+
+def judged_recall(judged_files: Iterable[Mapping[str, Any]]) -> float:
+    """Recall on the plan's sample, from what `judged` tells of each file."""
+    told = list(judged_files)
+    sampled = sum(each["sampled"] for each in told)
+    return float(sum(each["sampled"] * each["recall"] for each in told) / sampled)
 
 
 def keep_homes(work: Work, centres: Float32s, home: Int32s) -> None:

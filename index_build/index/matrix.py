@@ -70,19 +70,19 @@ def index_blocks(index: ShardedIndex, parts: list[Path], k: int) -> Iterator[Blo
     """
     groups, n = index.groups, len(index.groups.members)
     distinct = len(groups.starts) - 1
-    columns = min(k, distinct - 1)
+    columns, several = _places(index, k), _several(index)
     blocks = (
         merge_parts((read_part_rows(part, *rows) for part in parts), *rows, columns)
         for rows in _ranges(distinct)
     )
     if not groups.any_equal:
         for table in blocks:
-            _check_full(table)
+            _check_full(table, several)
             yield int(table.rows[0]), table.neighbours, table.distances
         return
     tables = list(blocks)
     for table in tables:
-        _check_full(table)
+        _check_full(table, several)
     near, far = (
         np.concatenate([getattr(table, name) for table in tables])
         for name in ("neighbours", "distances")
@@ -91,15 +91,36 @@ def index_blocks(index: ShardedIndex, parts: list[Path], k: int) -> Iterator[Blo
     for first, stop in _ranges(n):
         rows = np.arange(first, stop, dtype=np.int32)
         own = collapsed.group_of[rows]
-        yield first, *expand(collapsed, rows, near[own], far[own], k)
+        yield (
+            first,
+            *expand(
+                collapsed, rows, near[own], far[own], k, own_first=index.config.space != "ip"
+            ),
+        )
 
 
 def _ranges(n: int) -> Iterator[tuple[int, int]]:
     return ((first, min(n, first + EXPAND_ROWS)) for first in range(0, n, EXPAND_ROWS))
 
 
-def _check_full(table: NeighbourTable) -> None:
-    short = (table.neighbours == EMPTY).any(axis=1)
+def _several(index: ShardedIndex) -> NDArray[np.bool_]:
+    """Which vectors stand in their own lists, bool [distinct]: by products, where equal ones aren't
+    nearest, those of several rows.
+    """
+    sizes = np.diff(index.groups.starts)
+    return (sizes > 1) & (index.config.space == "ip")
+
+
+def _places(index: ShardedIndex, k: int) -> int:
+    """Vectors that are asked for with each."""
+    several = _several(index)
+    return min(k, len(several) - 1 + int(several.any()))
+
+
+def _check_full(table: NeighbourTable, several: NDArray[np.bool_]) -> None:
+    # of all vectors, one that doesn't stand in its own list has a place less
+    others = len(several) - 1 + several[table.rows]
+    short = (table.neighbours != EMPTY).sum(axis=1) < np.minimum(table.k, others)
     if short.any():
         raise UsageError(
             f"{int(short.sum()):,} rows found fewer than {table.k} neighbours in the shards that"
@@ -115,12 +136,12 @@ def _collapsed(members: Int32s, starts: NDArray[np.int64]) -> Collapsed:
 
 def _ask(index: ShardedIndex, number: int, k: int, shards: int) -> NeighbourTable:
     rows, vectors = index.store.arrays(number)
-    distinct = len(index.groups.starts) - 1
+    left_out = np.where(_several(index)[rows], np.int32(EMPTY), rows)
     near, far = [], []
     for first in range(0, len(rows), BATCH):
         part = slice(first, first + BATCH)
         found = index.lists(
-            np.ascontiguousarray(vectors[part]), min(k, distinct - 1), shards, rows[part]
+            np.ascontiguousarray(vectors[part]), _places(index, k), shards, left_out[part]
         )
         near.append(found[0])
         far.append(found[1])

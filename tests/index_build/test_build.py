@@ -80,6 +80,18 @@ def test_a_library_joins_fewer_vectors_than_the_sample(tmp_path, client):
     assert tie_aware_recall(distances, nearest(vectors, 10, "l2")[1]) >= 0.95
 
 
+def test_a_single_shard_fills_what_its_library_left_empty(tmp_path, client):
+    random, sizes = np.random.default_rng(0), np.repeat([30, 6], [40, 20])
+    centres = np.repeat(100 * random.normal(size=(60, 8)), sizes, axis=0)
+    vectors = (centres + random.normal(size=centres.shape)).astype(np.float32)
+    opened = vector_set(tmp_path / "vectors", vectors)
+    config = config_of(opened, "faiss-ivf(rows_per_list=16)", recall=0.7)
+    run = create_run(tmp_path / "run", config)
+    neighbours, distances = lists(build_lists(run, opened, client))
+    assert (neighbours >= 0).all()
+    assert tie_aware_recall(distances, nearest(vectors, 10, "l2")[1]) >= 0.7
+
+
 def test_equal_vectors_are_each_others_neighbours_whatever_the_method(tmp_path, client):
     opened = vector_set(tmp_path / "vectors", np.ones((20, 4), np.float32))
     run = create_run(tmp_path / "run", config_of(opened, "faiss-hnsw", k=3))

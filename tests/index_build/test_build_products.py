@@ -13,7 +13,7 @@ from index_build.build import build_lists
 from index_build.estimate import estimate_build
 from index_build.segments import open_segments
 from index_build.selfjoin import knn_matrix, probing
-from index_build.work import Work, final_part, judged_recall
+from index_build.work import Work, final_part, judged_recall, part_judged
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact
 from nearfield.run import create_run
@@ -200,14 +200,15 @@ class TestStages:
         assert (work.plan().facts["cells"], work.plan().facts["hubs"]) == (0, 64)
         for number in range(len(work.part_starts())):
             product_stages.sweep_task(work, number, threads=1)
-        paths = [work.path("part", number) for number in range(len(work.part_starts()))]
+        numbers = range(len(work.part_starts()))
         found = knn_matrix(vectors, K, space="ip")
         assert found.report.chosen["hubs"] == 64
         np.testing.assert_array_equal(
-            np.concatenate([final_part(work, i).table().neighbours for i in range(len(paths))]),
+            np.concatenate([final_part(work, i).table().neighbours for i in numbers]),
             found.neighbours,
         )
-        assert judged_recall(paths) == pytest.approx(found.report.recall, abs=1e-6)
+        recall = judged_recall(part_judged(work, number) for number in numbers)
+        assert recall == pytest.approx(found.report.recall, abs=1e-6)
 
     def test_a_repeated_task_changes_no_byte(self, work):
         for kind in STAGES[:-1]:
