@@ -157,7 +157,7 @@ def build_lists(
         build = _Build(run, plan, inputs, maker)
         final, estimate = build.exact() if plan.exact else build.sharded()
     with suppress(Infrastructure):  # a copy in a cache: nothing to lose a finished join for
-        on_workers(client, forget_copy, str(inputs.path))
+        on_workers(client, forget_copy, str(inputs.path.resolve()))
     return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config, homes)
 
 

@@ -154,9 +154,8 @@ def _write_part(
 
 
 def part_judged(work: Work, number: int) -> Mapping[str, Any]:
-    """How good a part is, as `judged` tells; one that was made with all others, by one task, doesn't
-    say so itself.
-    """
+    """How good a part is, as `judged` tells; one that was made by one task, with all others, doesn't
+    say so itself."""
     part = open_segments(work.path("part", number))
     if "sampled" in part.facts:
         return part.facts

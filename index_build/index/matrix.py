@@ -93,9 +93,7 @@ def index_blocks(index: ShardedIndex, parts: list[Path], k: int) -> Iterator[Blo
         own = collapsed.group_of[rows]
         yield (
             first,
-            *expand(
-                collapsed, rows, near[own], far[own], k, own_first=index.config.space != "ip"
-            ),
+            *expand(collapsed, rows, near[own], far[own], k, own_first=index.config.space != "ip"),
         )
 
 

@@ -147,7 +147,7 @@ class ShardedIndex:
     def lists(
         self, queries: Float32s, k: int, shards: int, own: Int32s | None = None
     ) -> tuple[Int32s, Float32s]:
-        """Lists of groups [q, k] of prepared queries; `own` [q], unless -1, is left out of its list."""
+        """Lists of groups [q, k] of prepared queries; `own` [q], unless -1, is left out of them."""
         return self._merged(queries, k, route(queries, self.centres, shards, self.config.space),
                             self._asked, own)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A build that is continued in the other way: by one task after workers, by workers after one task."""
+"""A build that goes on in the other way: by one task after workers, by workers after one task."""
 
 import numpy as np
 import pytest
