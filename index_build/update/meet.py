@@ -133,26 +133,30 @@ def meet(  # noqa: PLR0913, PLR0917
 
 
 @kernel
-def _product_bounds(
-    scale: np.float32, lift: np.float32, d: int, members: Int32s, limits: Float32s, out: Float32s
+def _row_bounds(
+    scale: np.float32, reach: float, d: int, members: Int32s, limits: Float32s, out: Float32s
 ) -> None:
-    """Per resident the largest tile value that may be an entry; -1 where none may."""
-    unit, square = 1.2e-7 * (d + 4), np.float64(scale) * np.float64(scale)
+    """Per resident the largest tile value with which a row may enter its list; -infinity where
+    none may. `reach`: no product with the row is larger.
+    """
+    square, widened = np.float64(scale) * np.float64(scale), 2 + 8 * 1.2e-7 * (d + 4)
     for j in range(len(members)):
-        limit = np.float64(limits[members[j]])
-        if limit != -np.inf:
-            out[j] = np.float32(2 * lift + 2 * limit * square + 8 * unit * lift)
+        out[j] = np.float32(2 * np.float64(limits[members[j]]) * square + widened * reach)
 
 
 @kernel
 def meet_products(  # noqa: PLR0913, PLR0917
     vectors: Float32s, members: Int32s,
     visitors: Int32s, own: Int32s, offered: bool, known: Int32s,
-    scale: np.float32, lift: np.float32, limits: Float32s, largest: Int32s,
+    scale: np.float32, longest: np.float32, limits: Float32s, largest: Int32s,
     panel: Float32s, norms: Float32s, tile: Float32s, lines: Float32s, places: int,
     out_points: Int32s, out_squared: Float32s, out_limits: Float32s, locks: Int32s,
 ) -> tuple[Int32s, Int32s, Float32s]:  # fmt: skip
-    """As `meet`, by inner products; panel, norms, tile, lines: room to work in."""
+    """As `meet`, by inner products; panel, norms, tile, lines: room to work in.
+
+    longest: scaled length of the longest resident of any cell. Each row is lifted by what its own
+    products can reach: by what the longest row's can, those of all others would be rounded alike.
+    """
     d, size, width = vectors.shape[1], len(members), len(norms)
     every, nowhere = np.arange(len(vectors), dtype=np.int32), np.zeros(d, np.float32)
     row_norms = np.empty(ROWS, np.float32)
@@ -161,20 +165,22 @@ def meet_products(  # noqa: PLR0913, PLR0917
     )
     entries, entered = _entries(LEAST_ENTRIES), 0
     pack_columns(vectors, every, 0, size, nowhere, scale, panel, norms)
-    bounds = np.full(width, -1, np.float32)
-    if offered:
-        _product_bounds(scale, lift, d, members, limits, bounds)
-    norms[:size] = lift
+    bounds = np.full(width, -np.inf, np.float32)
+    norms[:size] = 0
     for first in range(0, len(visitors), ROWS):
         count = min(ROWS, len(visitors) - first)
         pack_rows(vectors, every, size + first, count, nowhere, scale, tile, row_norms)
-        row_norms[:] = lift
+        for r in range(count):
+            # a little more, so that rounding leaves nothing below zero
+            row_norms[r] = 2 * (longest * np.sqrt(row_norms[r]) * 1.0001 + 1e-30)
         for c in range(0, width, COLUMNS):
             squared_tile(False, tile, 0, d, panel, c, row_norms, norms, lines)
         entries = _with_room(entries, entered, count * size)
         for r in range(count):
             query, at, found = visitors[first + r], r * width, 0
             limit, row = out_limits[query], own[first + r]
+            if offered:
+                _row_bounds(scale, row_norms[r] / 2, d, members, limits, bounds)
             for c in range(0, width, MASK_LANES):
                 hits = passing(lines, at + c, bounds, c, limit)
                 while hits:

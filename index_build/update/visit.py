@@ -86,10 +86,11 @@ class _Unit:
 
 @dataclass(frozen=True)
 class _Tiles:
-    """How a tile is computed: vectors are multiplied by `scale`; `lift`: of inner products."""
+    """How a tile is computed: vectors are multiplied by `scale`; `longest`: for inner products, the
+    scaled length of the longest resident."""
 
     scale: np.float32
-    lift: np.float32
+    longest: np.float32
 
 
 def visited(
@@ -102,7 +103,7 @@ def visited(
     inner products), a chunk of a cell per thread, and the entries.
     """
     units = _units(residents, queries)
-    tiles = _tiles(rows, residents, queries.rows)
+    tiles = _tiles(rows, residents)
     lists = _begun_lists(queries, k + SLACK[rows.space], tiles, rows.space)
     none = np.empty(0, np.int32)
     found = [Entries(none, none, np.empty(0, np.float32))] * (len(units) + 1)
@@ -150,15 +151,13 @@ def _units(residents: Residents, queries: Queries) -> list[_Unit]:
     ]
 
 
-def _tiles(rows: Rows, residents: Residents, queries: Int32s) -> _Tiles:
+def _tiles(rows: Rows, residents: Residents) -> _Tiles:
     live = residents.cells.values
     some = live[:: max(1, len(live) // SAMPLE)]
     scale = scale_for(rows.take(some), np.arange(len(some)))
     if rows.space != "ip":
         return _Tiles(scale, np.float32(0))
-    longest = [_longest(rows, part, scale) for part in (live, queries)]
-    # a little more, so that rounding leaves nothing below zero
-    return _Tiles(scale, np.float32(longest[0] * longest[1] * 1.0001 + 1e-30))
+    return _Tiles(scale, np.float32(_longest(rows, live, scale)))
 
 
 def _longest(rows: Rows, part: Int32s, scale: np.float32) -> float:
@@ -178,7 +177,7 @@ def _met(
         width = padded(size)
         entered, neighbours, distances = meet_products(
             vectors, unit.members, unit.visitors, own, queries.offered, queries.known,
-            tiles.scale, tiles.lift, residents.limits, residents.largest,
+            tiles.scale, tiles.longest, residents.limits, residents.largest,
             aligned(width * d), aligned(width), aligned(ROWS * d), aligned(ROWS * width),
             places, lists.points, lists.squared, lists.limits, lists.locks,
         )  # fmt: skip

@@ -254,6 +254,19 @@ def test_any_number_of_threads_finds_the_same_and_nothing_that_is_not_so(tmp_pat
     assert 0.95 * due.sum() < len(entries.rows) <= 1.001 * due.sum() + 5
 
 
+@pytest.mark.parametrize("length", [1, 1_000])
+def test_a_long_vector_spoils_no_other_list_of_products(tmp_path, length):
+    vectors = points(1_100, d=16)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[1_050] *= length
+    base = base_of(tmp_path, vectors[:1_000], space="ip", exact=False)
+    add = write_set(tmp_path / "new", vectors[1_000:], names(1_000, 1_100), space="ip")
+    _, _, near, far = updated(base, add)
+    expected, distances = truth(vectors, [], 10, "ip")
+    np.testing.assert_allclose(far, distances, rtol=1e-5, atol=1e-5)
+    assert (near != expected).mean() < 0.01
+
+
 def test_what_a_list_still_has_stays_and_finds_take_their_places():
     away = np.zeros(20, bool)
     away[[3, 7]] = True
