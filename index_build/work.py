@@ -154,8 +154,7 @@ def _write_part(
 
 
 def part_judged(work: Work, number: int) -> Mapping[str, Any]:
-    """How good a part is, as `judged` tells; one that was made by one task, with all others, doesn't
-    say so itself."""
+    """How good a part is, as `judged` tells; one of those that one task makes doesn't say it."""
     part = open_segments(work.path("part", number))
     if "sampled" in part.facts:
         return part.facts
