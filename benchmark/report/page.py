@@ -233,7 +233,8 @@ def _levels(shown: Sequence[Outcome]) -> str:
     parts = [
         "<h2>Cheapest at a recall</h2>",
         '<p class="soft">Per method the cheapest configuration that reaches the recall, for the '
-        "size and k chosen above; a dash: none does.</p>",
+        "size and k chosen above; a dash: none does. 1% more: what it takes to add so many rows, "
+        "or to build anew where a library can't.</p>",
         f'<div class="controls">{_select("recall", "recall", levels, f"{RECALL:.2f}")}</div>',
     ]
     for n, k in sorted({(one.n, one.k) for one in shown}):

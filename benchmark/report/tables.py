@@ -12,7 +12,7 @@ from benchmark.report.curves import Curve
 from benchmark.report.words import DASH, added, amount, interval, number, seconds, share
 from benchmark.results.outcome import Outcome, Status
 
-MORE = "1% more rows"
+MORE = "1% more"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _of_queries(single: Sequence[Outcome], batched: Sequence[Outcome], recall: f
         rows.append((-(best.qps or 0) if best else 0.0, method, best, most))
     head = ("method", "configuration", "recall", "queries/s", "p50", "p95", "p99")
     return Table(
-        (*head, "queries/s in batches", "build", MORE, "peak memory", "index"),
+        (*head, "in batches", "build", MORE, "peak", "index"),
         tuple(
             (method, *([DASH] * 11))
             if best is None

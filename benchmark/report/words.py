@@ -52,7 +52,7 @@ def interval(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def added(outcome: Outcome) -> str:
-    """What it takes to have 1% more rows in the index, and how that is done."""
+    """What it takes to have 1% more rows in the index."""
     if outcome.add_s is None:
         return DASH
-    return f"{seconds(outcome.add_s)} ({'rebuilt' if outcome.add_way == 'rebuild' else 'added'})"
+    return f"{seconds(outcome.add_s)}{' (rebuilt)' if outcome.add_way == 'rebuild' else ''}"
