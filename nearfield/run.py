@@ -17,7 +17,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from nearfield.manifest import Manifest, fingerprint, read_manifest
 from nearfield.space import SpaceName
 
 MATRIX_KIND = "matrix"
-UPDATE_FILES = frozenset({"update.json", "delta", "incoming", "vectors", "steps.jsonl"})
+UPDATE_FILES = frozenset(
+    {"update.json", "delta", "incoming", "rejects.csv", "vectors", "steps.jsonl"}
+)
 """What an update puts into the directory of the run that it makes, before that is a run."""
 WRITTEN_INTO = ("", "cells", "delta", "vectors")
 """Where in its directory files lie that are written whole: killed writers leave theirs there."""
@@ -157,16 +159,29 @@ def open_run(path: Location) -> Run:
     if isinstance(path, Path):
         local_path(path)
     try:
-        return Run(path, RunConfig(**json.loads((path / "run.json").read_bytes())))
+        return Run(path, _at_home(path, RunConfig(**json.loads((path / "run.json").read_bytes()))))
     except NearfieldError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(path, Path) and (path / "update.json").exists():
+            raise MissingFile(
+                f"{path} holds an update without its matrix: run the same `nearfield update` once "
+                "more, without --no-matrix"
+            ) from error
         raise MissingFile(
             f"expected a run directory at {path}, found no run.json there. "
             "Make a run with: nearfield build VECTORS --out RUN"
         ) from error
     except (ValueError, TypeError) as error:
         raise DamagedArtefact(f"{path}/run.json can't be read ({error})") from error
+
+
+def _at_home(path: Location, config: RunConfig) -> RunConfig:
+    """With the vector set inside of a run that an update made, should the run have been moved."""
+    inside = path / "vectors"
+    if not isinstance(inside, Path) or not (inside / "space.json").exists():
+        return config
+    return config if Path(config.vectors).exists() else replace(config, vectors=str(inside))
 
 
 def _remove_partials(path: Location) -> None:

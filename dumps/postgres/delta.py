@@ -41,9 +41,13 @@ def loaded_base(cursor: Any, run: Run, source: Source) -> LoadedBase | None:
     try:
         frozen = json.loads((run.folder / "update.json").read_bytes())
         manifest = read_manifest(run.folder / "delta" / "manifest.json", kind=DELTA_KIND)
+        made_by = run.finished_matrix(verify=False).facts.get("update")
     except (NearfieldError, OSError, ValueError):
         return None
-    if manifest.fingerprint != frozen["fingerprint"] or not set(CHANGED) <= set(manifest.files):
+    # a matrix that was built in that directory has nothing to do with the delta
+    if not manifest.fingerprint == made_by == frozen["fingerprint"]:
+        return None
+    if not set(CHANGED) <= set(manifest.files):
         return None
     cursor.execute(
         "SELECT run_id FROM nearfield.runs WHERE facts ->> 'matrix_sha256' = %s AND k = %s"

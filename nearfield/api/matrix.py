@@ -164,8 +164,10 @@ def status(run: Path | str) -> RunStatus:
         ]
     config = opened.config
     run_path, vectors = shlex.quote(str(opened.path)), shlex.quote(config.vectors)
+    unfinished = _made_otherwise(opened)
     advice = {
-        "unfinished": f"nearfield build {vectors} --out {run_path} -k {config.k} "
+        "unfinished": unfinished
+        or f"nearfield build {vectors} --out {run_path} -k {config.k} "
         f"--recall {config.recall} --method {shlex.quote(config.method)}  (resumes)",
         "built": f"nearfield verify {run_path}",
         "failed verification": f"nearfield build {vectors} --out OTHER -k {config.k} with a higher "
@@ -176,6 +178,15 @@ def status(run: Path | str) -> RunStatus:
     far = None if stage == "unfinished" else run_drift(run)
     due = () if far is None else far.due
     return RunStatus(opened.path, stage, facts, tuple(opened.steps()), verification, advice, due)
+
+
+def _made_otherwise(run: Run) -> str:
+    """What to do about an unfinished run that no build makes; "" for others."""
+    if isinstance(run.path, Path) and (run.path / "update.json").exists():
+        return "the same `nearfield update` once more  (resumes)"
+    if run.config.method.startswith("index "):
+        return "the same `nearfield index ... --matrix` once more  (resumes)"
+    return ""
 
 
 def _config(vector_set: VectorSet, *, k: int, recall: float, method: str) -> RunConfig:

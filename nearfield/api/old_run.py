@@ -46,6 +46,13 @@ class OldRun:
         return self.matrix.files[self.run.matrix.name].sha256
 
     @property
+    def built_recall(self) -> float:
+        """As the build estimated it, whatever the samples of updates since then found."""
+        facts = self.matrix.facts
+        known = facts.get("recall_built", facts.get("recall_estimate", self.run.config.recall))
+        return float(known)
+
+    @property
     def cells(self) -> Path:
         """Where its cells are kept."""
         return self.run.folder / "cells"
@@ -64,7 +71,7 @@ class OldRun:
                 neighbours=neighbours,
                 distances=distances,
                 exact=self.matrix.facts.get("method") == METHOD_EXACT,
-                estimate=float(self.matrix.facts.get("recall_estimate", self.run.config.recall)),
+                estimate=self.built_recall,
                 threads=available_cores(),
             )
 

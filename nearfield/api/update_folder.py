@@ -42,10 +42,10 @@ def unless_refused(out: Path, before: Set[str]) -> Iterator[None]:
         raise
 
 
-def is_begun(out: Path, base: Run, sha256: str, mark: str) -> bool:
+def is_begun(out: Path, base: Run, sha256: str, mark: str, rejected: int) -> bool:
     """Write down what is to be done, or find the same there (True); else `UsageError`.
 
-    sha256: of the base's matrix; mark: identifies the update.
+    sha256: of the base's matrix; mark: identifies the update; rejected: what ingest turned away.
     """
     path = out / UPDATE
     if path.exists():
@@ -55,9 +55,12 @@ def is_begun(out: Path, base: Run, sha256: str, mark: str) -> bool:
                 f"{out} holds another update (of {there['base']}): choose another directory"
             )
         return True
-    others = [it.name for it in out.glob("[!.]*") if it.name != "incoming"]
+    others = [it.name for it in out.glob("[!.]*") if it.name not in {"incoming", "rejects.csv"}]
     if others:
         raise UsageError(f"{out} isn't empty (it holds {others[0]}): choose another directory")
-    frozen = {"base": str(base.folder.resolve()), "matrix": sha256, "fingerprint": mark}
+    frozen: dict[str, str | int] = {
+        "base": str(base.folder.resolve()), "matrix": sha256, "fingerprint": mark,
+        "rejected": rejected,
+    }  # fmt: skip
     write_bytes(path, (json.dumps(frozen, indent=2) + "\n").encode())
     return False

@@ -186,6 +186,8 @@ def _attributes(old: OldRun, recall: float, mark: str) -> dict[str, Any]:
         "method": facts["method"],
         "method_reason": f"update {updates} of a run built by {facts['method']}",
         "recall_estimate": recall,
+        # what the next update is measured against: samples of updates would let it sink
+        "recall_built": old.built_recall,
         "parts": 1,
         "kept": 0,
         "updates": updates,

@@ -32,7 +32,7 @@ class UpdateReport:
     entered: old lists that a new recording entered; lost: lists that lost members; refilled: those
     of them that were searched again; lists: all lists that may differ. recall: on the update's own
     sample, None before the matrix is written. made False: it was finished already. seconds: per
-    step.
+    step. rejected: what ingest turned away, listed in rejects.csv.
     """
 
     run: Path
@@ -43,6 +43,7 @@ class UpdateReport:
     changed: int
     removed: int
     unchanged: int
+    rejected: int
     entered: int
     lost: int
     refilled: int
@@ -94,10 +95,10 @@ def update(
     with locked(out):
         before = names_in(out)
         # what ingest refuses it lists there, to be read
-        added = _added(base_run, out, add, options)
+        added, rejected = _added(base_run, out, add, options)
         mark = fingerprint(matrix=sha256, add=added and added.fingerprint, remove=sorted(remove))
         with unless_refused(out, before):
-            known = is_begun(out, base_run, sha256, mark)
+            known = is_begun(out, base_run, sha256, mark, rejected)
             finished = _report_of(out, made=False) if known and _is_finished(out, mark) else None
             if finished is not None:
                 keep_cells(
@@ -163,12 +164,13 @@ def _is_vector_set(paths: list[Path]) -> bool:
 
 def _added(
     base: Run, out: Path, add: Sequence[Path | str] | Path | str, options: IngestOptions | None
-) -> VectorSet | None:
+) -> tuple[VectorSet | None, int]:
+    """What is to be added, and how many recordings ingest turned away; they are in rejects.csv."""
     paths = _paths(add)
     if not paths:
-        return None
+        return None, 0
     if _is_vector_set(paths):
-        return open_vector_set(paths[0])
+        return open_vector_set(paths[0]), 0
     options = options or IngestOptions(workers=available_cores())
     geometry = old_vectors(base).geometry
     report = reading.ingest(paths, out / "incoming", replace(options, base=geometry))
@@ -178,7 +180,9 @@ def _added(
             f"{twice:,} recordings to add come more than once; see {report.rejects_file}. Name each"
             " once"
         )
-    return open_vector_set(out / "incoming")
+    if report.rejected:
+        shutil.copyfile(out / "incoming" / "rejects.csv", out / "rejects.csv")
+    return open_vector_set(out / "incoming"), sum(report.rejected.values())
 
 
 def _is_finished(out: Path, mark: str, *, verify: bool = True) -> bool:
@@ -214,6 +218,7 @@ def _report_of(out: Path, *, made: bool) -> UpdateReport:
         changed=facts["changed"],
         removed=len(facts["gone"]),
         unchanged=facts["unchanged"],
+        rejected=frozen.get("rejected", 0),
         entered=facts["entered"],
         lost=facts["lost"],
         refilled=facts["refilled"],

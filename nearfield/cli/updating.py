@@ -151,6 +151,11 @@ def _print_report(report: "UpdateReport") -> None:
                 f"{report.added:,} added, {report.changed:,} changed, {report.removed:,} removed,"
                 f" {report.unchanged:,} unchanged",
             ),
+            *(
+                [("rejected", f"{report.rejected:,}: {report.run / 'rejects.csv'}")]
+                if report.rejected
+                else []
+            ),
             (
                 "lists",
                 f"{report.lists:,} differ: {report.entered:,} were entered,"

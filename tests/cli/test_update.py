@@ -68,6 +68,34 @@ class TestUpdate:
         assert report.alarms[0].endswith("less than 1.0")
         assert job("compare", "run", "run2", "--min-overlap", "1.0").code == 4
 
+    def test_what_ingest_turns_away_is_counted_and_listed(self, job):
+        add = EVERYTHING[400:].copy()
+        add[3, 5] = np.nan
+        np.save(job.folder / "new.npy", add)
+        (job.folder / "new.txt").write_text("".join(f"song-{i}\n" for i in range(400, 460)))
+        command = ("update", "run", "--add", "new.npy", "--ids", "new.txt", "--out", "run2")
+        done = job(*command)
+        assert done.code == 0, done.err
+        assert "rejected" in done.out
+        assert "not finite" in (job.folder / "run2" / "rejects.csv").read_text()
+        again = job(*command, "--json").json
+        assert (again["added"], again["rejected"], again["made"]) == (59, 1, False)
+
+    def test_a_run_that_an_update_made_may_be_moved(self, job):
+        assert job("update", "run", "--remove", "gone.txt", "--out", "run2").code == 0
+        (job.folder / "run2").rename(job.folder / "elsewhere")
+        assert api.verify(job.folder / "elsewhere").passed
+        (job.folder / "more.txt").write_text("song-9\n")
+        assert job("update", "elsewhere", "--remove", "more.txt", "--out", "run3").code == 0
+        assert lists_of(job.folder / "run3")[2].tolist() == [7, 8, 9]
+
+    def test_status_says_how_an_unfinished_update_goes_on(self, job):
+        job("update", "run", "--remove", "gone.txt", "--out", "run2", "--no-matrix")
+        assert "without --no-matrix" in job("status", "run2").err
+        assert job("update", "run", "--remove", "gone.txt", "--out", "run2").code == 0
+        (job.folder / "run2" / "matrix.json").unlink()
+        assert "nearfield update" in api.status(job.folder / "run2").advice
+
     def check_lists(self, folder):
         vectors = np.load(folder / "run2/vectors/vectors.npy")
         expected = EVERYTHING.copy()
