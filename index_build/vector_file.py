@@ -112,7 +112,8 @@ def _nearest(path: Path) -> Path:
     try:
         if is_remote(cache_folder()):
             return path
-        return _copied(path, version, lambda copy: _copy_whole(path, copy, found.st_size))
+        size = found.st_size
+        return _copied(path, version, size, lambda copy: _copy_whole(path, copy, size))
     except (DiskFull, UsageError):
         return path
 
@@ -129,10 +130,10 @@ def _copy_of(path: ObjectPath, index: Segments) -> Path:
         path.get(copy)
         _check(path, copy, index)
 
-    return _copied(path, index.fingerprint, fetch)
+    return _copied(path, index.fingerprint, path.stat().st_size, fetch)
 
 
-def _copied(path: Location, version: str, fetch: Callable[[Path], None]) -> Path:
+def _copied(path: Location, version: str, size: int, fetch: Callable[[Path], None]) -> Path:
     """This machine's copy, fetched by one of its workers while the others wait.
 
     Copies of builds that were abandoned go, after a while.
@@ -141,7 +142,8 @@ def _copied(path: Location, version: str, fetch: Callable[[Path], None]) -> Path
     copy.parent.mkdir(parents=True, exist_ok=True)
     with copy.with_name(f"{copy.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not copy.exists():
+        # copies aren't fsynced: after a power cut one may have its name and not its bytes
+        if not copy.exists() or copy.stat().st_size != size:
             remove_unused(copy.parent)
             with atomic_path(copy, durable=False) as temporary:
                 fetch(temporary)

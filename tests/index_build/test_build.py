@@ -14,7 +14,7 @@ import pytest
 from distributed import get_worker, wait
 
 from benchmark.methods.base import tie_aware_recall
-from index_build import plan, shards
+from index_build import build, plan, shards
 from index_build.build import build_lists
 from nearfield.cluster import (
     ClusterOptions,
@@ -106,6 +106,15 @@ def test_workers_in_another_folder_find_relative_paths(tmp_path, client, monkeyp
     opened = vector_set(Path("vectors"), manifold(60))
     run = create_run(Path("run"), config_of(opened, method))
     assert len(lists(build_lists(run, opened, client))[0]) == 60
+
+
+def test_copies_of_vectors_are_forgotten_by_the_name_that_tasks_have(tmp_path, client, monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(build, "on_workers", lambda _, what, name: forgotten.append((what, name)))
+    monkeypatch.chdir(tmp_path)
+    opened = vector_set(Path("vectors"), manifold(60))
+    build_lists(create_run(Path("run"), config_of(opened)), opened, client)
+    assert forgotten == [(build.forget_copy, str(tmp_path.resolve() / "vectors" / "vectors.npy"))]
 
 
 @pytest.mark.long

@@ -79,6 +79,15 @@ def test_it_is_copied_once_and_forgotten(far, tmp_path):
     assert far.exists()
 
 
+@pytest.mark.parametrize("left", [0, ROWS.nbytes // 2])
+def test_a_copy_that_a_power_cut_left_short_is_fetched_again(far, tmp_path, left):
+    mapped_vectors(str(far))
+    (copy,) = copies(tmp_path)
+    os.truncate(copy, left)
+    np.testing.assert_array_equal(mapped_vectors(str(far)), ROWS)
+    assert copies(tmp_path) == [copy]
+
+
 def test_another_file_in_its_place_is_another_copy(far, tmp_path):
     mapped_vectors(str(far))
     np.save(tmp_path / "there" / "other.npy", -ROWS)
