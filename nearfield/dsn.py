@@ -31,7 +31,23 @@ def _parsed(dsn: str) -> dict[str, str]:
     except psycopg2.ProgrammingError as error:
         # libpq's message may quote the DSN, so it isn't repeated
         raise UsageError(f"the DSN can't be parsed. {expected}") from error
-    if not all(port.isdigit() or not port for port in parts.get("port", "").split(",")):
-        # a password with a slash in it is read as port and name of the database
-        raise UsageError(f"the DSN names a port that is no number. {expected}")
+    if _torn(dsn):
+        raise UsageError(f"the DSN's password or port can't be as it stands. {expected}")
     return parts
+
+
+def _torn(dsn: str) -> bool:
+    """Whether an address was cut inside of a password: libpq takes what follows a raw / or @ in it
+    for host, port or database, where it would be shown.
+    """
+    scheme, _, rest = dsn.partition("://")
+    if scheme not in ("postgresql", "postgres"):
+        return False
+    authority, _, path = rest.partition("/")
+    places = authority.rpartition("@")[2].rpartition("]")[2].partition("?")[0]
+    ports = [place.partition(":")[2] for place in places.split(",")]
+    return (
+        authority.count("@") > 1
+        or "@" in path.partition("?")[0]
+        or any(port and not port.isdigit() for port in ports)
+    )

@@ -12,6 +12,7 @@ from nearfield.clusters.inventory import Host, Inventory
 from nearfield.clusters.ssh import forget_host_key, shell_for
 from nearfield.errors import Infrastructure
 from tests.clusters.lab import SSHD, free_port, until
+from vm_scripts.remote import copy_to
 
 real_ssh = pytest.mark.skipif(not (SSHD and shutil.which("ssh")), reason="needs sshd and ssh")
 
@@ -57,6 +58,9 @@ def test_an_address_may_come_back_with_another_key(tmp_path, kept):
             shell.run(host, "echo here")
         forget_host_key(state, "127.0.0.1", port)
         assert shell.run(host, "echo here") == "here\n"
+        if shutil.which("rsync"):
+            copy_to(shell, host, [f"{user}.pub"], str(tmp_path / "copied"))
+            assert (tmp_path / "copied").read_text() == Path(f"{user}.pub").read_text()
 
 
 @pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs ssh-keygen")

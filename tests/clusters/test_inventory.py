@@ -115,6 +115,23 @@ def test_names_with_spaces_reach_the_shell_whole(file):
     assert done.stdout.splitlines()[-1].endswith("/my $HOME`x`/weekly")
 
 
+def test_a_folder_with_a_space_is_where_a_service_finds_its_settings(file, tmp_path):
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "settings: $DASK_CONFIG"\n')
+    program.chmod(0o755)
+    place = tmp_path / "my services"
+    (place / "weekly").mkdir(parents=True)
+    named = f'name = "weekly"\nfolder = "{place}"\npython = "{program}"'
+    file.write_text(GOOD.replace('name = "weekly"', named, 1))
+    inventory = read_inventory(file)
+    started = services.start_script(inventory, inventory.hosts[1], "worker", 1)
+    for script in (f"{started}wait\n", services.watch_script(inventory, 1, 0)):
+        done = subprocess.run(["sh", "-s"], input=script, text=True, check=True,
+                              capture_output=True)  # fmt: skip
+        said = done.stdout + (place / "weekly" / "worker.log").read_text()
+        assert f"settings: {place}/weekly/dask.yaml\n" in said
+
+
 def test_a_host_tells_its_versions_and_cores(file):
     file.write_text(
         GOOD.replace('name = "weekly"', f'name = "weekly"\npython = "{sys.executable}"', 1)

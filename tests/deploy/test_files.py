@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nearfield.dsn import masked
 from nearfield.errors import UsageError
 from vm_scripts.user_data import user_data
 
@@ -67,6 +68,17 @@ def test_compose_resolves_and_insists_on_a_password():
     environment = {key: value for key, value in os.environ.items() if key != "POSTGRES_PASSWORD"}
     assert_clean(run("docker-compose", *words, env=environment | {"POSTGRES_PASSWORD": "x"}))
     assert run("docker-compose", *words, env=environment).returncode != 0
+
+
+def test_a_password_of_compose_may_hold_any_character():
+    words = ("-f", DEPLOY / "docker/compose.yaml", "--profile", "job", "config")
+    password = "se/c@r%et"
+    done = run("docker-compose", *words, env=os.environ | {"POSTGRES_PASSWORD": password})
+    assert_clean(done)
+    variables = yaml.safe_load(done.stdout)["services"]["driver"]["environment"]
+    assert variables["PGPASSWORD"] == password
+    dsn = variables["NEARFIELD_DSN"]
+    assert sorted(masked(dsn).split()) == sorted(dsn.split())
 
 
 def test_kubernetes_accepts_the_manifests():

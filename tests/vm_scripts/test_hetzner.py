@@ -230,6 +230,16 @@ def test_the_key_of_a_deleted_machine_is_forgotten(cloud, settings):
     assert known.read_text() == "127.0.0.9 ssh-ed25519 OTHER\n"
 
 
+def test_the_key_that_an_address_had_before_is_forgotten_when_a_machine_gets_it(settings, provider):
+    settings.state.mkdir()
+    known = settings.state / "known_hosts"
+    known.write_text("127.0.0.1 ssh-ed25519 OLD\n127.0.0.9 ssh-ed25519 OTHER\n")
+    made = []
+    fleet._existing_or_made(settings, provider, [], made)
+    assert made
+    assert known.read_text() == "127.0.0.9 ssh-ed25519 OTHER\n"
+
+
 def test_down_twice_is_down(cloud, settings):
     fleet.down(settings)
     assert fleet.down(settings).machines == ()
