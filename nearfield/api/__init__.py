@@ -50,7 +50,12 @@ if TYPE_CHECKING:
         plan_index,
         query_vectors,
     )
-    from nearfield.api.machines import cluster_down, cluster_status, cluster_up
+    from nearfield.api.machines import (
+        cluster_certificates,
+        cluster_down,
+        cluster_status,
+        cluster_up,
+    )
     from nearfield.api.matrix import BuildReport, RunStatus, build, estimate, status, verify
     from nearfield.api.plans import MachinePlan, calibrate, plan
     from nearfield.api.products import (
@@ -95,6 +100,7 @@ __all__ = [
     "calibrate",
     "check_dump",
     "chosen_method",
+    "cluster_certificates",
     "cluster_down",
     "cluster_status",
     "cluster_up",
@@ -149,7 +155,7 @@ _HOMES = {
         "nearfield.api.databases": "LoadPlan doctor embedded load place_of plan_load "
         "prune publish query rollback runs",
         "nearfield.api.indexes": "index matrix_from_index open_index plan_index query_vectors",
-        "nearfield.api.machines": "cluster_down cluster_status cluster_up",
+        "nearfield.api.machines": "cluster_certificates cluster_down cluster_status cluster_up",
         "nearfield.api.matrix": "BuildReport RunStatus build estimate status verify",
         "nearfield.api.plans": "MachinePlan calibrate plan",
         "nearfield.api.products": "DumpPlan check_dump dump load_redis plan_dump plan_load_redis",

@@ -3,6 +3,7 @@
 Needs the extra `machines`, so that is imported when it is asked for.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,21 @@ def cluster_status(inventory: Path | str, *, state: Path | str | None = None) ->
 
     read, folder = _opened(inventory, state)
     return cluster_state(read, folder)
+
+
+def cluster_certificates(name: str, out: Path | str) -> datetime:
+    """Write `ca.pem`, `tls.pem` and `tls.key` for all services of a cluster; when they end.
+
+    The authority (`ca.pem`, `ca.key`) stays the same while its folder does.
+    """
+    from nearfield.clusters.certificates import authority, write_secret
+
+    folder = Path(out)
+    made = authority(folder, name)
+    identity = made.issue(name)
+    write_secret(folder / "tls.pem", identity.certificate)
+    write_secret(folder / "tls.key", identity.key)
+    return identity.ends
 
 
 def state_folder(inventory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""`nearfield cluster up`, `down` and `status`."""
+"""`nearfield cluster up`, `down`, `status` and `certificates`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,8 +33,11 @@ def register(app: typer.Typer) -> None:
     )(up)
     cluster.command(epilog=examples("nearfield cluster down hosts.toml"))(down)
     cluster.command(epilog=examples("nearfield cluster status hosts.toml --json"))(status)
+    cluster.command(epilog=examples("nearfield cluster certificates songs --out tls"))(certificates)
     app.add_typer(
-        cluster, name="cluster", help="Dask clusters on hosts over SSH, with TLS: up, down, status."
+        cluster,
+        name="cluster",
+        help="Dask clusters on hosts over SSH, with TLS: up, down, status, certificates.",
     )
 
 
@@ -85,6 +88,22 @@ def status(
     report = api.cluster_status(inventory, state=state)
     print_json(report) if as_json else _print_services(report)
     _raise_problems(report)
+
+
+def certificates(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the cluster.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of ca.pem, tls.pem, tls.key.")],
+) -> None:
+    """Make certificates of a cluster that something else starts; again: new ones, same authority.
+
+    All services share one. It ends after 30 days, the authority (ca.key, for nobody else) after
+    ten years: make new ones in time, and start the services with them.
+    """
+    from nearfield import api
+
+    ends = api.cluster_certificates(name, out)
+    print_pairs([("certificates", str(out)), ("end", f"{ends:%Y-%m-%d}")])
 
 
 def _print_plan(path: Path, *, as_json: bool) -> None:

@@ -37,6 +37,11 @@ class Identity:
     certificate: str
     key: str
 
+    @property
+    def ends(self) -> datetime.datetime:
+        """From then on nobody accepts it."""
+        return x509.load_pem_x509_certificate(self.certificate.encode()).not_valid_after_utc
+
 
 @dataclass(frozen=True)
 class Authority:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
+from nearfield import api
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.clusters import certificates
 from nearfield.clusters.certificates import authority, write_secret
@@ -120,6 +121,27 @@ def test_an_authority_of_before_is_replaced_only_before_its_last_month(tmp_path,
         made = authority(folder, "test")
         monkeypatch.undo()
         assert (authority(folder, "test").pem == made.pem) is stays
+
+
+def test_certificates_for_services_that_others_start_are_renewed_under_one_authority(tmp_path):
+    ends = api.cluster_certificates("songs", tmp_path)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert first.keys() == {"ca.pem", "ca.key", "tls.pem", "tls.key"}
+    ca = x509.load_pem_x509_certificate(first["ca.pem"])
+    own = x509.load_pem_x509_certificate(first["tls.pem"])
+    own.verify_directly_issued_by(ca)
+    assert own.not_valid_after_utc == ends
+    api.cluster_certificates("songs", tmp_path)
+    again = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {name for name in first if first[name] != again[name]} == {"tls.pem", "tls.key"}
+    with (
+        LocalCluster(
+            n_workers=1, processes=False, dashboard_address=None, protocol="tls",
+            security=security(tmp_path, "tls"),
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        assert client.submit(int, "7").result() == 7
 
 
 def test_a_certificate_names_its_host_and_is_signed_by_the_authority(tmp_path):
