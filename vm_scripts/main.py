@@ -15,7 +15,7 @@ import msgspec
 import tomli_w
 import typer
 
-from nearfield.clusters.prices import Prices, read_prices
+from nearfield.clusters.prices import read_prices
 from nearfield.errors import UsageError
 from nearfield.exits import INTERRUPTED, errors_end
 from nearfield.files import write_bytes
@@ -24,7 +24,7 @@ from vm_scripts import fleet, jobs, remote
 from vm_scripts import rebuild as rebuilding
 from vm_scripts.fleet import Fleet
 from vm_scripts.providers.base import now, provider_for
-from vm_scripts.providers.hetzner import Hetzner
+from vm_scripts.providers.hetzner import Hetzner, refreshed
 from vm_scripts.settings import read_settings
 
 MachinesOption = Annotated[
@@ -135,14 +135,8 @@ def cost(
         provider = provider_for(settings)
         if not isinstance(provider, Hetzner):
             raise UsageError(f"{settings.provider} has no prices to ask for: edit the price file")
-        fresh = msgspec.structs.replace(
-            provider.price(settings.hetzner.type), as_of=now().date().isoformat()
-        )
-        prices = read_prices(settings.price_file)
-        others = [one for one in prices.machines
-                  if (one.provider, one.type) != (fresh.provider, fresh.type)]  # fmt: skip
-        content = msgspec.to_builtins(Prices(prices.currency, [*others, fresh]))
-        write_bytes(settings.price_file, tomli_w.dumps(content).encode())
+        fresh = refreshed(read_prices(settings.price_file), provider, settings.hetzner.type)
+        write_bytes(settings.price_file, tomli_w.dumps(msgspec.to_builtins(fresh)).encode())
     found = fleet.status(settings).cost
     _print(
         [

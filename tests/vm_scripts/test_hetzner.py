@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from nearfield.clusters.prices import MachinePrice, Prices
 from nearfield.errors import Infrastructure, RunLocked, UsageError
 from nearfield.interrupts import STOPS, Interrupted, raise_on_signals
 from nearfield.lock import locked
@@ -16,7 +17,7 @@ from vm_scripts import costs, fleet
 from vm_scripts.costs import Rented, cost_of
 from vm_scripts.providers import hetzner
 from vm_scripts.providers.base import Wanted, owner_of
-from vm_scripts.providers.hetzner import Hetzner
+from vm_scripts.providers.hetzner import Hetzner, refreshed
 from vm_scripts.rebuild import machines_for
 from vm_scripts.settings import read_settings
 
@@ -130,6 +131,21 @@ def test_the_price_is_the_apis_with_the_address(provider):
     assert (price.hourly, price.cores, price.memory_gb) == (0.021, 8, 16)
     with pytest.raises(UsageError, match="cx99"):
         provider.price("cx99")
+
+
+def test_all_prices_of_the_provider_are_refreshed_in_their_currency(provider, capsys):
+    def priced(provider, kind):
+        return MachinePrice(provider=provider, type=kind, hourly=9.0, cores=2, memory_gb=4,
+                            disk_gb=9, as_of="2020-01-01", source="old")  # fmt: skip
+
+    known = [priced("hetzner", "cx43"), priced("own", "box"), priced("hetzner", "gone")]
+    fresh = refreshed(Prices("EUR", known), provider, "cx43").machines
+    assert [(one.type, one.hourly) for one in fresh] == [("cx43", 0.021), ("box", 9), ("gone", 9)]
+    assert fresh[0].as_of == datetime.now(UTC).date().isoformat()
+    assert "no server type gone: its entry stays" in capsys.readouterr().err
+    assert len(refreshed(Prices("EUR", known[1:2]), provider, "cx43").machines) == 2
+    with pytest.raises(UsageError, match="in EUR, the price file's in USD"):
+        refreshed(Prices("USD", known), provider, "cx43")
 
 
 def test_down_deletes_what_the_run_has_and_knows_nothing_of(cloud, settings):

@@ -6,11 +6,13 @@ off is paid for until it is deleted.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from hcloud import APIException, Client
 from hcloud.actions import ActionException
 from hcloud.firewalls import FirewallRule
@@ -21,9 +23,9 @@ from hcloud.server_types import ServerType
 from hcloud.servers import BoundServer
 from requests import RequestException
 
-from nearfield.clusters.prices import MachinePrice
+from nearfield.clusters.prices import MachinePrice, Prices
 from nearfield.errors import Infrastructure, UsageError
-from vm_scripts.providers.base import Machine, Wanted, owner_of
+from vm_scripts.providers.base import Machine, Wanted, now, owner_of
 from vm_scripts.settings import MachineSettings
 
 TOKEN_VARIABLE = "HCLOUD_TOKEN"  # noqa: S105  (the variable's name)
@@ -138,6 +140,12 @@ class Hetzner:
             source=f"API, {self.settings.location}, {pricing['currency']} with an IPv4 address",
         )
 
+    def currency(self) -> str:
+        """Of the prices that the API names."""
+        with _api("ask for prices"):
+            pricing: dict[str, Any] = self.client.request(method="GET", url="/pricing")["pricing"]
+        return str(pricing["currency"])
+
     def _surroundings(self, wanted: Wanted, labels: dict[str, str]) -> tuple[Any, Any, Any]:
         """Network, firewall and key of the run: those that are there, else new ones."""
         name = f"nearfield-{wanted.run}"
@@ -175,6 +183,32 @@ class Hetzner:
             if error.code == "not_found":
                 return None
             raise
+
+
+def refreshed(prices: Prices, provider: Hetzner, kind: str) -> Prices:
+    """The prices with today's of all server types that they name, and of `kind`.
+
+    A type that isn't sold any more stays as it is, and is named on standard error. Raises
+    `UsageError` where the API's currency is another than that of the other entries.
+    """
+    if (currency := provider.currency()) != prices.currency:
+        raise UsageError(
+            f"the API's prices are in {currency}, the price file's in {prices.currency}: they can't "
+            "be compared. Use a price file of its own"
+        )
+    today, machines = now().date().isoformat(), list(prices.machines)
+    named = {one.type: place for place, one in enumerate(machines) if one.provider == "hetzner"}
+    for name in {kind, *named}:
+        try:
+            found = msgspec.structs.replace(provider.price(name), as_of=today)
+        except UsageError as error:
+            print(f"{error}: its entry stays", file=sys.stderr)
+            continue
+        if name in named:
+            machines[named[name]] = found
+        else:
+            machines.append(found)
+    return Prices(prices.currency, machines)
 
 
 def _machine(server: BoundServer, port: int) -> Machine:
