@@ -193,8 +193,8 @@ def refreshed(prices: Prices, provider: Hetzner, kind: str) -> Prices:
     """
     if (currency := provider.currency()) != prices.currency:
         raise UsageError(
-            f"the API's prices are in {currency}, the price file's in {prices.currency}: use another "
-            "price file"
+            f"the API's prices are in {currency}, the price file's in {prices.currency}: "
+            "use another price file"
         )
     today, machines = now().date().isoformat(), list(prices.machines)
     named = {one.type: place for place, one in enumerate(machines) if one.provider == "hetzner"}
