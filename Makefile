@@ -39,7 +39,7 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types test test-slow
 
 setup: $(VENV)/.installed-dev
 
