@@ -28,7 +28,8 @@ Vector = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Vectors to ask for: .npy, .json, .csv, or recordings as they are ingested.",
+        help="Numbers as the vector set has them, scaled as its own are (.npy, .json, .csv); or "
+        "recordings as they are ingested, which are scaled here (documents, tables with ids).",
     ),
 ]
 AskedIndex = Annotated[Path | None, typer.Option(metavar="INDEX", help="The index to ask.")]
