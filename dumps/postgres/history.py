@@ -17,10 +17,11 @@ def seen_before(cursor: Any) -> list[int]:
     recorded = set[int]()
     for run_id, action in cursor.fetchall():
         recorded.add(run_id)
-        if action == "rollback" and run_id in way:
-            while way[-1] != run_id:
+        if action == "rollback":
+            # to one of before publications were recorded: then all of the way is undone
+            while way and way[-1] != run_id:
                 way.pop()
-        elif not way or way[-1] != run_id:
+        if not way or way[-1] != run_id:
             way.append(run_id)
     cursor.execute(
         "SELECT run_id FROM nearfield.runs WHERE NOT dropping AND loaded_at IS NOT NULL"

@@ -103,6 +103,13 @@ def test_a_migrated_schema_is_the_same_as_a_new_one(tmp_path, version_1):
     assert ask(version_1, DESCRIPTION) == migrated
 
 
+def test_a_run_that_was_rolled_back_right_after_a_migration_is_not_gone_back_to(version_1):
+    assert prune(version_1, keep=9, dry_run=True).kept == [1, 2]
+    assert rollback(version_1).run_id == 1
+    with pytest.raises(UsageError, match="no earlier published run"):
+        rollback(version_1)
+
+
 def test_migrations_are_numbered_without_a_gap():
     assert [version for version, _ in migrations(0)] == list(range(1, SCHEMA_VERSION + 1))
 
