@@ -54,6 +54,11 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int
     candidates: list[Candidate] = []
 
+    @property
+    def able(self) -> list[Candidate]:
+        """Those that a build can follow."""
+        return [one for one in self.candidates if buildable(one.method, self.space)]
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -63,6 +68,11 @@ class Wanted:
     recall: float
     memory_bytes: int | None = None
     time_s: float | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether memory or time has a limit: only what was measured can keep it."""
+        return self.memory_bytes is not None or self.time_s is not None
 
 
 def grown(choice: Choice, n: int) -> Choice:
@@ -86,23 +96,21 @@ def choose(choice: Choice, wanted: Wanted) -> Candidate:
     time and memory, so with a limit of those a larger k than all measured is refused. Raises
     `QualityGate` then, and naming what comes nearest when nothing fits.
     """
-    able = [one for one in choice.candidates if buildable(one.method, choice.space)]
-    ks = sorted({candidate.k for candidate in able})
+    ks = sorted({candidate.k for candidate in choice.able})
     if not ks:
         raise QualityGate(
             f"the benchmark of {choice.dataset} measured no way to make all neighbours that a "
             f"build has in space {choice.space}: run it with the workload `all`"
         )
-    limited = wanted.memory_bytes is not None or wanted.time_s is not None
     asked = min(wanted.k, choice.n - 1)
-    if limited and asked > ks[-1]:
+    if wanted.limited and asked > ks[-1]:
         raise QualityGate(
             f"the benchmark of {choice.dataset} measured k up to {ks[-1]:,}: what k = {asked:,} "
             f"takes isn't known. Measure it (nearfield bench VECTORS --out DIR -k {asked}), or "
             "build without --memory and --time"
         )
     k = next((k for k in ks if k >= asked), ks[-1])
-    rivals = [candidate for candidate in able if candidate.k == k]
+    rivals = [candidate for candidate in choice.able if candidate.k == k]
     fitting = [candidate for candidate in rivals if _excess(candidate, wanted) == 0]
     if fitting:
         return min(fitting, key=lambda candidate: candidate.time_s)

@@ -3,8 +3,7 @@
 Owns the translation, nothing of the join.
 """
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -12,11 +11,11 @@ import numpy as np
 from msgspec import Meta
 
 from benchmark.methods import Method, Workload
+from benchmark.methods.base import marked
 from index_build import selfjoin
 from index_build.selfjoin import knn_matrix
 from index_build.selfjoin.matrix import SMALL
 from nearfield.libraries import Library
-from nearfield.manifest import fingerprint
 from nearfield.space import Float32s, Int32s, SpaceName
 
 
@@ -38,9 +37,9 @@ class SelfJoin(Method):
 
     @classmethod
     def built(cls) -> Library:
-        """Numba's facts with a mark of our own code: figures of an earlier join don't hold."""
-        numba = super().built()
-        return replace(numba, built=f"{numba.built or ''} self-join {_code()}".strip())
+        """Numba's facts, marked with the join's source."""
+        files = sorted(Path(selfjoin.__path__[0]).glob("*.py"))
+        return marked(super().built(), "self-join", files)
 
     def _graph(
         self, vectors: Float32s, k: int, space: SpaceName, *, threads: int, seed: int
@@ -50,10 +49,3 @@ class SelfJoin(Method):
         return knn_matrix(
             vectors, k, space=space, recall=self.recall, threads=threads, seed=seed
         ).neighbours
-
-
-@lru_cache
-def _code() -> str:
-    """16 hex digits of the join's source."""
-    files = sorted(Path(selfjoin.__path__[0]).glob("*.py"))
-    return fingerprint(**{file.name: file.read_text(encoding="utf-8") for file in files})

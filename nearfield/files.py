@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +112,18 @@ def sha256_of(path: Path) -> str:
 def modified(path: Location) -> float:
     """When a file or object was written last, in seconds since 1970 by the clock of its store."""
     return path.modified() if isinstance(path, ObjectPath) else path.stat().st_mtime
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or all files in the folder, in order."""
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file for file in found if file.is_file()]
+
+
+def stamps_of(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Name, size and time of all files that these are or hold: they change when a file does."""
+    files = [file for path in paths for file in files_of(path)]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def remove_tree(folder: Location) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from nearfield import api
 from nearfield.cluster import ClusterOptions
 from nearfield.errors import NearfieldError, QualityGate, UsageError
-from nearfield.files import write_bytes
+from nearfield.files import stamps_of, write_bytes
 from nearfield.ingest import ingest
 from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
 from nearfield.locations import Location, location
@@ -188,13 +188,7 @@ def _source_mark(settings: IngestSettings, base: Path, sources: list[Path]) -> s
     an ingest setting does.
     """
     beside = [base / name for name in (settings.ids, settings.labels_from) if name]
-    files = [
-        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for source in (*sources, *beside)
-        for file in (sorted(source.rglob("*")) if source.is_dir() else [source])
-        if file.is_file()
-    ]
-    return fingerprint(files=files, settings=repr(settings))
+    return fingerprint(files=stamps_of([*sources, *beside]), settings=repr(settings))
 
 
 def _ingested(folder: Path, mark: str) -> VectorSet | None:

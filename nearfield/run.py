@@ -28,9 +28,9 @@ from nearfield.manifest import Manifest, fingerprint, read_manifest
 from nearfield.space import SpaceName
 
 MATRIX_KIND = "matrix"
-UPDATE_FILES = frozenset(
-    {"update.json", "delta", "incoming", "rejects.csv", "vectors", "steps.jsonl"}
-)
+UPDATE = "update.json"
+"""Says what an update is to do, and stays in the run that it makes."""
+UPDATE_FILES = frozenset({UPDATE, "delta", "incoming", "rejects.csv", "vectors", "steps.jsonl"})
 """What an update puts into the directory of the run that it makes, before that is a run."""
 WRITTEN_INTO = ("", "cells", "delta", "vectors")
 """Where in its directory files lie that are written whole: killed writers leave theirs there."""
@@ -163,7 +163,7 @@ def open_run(path: Location) -> Run:
     except NearfieldError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
-        if isinstance(path, Path) and (path / "update.json").exists():
+        if isinstance(path, Path) and (path / UPDATE).exists():
             raise MissingFile(
                 f"{path} holds an update without its matrix: run the same `nearfield update` once "
                 "more, without --no-matrix"

@@ -23,7 +23,7 @@ from nearfield.errors import (
     RunLocked,
     UsageError,
 )
-from nearfield.files import write_bytes
+from nearfield.files import files_of, write_bytes
 from nearfield.run import Run, create_run, open_run
 from nearfield.settings import BuildSettings, Settings, read_settings
 from nearfield.vectorset import open_vector_set
@@ -93,12 +93,6 @@ def to_send(job: Job) -> list[tuple[str, int]]:
     return [
         (str(path), sum(file.stat().st_size for file in files_of(path))) for path in inputs_of(job)
     ]
-
-
-def files_of(path: Path) -> list[Path]:
-    """The file, or all files in the folder."""
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [file for file in found if file.is_file()]
 
 
 def follow(machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S) -> dict[str, Any]:

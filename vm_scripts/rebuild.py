@@ -19,7 +19,7 @@ from typing import Any
 from nearfield.clusters.hosts import start_cluster, stop_cluster
 from nearfield.clusters.ssh import Shell
 from nearfield.errors import Infrastructure, NearfieldError, RunLocked
-from nearfield.files import write_bytes
+from nearfield.files import stamps_of, write_bytes
 from nearfield.interrupts import finished_first
 from nearfield.lock import locked
 from nearfield.manifest import fingerprint
@@ -31,7 +31,6 @@ from vm_scripts.jobs import (
     fetch,
     fetch_over_outages,
     fetched_run,
-    files_of,
     follow,
     inputs_of,
     push,
@@ -220,9 +219,4 @@ def _fetched(machines: MachineSettings, job: Job) -> dict[str, Any] | None:
 
 def _mark(job: Job) -> str:
     """Changes when the job file or a source does."""
-    found = [
-        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for path in inputs_of(job)
-        for file in files_of(path)
-    ]
-    return fingerprint(files=found, settings=repr(job.settings))
+    return fingerprint(files=stamps_of(inputs_of(job)), settings=repr(job.settings))

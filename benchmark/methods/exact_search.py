@@ -1,8 +1,7 @@
 """Exact search of nearfield itself: certified neighbours, the truth that others are held to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,11 +9,10 @@ import faiss
 import numba
 import numpy as np
 
-from benchmark.methods.base import Holds, Index, Method
+from benchmark.methods.base import Holds, Index, Method, marked
 from nearfield import distances, exact
 from nearfield.exact import exact_search
 from nearfield.libraries import Library
-from nearfield.manifest import fingerprint
 from nearfield.space import Float32s, Int32s, SpaceName
 
 FILE = "vectors.npy"
@@ -53,9 +51,9 @@ class Exact(Method):
 
     @classmethod
     def built(cls) -> Library:
-        """Faiss' facts with a mark of our own code: figures of an earlier search don't hold."""
-        faiss = super().built()
-        return replace(faiss, built=f"{faiss.built or ''} exact search {_code()}".strip())
+        """Faiss' facts, marked with the search's source."""
+        files = [Path(str(module.__file__)) for module in (exact, distances)]
+        return marked(super().built(), "exact search", files)
 
     def _build(self, vectors: Float32s, space: SpaceName, *, threads: int, seed: int) -> Index:
         return _Exact(vectors, self, Holds(space, *vectors.shape), threads)
@@ -65,10 +63,3 @@ class Exact(Method):
         if vectors.shape != (holds.n, holds.d):
             raise ValueError(f"it holds vectors {list(vectors.shape)}")
         return _Exact(vectors, self, holds, threads)
-
-
-@lru_cache
-def _code() -> str:
-    """16 hex digits of the search's source."""
-    files = [Path(str(module.__file__)) for module in (exact, distances)]
-    return fingerprint(**{file.name: file.read_text(encoding="utf-8") for file in files})

@@ -7,7 +7,7 @@ fastest way, one query at a time, at the largest measured size. Pure; refuses to
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.candidates import Candidate, buildable
+from benchmark.candidates import Candidate
 from benchmark.choice import Choice, Wanted, choose, said
 from benchmark.report.words import added, amount, interval, seconds
 from benchmark.results.outcome import Outcome
@@ -68,10 +68,7 @@ def _for_all(choice: Choice | None, here: Sequence[Outcome], k: int) -> tuple[st
 
 
 def _rivals(choice: Choice | None, k: int) -> list[Candidate]:
-    if choice is None:
-        return []
-    able = (one for one in choice.candidates if buildable(one.method, choice.space))
-    return [one for one in able if one.k == k]
+    return [] if choice is None else [one for one in choice.able if one.k == k]
 
 
 def _nothing(choice: Choice | None, here: Sequence[Outcome]) -> str:

@@ -65,7 +65,11 @@ class GroupReport:
     @property
     def dropped(self) -> bool:
         """Whether the budget left something out."""
-        return any(outcome.status is Status.DROPPED for outcome in self.unmeasured)
+        return _any_dropped(self.unmeasured)
+
+
+def _any_dropped(rows: Iterable[Outcome]) -> bool:
+    return any(row.status is Status.DROPPED for row in rows)
 
 
 def run_group(
@@ -175,15 +179,14 @@ class _GroupRun:
         first = [point for point in points if point.k in few]
         rest = [point for point in points if point.k not in few]
         yield from next_to_levels(first, limited, self._recalls)
-        if rest and not self._dropped and adds_nothing(self.outcomes, self.known.siblings):
+        if (
+            rest
+            and not _any_dropped(self.unmeasured)
+            and adds_nothing(self.outcomes, self.known.siblings)
+        ):
             self._leave_out_k(few)
         elif rest:
             yield from next_to_levels(rest, None, self._recalls)
-
-    @property
-    def _dropped(self) -> bool:
-        """Whether the budget left something out."""
-        return any(outcome.status is Status.DROPPED for outcome in self.unmeasured)
 
     def _leave_out_k(self, few: Sequence[int]) -> None:
         """Rows for the larger k that aren't asked for; what an earlier run measured stays."""

@@ -19,7 +19,7 @@ from dumps.postgres.source import Source, check_lists
 from nearfield.errors import NearfieldError
 from nearfield.manifest import read_manifest
 from nearfield.progress import Advance
-from nearfield.run import Run
+from nearfield.run import UPDATE, Run
 from nearfield.space import Int32s
 
 DELTA_KIND = "update"
@@ -39,7 +39,7 @@ class LoadedBase:
 def loaded_base(cursor: Any, run: Run, source: Source) -> LoadedBase | None:
     """The loaded run that `run` was updated from, or None: then all lists are sent."""
     try:
-        frozen = json.loads((run.folder / "update.json").read_bytes())
+        frozen = json.loads((run.folder / UPDATE).read_bytes())
         manifest = read_manifest(run.folder / "delta" / "manifest.json", kind=DELTA_KIND)
         made_by = run.finished_matrix(verify=False).facts.get("update")
     except (NearfieldError, OSError, ValueError):

@@ -70,7 +70,8 @@ def index_blocks(index: ShardedIndex, parts: list[Path], k: int) -> Iterator[Blo
     """
     groups, n = index.groups, len(index.groups.members)
     distinct = len(groups.starts) - 1
-    columns, several = _places(index, k), _several(index)
+    several = _several(index)
+    columns = _places(several, k)
     blocks = (
         merge_parts((read_part_rows(part, *rows) for part in parts), *rows, columns)
         for rows in _ranges(distinct)
@@ -109,9 +110,8 @@ def _several(index: ShardedIndex) -> NDArray[np.bool_]:
     return (sizes > 1) & (index.config.space == "ip")
 
 
-def _places(index: ShardedIndex, k: int) -> int:
+def _places(several: NDArray[np.bool_], k: int) -> int:
     """Vectors that are asked for with each."""
-    several = _several(index)
     return min(k, len(several) - 1 + int(several.any()))
 
 
@@ -134,13 +134,12 @@ def _collapsed(members: Int32s, starts: NDArray[np.int64]) -> Collapsed:
 
 def _ask(index: ShardedIndex, number: int, k: int, shards: int) -> NeighbourTable:
     rows, vectors = index.store.arrays(number)
-    left_out = np.where(_several(index)[rows], np.int32(EMPTY), rows)
+    several = _several(index)
+    left_out, places = np.where(several[rows], np.int32(EMPTY), rows), _places(several, k)
     near, far = [], []
     for first in range(0, len(rows), BATCH):
         part = slice(first, first + BATCH)
-        found = index.lists(
-            np.ascontiguousarray(vectors[part]), _places(index, k), shards, left_out[part]
-        )
+        found = index.lists(np.ascontiguousarray(vectors[part]), places, shards, left_out[part])
         near.append(found[0])
         far.append(found[1])
     return NeighbourTable(rows, np.concatenate(near), np.concatenate(far))

@@ -75,9 +75,8 @@ def chosen_method(
     """
     vector_set = open_vector_set(vectors)
     file = Path(choice) if choice is not None else _beside(vector_set)
-    limited = wanted.memory_bytes is not None or wanted.time_s is not None
     if file is None:
-        if limited:
+        if wanted.limited:
             raise UsageError(
                 "expected a choice file for --memory or --time: only a benchmark knows what a "
                 "method takes. Make one with: nearfield bench VECTORS --out DIR"
@@ -92,7 +91,7 @@ def chosen_method(
     try:
         candidate = choose(grown(read, vector_set.n), wanted)
     except QualityGate as error:
-        if limited or choice is not None:
+        if wanted.limited or choice is not None:
             raise
         return ChosenMethod(AUTO, f"{file} isn't followed: {error}", file, None)
     reason = f"{file}: {said(candidate)}, {_whose(candidate, wanted.k, vector_set.n)}"

@@ -18,7 +18,7 @@ from nearfield.copies import open_vector_set, run_at_hand
 from nearfield.errors import DamagedArtefact, MissingFile, UsageError
 from nearfield.locations import Location, location
 from nearfield.lock import held
-from nearfield.run import Run, RunConfig, create_run, open_run
+from nearfield.run import UPDATE, Run, RunConfig, create_run, open_run
 from nearfield.vectorset import VectorSet
 
 SEED = 0
@@ -182,7 +182,7 @@ def status(run: Path | str) -> RunStatus:
 
 def _made_otherwise(run: Run) -> str:
     """What to do about an unfinished run that no build makes; "" for others."""
-    if isinstance(run.path, Path) and (run.path / "update.json").exists():
+    if isinstance(run.path, Path) and (run.path / UPDATE).exists():
         return "the same `nearfield update` once more  (resumes)"
     if run.config.method.startswith("index "):
         return "the same `nearfield index ... --matrix` once more  (resumes)"

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nearfield.errors import InputRejected, RunLocked, UsageError
 from nearfield.files import write_bytes
-from nearfield.run import UPDATE_FILES, Run
+from nearfield.run import UPDATE, UPDATE_FILES, Run
 
-UPDATE = "update.json"
 REFUSALS = (UsageError, InputRejected, RunLocked)
 
 

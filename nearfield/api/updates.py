@@ -12,14 +12,14 @@ from index_build.update.delta import delta_is_finished, read_delta
 from index_build.update.update import check_size
 from nearfield import ingest as reading
 from nearfield.api.old_run import checked_run, old_vectors
-from nearfield.api.update_folder import UPDATE, is_begun, names_in, unless_refused
+from nearfield.api.update_folder import is_begun, names_in, unless_refused
 from nearfield.api.update_steps import Asked, extend, finish, keep_cells, matrix_sha256
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
 from nearfield.machine import available_cores
 from nearfield.manifest import fingerprint
-from nearfield.run import Run, RunConfig, open_run
+from nearfield.run import UPDATE, Run, RunConfig, open_run
 from nearfield.vectorset import VectorSet, open_vector_set
 
 TWICE = ("duplicate id", "duplicate document")

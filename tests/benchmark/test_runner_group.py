@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.methods import METHODS, exact_search, method_class
+from benchmark.methods import METHODS, base, method_class
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Status
 from benchmark.runner import forecast
@@ -324,7 +324,7 @@ def forgetting(recorded, k):
 
 def test_figures_of_exact_search_hold_until_its_source_changes(place, monkeypatch):
     marks = [Store(place, group_of(place, name)).mark for name in ("exact", "faiss-flat")]
-    monkeypatch.setattr(exact_search, "_code", lambda: "another")
+    monkeypatch.setattr(base, "_code", lambda sources: "another")
     changed = [Store(place, group_of(place, name)).mark for name in ("exact", "faiss-flat")]
     assert (marks[0] == changed[0], marks[1] == changed[1]) == (False, True)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -123,8 +124,8 @@ class Hetzner:
 
     def price(self, kind: str) -> MachinePrice:
         """What the API says of a server type in our location."""
+        pricing = self._pricing
         with _api("ask for prices"):
-            pricing: dict[str, Any] = self.client.request(method="GET", url="/pricing")["pricing"]
             known = self.client.server_types.get_by_name(kind)
         if known is None:
             raise UsageError(f"Hetzner Cloud has no server type {kind}")
@@ -142,9 +143,14 @@ class Hetzner:
 
     def currency(self) -> str:
         """Of the prices that the API names."""
+        return str(self._pricing["currency"])
+
+    @cached_property
+    def _pricing(self) -> dict[str, Any]:
+        """All prices, which come in one answer."""
         with _api("ask for prices"):
-            pricing: dict[str, Any] = self.client.request(method="GET", url="/pricing")["pricing"]
-        return str(pricing["currency"])
+            answer = self.client.request(method="GET", url="/pricing")
+        return dict(answer["pricing"])
 
     def _surroundings(self, wanted: Wanted, labels: dict[str, str]) -> tuple[Any, Any, Any]:
         """Network, firewall and key of the run: those that are there, else new ones."""
