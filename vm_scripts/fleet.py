@@ -116,16 +116,18 @@ def down(settings: MachineSettings, *, all_runs: bool = False, only_own: bool = 
     """
     provider = provider_for(settings)
     with locked(settings.state):
-        found = provider.machines(None if all_runs else settings.run)
-        if only_own:
-            found = [machine for machine in found if _is_own(settings, machine)]
+        existing = provider.machines(None if all_runs else settings.run)
+        found = [it for it in existing if not only_own or _is_own(settings, it)]
         ours = found if provider.makes_machines else []
         for machine in [] if provider.makes_machines else found:
             costs.note_deleted(settings.state, machine)  # it stays, and costs the run no more
         failed = _delete_all(settings, provider, ours)
         deleted = [machine.name for machine in ours]
         if not failed:
-            deleted += _rest_deleted(provider, {settings.run, *(it.run for it in found)})
+            runs = {settings.run, *(it.run for it in found)}
+            deleted += _rest_deleted(
+                provider, runs - {it.run for it in existing if it not in found}
+            )
         fleet = _fleet(settings, provider, tuple(deleted))
     here = [it.name for it in fleet.machines if not only_own or _is_own(settings, it)]
     if failed or (provider.makes_machines and here):
@@ -151,7 +153,7 @@ def _new(
     known = {machine.id for machine in (*before, *made)}
     try:
         found = provider.machines(settings.run)
-    except Infrastructure as error:
+    except (NearfieldError, OSError) as error:
         print(f"what else exists is not known: {error}", file=sys.stderr)
         return made
     return [*made, *(it for it in found if it.id not in known and _is_own(settings, it))]

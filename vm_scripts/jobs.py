@@ -7,9 +7,10 @@ password, and none is paid for while it loads.
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import tomli_w
@@ -32,8 +33,9 @@ from vm_scripts.settings import MachineSettings
 
 POLL_S = 10.0
 ALIVE_S = 120.0
-"""A copy that went on for so long had a connection."""
+"""What went on for so long had a connection."""
 WORK = "work"
+Result = TypeVar("Result")
 BY_CODE: dict[int, type[NearfieldError]] = {
     error.exit_code: error
     for error in (UsageError, InputRejected, QualityGate, Infrastructure, RunLocked)
@@ -74,8 +76,9 @@ def push(job: Job, machines: MachineSettings, shell: Shell, state: Path) -> None
     inputs = inputs_of(job)
     head, place = shell.inventory.scheduler, f"{machines.folder}/job/"
     for local, there in inputs.items():
-        slash = "/" if local.is_dir() else ""
-        remote.copy_to(shell, head, [f"{local}{slash}"], f"{place}{there}{slash}")
+        # of a folder nothing stays there that isn't here any more
+        slash, words = ("/", ["--delete"]) if local.is_dir() else ("", [])
+        remote.copy_to(shell, head, [f"{local}{slash}"], f"{place}{there}{slash}", *words)
     local_job = state / "job.toml"
     write_bytes(local_job, tomli_w.dumps(_on_head(job, machines, shell, inputs)).encode())
     remote.copy_to(shell, head, [str(local_job)], f"{place}job.toml")
@@ -96,31 +99,27 @@ def to_send(job: Job) -> list[tuple[str, int]]:
 
 
 def follow(machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S) -> dict[str, Any]:
-    """Wait for the job on the head, keeping the machines alive; what it reported.
+    """Wait for the job on the head; what it reported.
 
     Raises the error that the job ended with, or `Infrastructure` after `max_hours` or when the
     job vanished. A head that can't be reached for a while is waited for.
     """
-    folder = f"{machines.folder}/job"
+    folder, patience_s = f"{machines.folder}/job", machines.idle_minutes * 60
     deadline = time.monotonic() + machines.max_hours * 3600
-    silent_since: float | None = None
     offset = 0
+
+    def state() -> remote.JobState:
+        return remote.job_state(shell, folder, offset)
+
     while True:
-        remote.beat(shell)
-        try:
-            found = remote.job_state(shell, folder, offset)
-            silent_since = None
-        except Infrastructure:
-            silent_since = silent_since or time.monotonic()
-            if time.monotonic() - silent_since > machines.idle_minutes * 60:
-                raise
-            time.sleep(poll_s)
-            continue
+        found = over_outages(state, patience_s, poll_s=poll_s)
         offset = found.offset
         sys.stderr.write(found.log)
         if not found.running:
             if found.code == 0:
-                return remote.report_of(shell, folder)
+                return over_outages(
+                    lambda: remote.report_of(shell, folder), patience_s, poll_s=poll_s
+                )
             _raise_end(found)
         if time.monotonic() > deadline:
             remote.stop_job(shell, folder)
@@ -147,24 +146,26 @@ def fetch(
     return [(name, int(size)) for size, name in pairs if not name.endswith("/")]
 
 
-def fetch_over_outages(
-    job: Job, machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S
-) -> None:
-    """`fetch`, again and again while the head can't be reached, for at most `idle_minutes`: what
-    lies there took hours, and the machines go afterwards.
+def over_outages(
+    action: Callable[[], Result],
+    patience_s: float,
+    *,
+    outage: type[Infrastructure] = Infrastructure,
+    poll_s: float = POLL_S,
+) -> Result:
+    """What `action` gives, tried again and again while it raises `outage`, until that has lasted
+    for `patience_s`: what lies on the machines took hours, and they go afterwards.
     """
-    idle_s = machines.idle_minutes * 60
     silent_since: float | None = None
     while True:
         began = time.monotonic()
         try:
-            fetch(job, machines, shell)
-            return
-        except remote.CutOff as error:
+            return action()
+        except outage as error:
             now = time.monotonic()
             if silent_since is None or now - began > ALIVE_S:
                 silent_since = now
-            if now - silent_since > idle_s:
+            if now - silent_since > patience_s:
                 raise
             print(f"{error}; trying again", file=sys.stderr)
             time.sleep(poll_s)

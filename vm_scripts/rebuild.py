@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfield.clusters.hosts import start_cluster, stop_cluster
-from nearfield.clusters.ssh import Shell
+from nearfield.clusters.ssh import Shell, Unreachable
 from nearfield.errors import Infrastructure, NearfieldError, RunLocked
 from nearfield.files import stamps_of, write_bytes
 from nearfield.interrupts import finished_first
@@ -29,10 +29,10 @@ from vm_scripts.jobs import (
     BY_CODE,
     Job,
     fetch,
-    fetch_over_outages,
     fetched_run,
     follow,
     inputs_of,
+    over_outages,
     push,
     read_job,
     run_of,
@@ -44,8 +44,10 @@ SALVAGE_S = 240.0
 """For what is saved before machines are deleted: whoever stops us waits, ten minutes as a service
 (deploy/systemd), and then kills.
 """
-LOCK_WAIT_S, LOCK_ASK_S = 900.0, 5.0
-"""How long the end waits for another command on the run's machines, which it can't leave behind."""
+LOCK_WAIT_S, LOCK_ASK_S = 240.0, 5.0
+"""How long the end waits for another command on the run's machines, which it can't leave behind;
+with `SALVAGE_S` still less than those ten minutes.
+"""
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,10 @@ def rebuild(machines: MachineSettings, job_file: Path) -> Rebuilt:
 def run_on_machines(machines: MachineSettings, job: Job, *, poll_s: float = 10.0) -> dict[str, Any]:
     """Push, cluster up, job, until it ends; the machines must be up. What the job reported."""
     shell = fleet.shell_of(machines)
-    remote.beat(shell)
-    if len(shell.inventory.hosts) > 1:
-        state = start_cluster(shell.inventory, machines.state / "cluster")
-        print(f"dashboard: {state.tunnel}", file=sys.stderr)
     with remote.beating(shell):
+        if len(shell.inventory.hosts) > 1:
+            state = start_cluster(shell.inventory, machines.state / "cluster")
+            print(f"dashboard: {state.tunnel}", file=sys.stderr)
         # a job that a driver left behind may be of other sources or settings
         remote.mark_job(shell, f"{machines.folder}/job", _mark(job))
         push(job, machines, shell, machines.state)
@@ -130,7 +131,11 @@ def _compute(machines: MachineSettings, job: Job) -> None:
             raise
         shell = fleet.shell_of(machines)
         with remote.beating(shell):
-            fetch_over_outages(job, machines, shell)
+            over_outages(
+                lambda: fetch(job, machines, shell),
+                machines.idle_minutes * 60,
+                outage=Unreachable,
+            )
         fetched_run(job, report)
         noted = json.dumps({"mark": mark, "report": report})
         write_bytes(machines.state / "fetched.json", noted.encode())
@@ -176,11 +181,16 @@ def _stop_services(settings: MachineSettings) -> None:
 
 def _salvage(machines: MachineSettings, job: Job) -> None:
     """Fetch what is finished, so that the next rebuild needn't do it again."""
+    deadline = time.monotonic() + SALVAGE_S
+
+    def stopped_and_fetched() -> None:
+        remote.stop_job(shell, f"{machines.folder}/job")
+        fetch(job, machines, shell, timeout_s=max(1.0, deadline - time.monotonic()))
+
     try:
         shell = fleet.shell_of(machines)
-        remote.stop_job(shell, f"{machines.folder}/job")
         with remote.beating(shell):
-            fetch(job, machines, shell, timeout_s=SALVAGE_S)
+            over_outages(stopped_and_fetched, SALVAGE_S / 2, outage=Unreachable)
         print(f"what was finished is in {job.folder}; the next rebuild resumes", file=sys.stderr)
     except (NearfieldError, OSError) as error:
         print(f"nothing could be saved from the machines: {error}", file=sys.stderr)

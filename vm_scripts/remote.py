@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from nearfield.clusters.inventory import Host
-from nearfield.clusters.ssh import Shell
+from nearfield.clusters.ssh import Shell, Unreachable
 from nearfield.errors import Infrastructure, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -30,10 +30,6 @@ CUT_OFF = {10, 12, 30, 35, 255}
 """How rsync ends when the connection does."""
 MOUNT_OPTIONS = "rw,hard,noatime,lookupcache=positive,actimeo=1"
 """A part that another host has just written must be seen at once."""
-
-
-class CutOff(Infrastructure):
-    """A copy that the connection ended; what came stays, and trying again goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -130,15 +126,20 @@ def beat(shell: Shell) -> None:
 
 @contextmanager
 def beating(shell: Shell) -> Iterator[None]:
-    """Beat for the block, so that no machine counts as forgotten while something takes long.
-
-    By a thread of this process, with which it ends.
+    """Beat at once and for the block, so that no machine counts as forgotten while something takes
+    long. By a thread of this process, with which it ends.
     """
     over = threading.Event()
 
     def beats() -> None:
-        while not over.wait(BEAT_S):
-            beat(shell)
+        while True:
+            try:
+                beat(shell)
+            except Exception as error:
+                # whatever it was: without the next beats the machines would power off
+                print(f"no heartbeat: {error}", file=sys.stderr)
+            if over.wait(BEAT_S):
+                return
 
     thread = threading.Thread(target=beats, daemon=True)
     thread.start()
@@ -228,7 +229,7 @@ def _rsync(shell: Shell, host: Host, words: list[str], timeout_s: float | None =
     except subprocess.TimeoutExpired as error:
         raise Infrastructure(f"copying from {host.name} took over {timeout_s:.0f} s") from error
     if done.returncode:
-        kind = CutOff if done.returncode in CUT_OFF else Infrastructure
+        kind = Unreachable if done.returncode in CUT_OFF else Infrastructure
         raise kind(f"copying to or from {host.name} failed: {done.stderr.strip()[-300:]}")
     return done.stdout
 

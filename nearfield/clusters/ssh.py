@@ -21,6 +21,10 @@ CONNECT_TIMEOUT_S = 10
 SSH_FAILED = 255
 
 
+class Unreachable(Infrastructure):
+    """The connection to a host failed: trying again may help."""
+
+
 @dataclass(frozen=True)
 class Shell:
     """Reaches the hosts of one inventory. `known_hosts` None: the user's own files."""
@@ -53,7 +57,7 @@ class Shell:
     def run(self, host: Host, script: str, *, timeout_s: float = 120) -> str:
         """Run a POSIX shell script on the host; its output.
 
-        Raises `Infrastructure` when the host can't be reached or the script fails.
+        Raises `Unreachable` when the host can't be reached, `Infrastructure` when the script fails.
         """
         command = ["ssh", *self.options(host), "--", host.ssh_address, "sh -s"]
         try:
@@ -64,14 +68,14 @@ class Shell:
         except FileNotFoundError as error:
             raise UsageError("no ssh client here: install openssh-client") from error
         except subprocess.TimeoutExpired as error:
-            raise Infrastructure(
+            raise Unreachable(
                 f"{host.name} ({host.ssh_address}) gave no answer within {timeout_s:.0f} s"
             ) from error
         for line in done.stderr.splitlines():
             if "Permanently added" in line:
                 print(f"{host.name}: new host key accepted. {line}", file=sys.stderr)
         if done.returncode == SSH_FAILED:
-            raise Infrastructure(
+            raise Unreachable(
                 f"{host.name} ({host.ssh_address} port {host.port}) can't be reached by ssh: "
                 f"{_last(done.stderr)}{_hint(done.stderr)}"
             )

@@ -1,10 +1,12 @@
 """What keeps machines alive and brings results home, without a machine."""
 
+import subprocess
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from nearfield.clusters.ssh import Unreachable
 from nearfield.errors import Infrastructure
 from vm_scripts import jobs, remote
 
@@ -12,6 +14,7 @@ HEAD = SimpleNamespace(name="head", ssh_address="10.0.0.1")
 SHELL = SimpleNamespace(
     options=lambda _host: [], inventory=SimpleNamespace(hosts=[HEAD], scheduler=HEAD)
 )
+MACHINES = SimpleNamespace(folder="/there", max_hours=1, idle_minutes=30)
 
 
 def test_hearts_beat_through_the_block_and_no_longer(monkeypatch):
@@ -26,6 +29,70 @@ def test_hearts_beat_through_the_block_and_no_longer(monkeypatch):
     number = len(beats)
     time.sleep(0.1)
     assert len(beats) == number
+
+
+def test_a_heart_beats_on_after_any_error(monkeypatch, capsys):
+    beats = []
+
+    def beat(shell):
+        beats.append(shell)
+        if len(beats) == 1:
+            raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(remote, "BEAT_S", 0.02)
+    monkeypatch.setattr(remote, "beat", beat)
+    with remote.beating(SHELL):
+        until = time.monotonic() + 10
+        while len(beats) < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert len(beats) >= 3
+    assert capsys.readouterr().err == "no heartbeat: Cannot allocate memory\n"
+
+
+@pytest.mark.parametrize("call", ["job_state", "report_of"])
+def test_an_outage_as_the_job_ends_loses_nothing(monkeypatch, call):
+    answers = {"job_state": remote.JobState(False, 0, "", 0), "report_of": {"run": "runs/one"}}
+    tries = []
+
+    def answering(name):
+        def answer(*_):
+            tries.append(name)
+            if name == call and tries.count(name) < 3:
+                raise Unreachable("head can't be reached")
+            return answers[name]
+
+        return answer
+
+    for name in answers:
+        monkeypatch.setattr(remote, name, answering(name))
+    assert jobs.follow(MACHINES, SHELL, poll_s=0.01) == {"run": "runs/one"}
+    assert tries.count(call) == 3
+
+
+def test_what_left_a_source_folder_leaves_the_head_too(tmp_path, monkeypatch):
+    source, there = tmp_path / "here" / "parts", tmp_path / "there"
+    source.mkdir(parents=True)
+    for name in ("a.npy", "b.npy"):
+        (source / name).write_bytes(b"x")
+    (tmp_path / "job.toml").write_text('[ingest]\nsources = ["here/parts"]\n')
+    job, machines = jobs.read_job(tmp_path / "job.toml"), SimpleNamespace(folder=str(there))
+    head = SimpleNamespace(name="head", ssh_address="here")
+    shell = SimpleNamespace(
+        inventory=SimpleNamespace(scheduler=head, hosts=[head], folder="/f", name="weekly"),
+        options=lambda _host: [],
+    )
+    monkeypatch.setattr(remote, "_place", lambda host: "")
+    monkeypatch.setattr(
+        remote, "_rsync",
+        lambda _s, _h, words: subprocess.run(
+            ["rsync", "-a", "--mkpath", *(one.removeprefix(":") for one in words)], check=True
+        ),
+    )  # fmt: skip
+    for names in ({"a.npy", "b.npy"}, {"a.npy"}):
+        for gone in {"a.npy", "b.npy"} - names:
+            (source / gone).unlink()
+        jobs.push(job, machines, shell, tmp_path / "state")
+        assert {path.name for path in there.rglob("*.npy")} == names
 
 
 @pytest.fixture
@@ -54,7 +121,7 @@ def test_a_lost_connection_is_told_from_other_faults(rsync, tmp_path, code, cut)
     rsync(f"echo no >&2; exit {code}")
     with pytest.raises(Infrastructure) as caught:
         remote.copy_from(SHELL, HEAD, "/there/", tmp_path)
-    assert isinstance(caught.value, remote.CutOff) is cut
+    assert isinstance(caught.value, Unreachable) is cut
 
 
 @pytest.fixture
@@ -63,9 +130,10 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIES", str(tmp_path / "tries"))
     job = SimpleNamespace(folder=tmp_path / "job")
 
-    def fetch(idle_minutes):
-        machines = SimpleNamespace(folder="/there", idle_minutes=idle_minutes)
-        jobs.fetch_over_outages(job, machines, SHELL, poll_s=0.01)
+    def fetch(patience_s):
+        jobs.over_outages(
+            lambda: jobs.fetch(job, MACHINES, SHELL), patience_s, outage=Unreachable, poll_s=0.01
+        )
 
     return fetch, lambda: len((tmp_path / "tries").read_text().split())
 
@@ -73,15 +141,15 @@ def home(tmp_path, monkeypatch):
 def test_a_fetch_goes_on_after_an_outage(rsync, home):
     fetch, tries = home
     rsync('echo x >>"$TRIES"; [ "$(wc -l <"$TRIES")" -ge 3 ] || exit 255')
-    fetch(30)
+    fetch(1800)
     assert tries() == 3
 
 
 def test_an_outage_that_lasts_ends_a_fetch(rsync, home):
     fetch, tries = home
     rsync('echo x >>"$TRIES"; exit 255')
-    with pytest.raises(remote.CutOff):
-        fetch(0.002)
+    with pytest.raises(Unreachable):
+        fetch(0.1)
     assert tries() > 1
 
 
@@ -89,5 +157,5 @@ def test_a_full_disk_here_ends_a_fetch_at_once(rsync, home):
     fetch, tries = home
     rsync('echo x >>"$TRIES"; exit 11')
     with pytest.raises(Infrastructure):
-        fetch(30)
+        fetch(1800)
     assert tries() == 1

@@ -190,16 +190,19 @@ def test_a_firewall_that_is_still_in_use_is_waited_for_and_no_reason_to_fail(
 
 
 def test_another_computers_machines_are_left_alone_but_by_down(cloud, settings):
-    cloud.put("servers", "weekly-head", {
-        "managed-by": "nearfield", "nearfield-run": "weekly", "nearfield-owner": "0123456789abcdef",
-    })  # fmt: skip
+    labels = {"managed-by": "nearfield", "nearfield-run": "weekly"}
+    rest = ("networks", "firewalls", "ssh_keys")
+    for kind in rest:
+        cloud.put(kind, "nearfield-weekly", labels)
+    cloud.put("servers", "weekly-head", labels | {"nearfield-owner": "0123456789abcdef"})
     with pytest.raises(RunLocked, match="weekly-head of the run weekly were made by another"):
         fleet.up(settings)
     with pytest.raises(RunLocked), machines_for(settings):
         pass
     assert cloud.names() == ["weekly-head"]
+    assert [cloud.names(kind) for kind in rest] == [["nearfield-weekly"]] * 3
     fleet.down(settings)
-    assert cloud.names() == []
+    assert [cloud.names(kind) for kind in ("servers", *rest)] == [[]] * 4
 
 
 def test_machines_are_deleted_after_another_command_is_through_with_them(
@@ -234,6 +237,25 @@ def test_a_server_whose_creation_got_no_answer_is_deleted_too(cloud, settings, m
     monkeypatch.setattr(Hetzner, "create", create)
     with pytest.raises(Infrastructure, match="uniqueness_error"):
         fleet.up(settings)
+    assert cloud.names() == []
+
+
+def test_what_was_made_is_deleted_where_the_list_is_refused(cloud, settings, monkeypatch):
+    def create_failing(_self, wanted):
+        cloud.fail = [("GET", "/v1/servers", 403, "forbidden")]
+        raise Infrastructure(f"no {wanted.name}")
+
+    created = Hetzner.create
+
+    def create(self, wanted):
+        made = created(self, wanted)
+        monkeypatch.setattr(Hetzner, "create", create_failing)
+        return made
+
+    monkeypatch.setattr(Hetzner, "create", create)
+    with pytest.raises(Infrastructure, match="no weekly-1"):
+        fleet.up(settings)
+    cloud.fail = []
     assert cloud.names() == []
 
 
