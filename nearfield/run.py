@@ -177,11 +177,11 @@ def open_run(path: Location) -> Run:
 
 
 def _at_home(path: Location, config: RunConfig) -> RunConfig:
-    """With the vector set inside of a run that an update made, should the run have been moved."""
+    """With the vector set that an update wrote into its run, wherever the run has been moved."""
     inside = path / "vectors"
-    if not isinstance(inside, Path) or not (inside / "space.json").exists():
-        return config
-    return config if Path(config.vectors).exists() else replace(config, vectors=str(inside))
+    if isinstance(inside, Path) and (path / UPDATE).exists() and (inside / "space.json").exists():
+        return replace(config, vectors=str(inside.resolve()))
+    return config
 
 
 def _remove_partials(path: Location) -> None:

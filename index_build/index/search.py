@@ -213,17 +213,20 @@ class ShardedIndex:
 
 
 def open_index(
-    path: Path, *, memory_bytes: int = MEMORY_BYTES, threads: int | None = None
+    path: Path, *, memory_bytes: int | None = None, threads: int | None = None
 ) -> ShardedIndex:
     """Open a finished index; no library is opened before its shard is asked for.
 
-    Raises `MissingFile`, `DamagedArtefact`, and `UsageError` when `memory_bytes` holds no shard.
+    memory_bytes: of libraries' files open at once (None: 4 GiB, or the largest shard's). Raises
+    `MissingFile`, `DamagedArtefact`, and `UsageError` when `memory_bytes` holds no shard.
     """
     config = read_config(path)
     manifest = finished_index(path, config)
-    store = ShardStore(path, config, memory_bytes, threads or available_cores())
-    sizes = [library_bytes(path, number) for number in range(int(manifest.facts["shards"]))]
-    store.check_limit(max(sizes, default=0))
+    shards = range(int(manifest.facts["shards"]))
+    largest = max((library_bytes(path, number) for number in shards), default=0)
+    limit = max(MEMORY_BYTES, largest) if memory_bytes is None else memory_bytes
+    store = ShardStore(path, config, limit, threads or available_cores())
+    store.check_limit(largest)
     return ShardedIndex(path, store, dict(manifest.facts))
 
 

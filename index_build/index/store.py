@@ -46,15 +46,22 @@ class LoadedShard:
 
         Callers take turns where the library knows one effort at a time.
         """
-        chosen = max((known for known, _ in self.places if known <= k), default=self.places[0][0])
-        beyond = min((known for known, _ in self.places if known >= k), default=chosen)
-        # recall is promised by the next larger k that was measured: no less effort than for that
-        place = max(place for known, place in self.places if known in (chosen, beyond))
-        # fewer than were ever measured take no less effort
-        efforts = self.index.efforts(max(k, min(chosen, len(self.rows))))
-        effort = efforts[min(place, len(efforts) - 1)]
+        effort = self._effort(k)
         with nullcontext() if self.index.method.concurrent else self._turn:
             return self.index.search(queries, k, effort)
+
+    def _effort(self, k: int) -> int:
+        """That of the nearest k that were measured: recall is promised by the next larger one, so
+        no less than for that; beyond all, the place on the ladder of `k` itself.
+        """
+        below = max((known for known, _ in self.places if known <= k), default=self.places[0][0])
+        beyond = min((known for known, _ in self.places if known >= k), default=below)
+
+        def of(known: int, place: int) -> int:
+            ladder = self.index.efforts(max(k, min(known, len(self.rows))))
+            return ladder[min(place, len(ladder) - 1)]
+
+        return max(of(known, place) for known, place in self.places if known in (below, beyond))
 
 
 class ShardStore:

@@ -258,18 +258,18 @@ def at_training(home: Int32s, cells: int) -> dict[str, Any]:
 def drift(cells: UpdateCells) -> Drift:
     """What has become of the cells since they were trained; pure.
 
-    A rebuild is due when a third of the live rows weren't there at training, when a fifth of all
+    A rebuild is due when a third of the live rows came or changed since, when a fifth of all
     rows are removed, or when cells have become so uneven that work per row has doubled.
     """
     removed = int((cells.home == REMOVED).sum())
     live = len(cells.home) - removed
     at_first, rows = int(cells.facts["trained_live"]), int(cells.facts["trained_rows"])
-    added = len(cells.home) - rows
+    added, changed = len(cells.home) - rows, int(cells.facts.get("changed", 0))
     before = float(cells.facts["trained_pairs"]) / max(1, at_first)
     growth = pairs_per_row(cells.home, len(cells.centres)) / max(1, live) / max(before, 1e-30)
     due = []
-    if added > live / 3:
-        due.append(f"{added:,} of {live:,} recordings came after the cells were trained")
+    if added + changed > live / 3:
+        due.append(f"{added + changed:,} of {live:,} recordings are new to the cells, or changed")
     if removed > len(cells.home) / 5:
         due.append(f"{removed:,} of {len(cells.home):,} rows are removed and still take room")
     if growth > 2:

@@ -4,6 +4,8 @@ Owns the order of the steps and who is searched; how is in search.py, the numeri
 Files of runs and matrices are opened by the caller.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -165,6 +167,12 @@ def ends_after(cells: UpdateCells, delta: Delta, *, seed: int) -> Ends:
     limits[:old], largest[:old] = cells.limits, cells.largest
     limits[delta.rows] = -np.inf
     return Ends(home, int(delta.facts["columns"]), seed=seed, limits=(limits, largest))
+
+
+def facts_after(cells: UpdateCells, delta: Delta) -> dict[str, Any]:
+    """The facts of the cells after an update: how many recordings changed is counted on."""
+    changed = int(cells.facts.get("changed", 0)) + int(delta.facts["changed"])
+    return cells.facts | {"changed": changed}
 
 
 def _lists_that_lost(

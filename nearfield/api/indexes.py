@@ -18,7 +18,6 @@ from index_build.index import open_index as open_it
 from index_build.index import plan_index as plan_it
 from index_build.index.build import BuiltIndex, IndexOptions
 from index_build.index.matrix import index_blocks, index_parts
-from index_build.index.search import MEMORY_BYTES
 from nearfield import ingest as reading
 from nearfield.cluster import ClusterOptions, connected
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile, UsageError
@@ -37,13 +36,15 @@ FORMATS = ("npy", "parquet")
 
 @dataclass(frozen=True)
 class QueryOptions:
-    """How to ask: k, one of `shards`, `recall` and `exact`, and bytes of libraries in memory."""
+    """How to ask: k, one of `shards`, `recall` and `exact`, and the most bytes of libraries in
+    memory (None: 4 GiB, or the largest shard).
+    """
 
     k: int = 10
     shards: int | None = None
     recall: float | None = None
     exact: bool = False
-    memory_bytes: int = MEMORY_BYTES
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def plan_index(vectors: Path | str, options: IndexOptions | None = None) -> Inde
     return plan_it(_whole(vectors), options or IndexOptions())
 
 
-def open_index(path: Path | str, *, memory_bytes: int = MEMORY_BYTES) -> ShardedIndex:
+def open_index(path: Path | str, *, memory_bytes: int | None = None) -> ShardedIndex:
     """Open an index for searching; see `ShardedIndex.search`."""
     return open_it(Path(path), memory_bytes=memory_bytes)
 

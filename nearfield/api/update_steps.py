@@ -21,6 +21,7 @@ from index_build.update.update import (
     check_size,
     computed_delta,
     ends_after,
+    facts_after,
     prepared_cells,
     sampled_recall,
 )
@@ -81,7 +82,7 @@ def keep_cells(run: Run, cells: UpdateCells | None, mark: str) -> None:
     ends = Ends(home, run.config.columns, seed=run.config.seed, reserve=0)
     with h5py.File(run.matrix, "r") as file:
         ends.read(file["neighbours"], file["distances"])
-    after = ends.cells(cells.centres, cells.facts)
+    after = ends.cells(cells.centres, facts_after(cells, delta))
     write_cells(run.folder / "cells", after, fingerprint=sha256)
 
 
@@ -157,7 +158,7 @@ def _write_run(steps: Run, old: OldRun, mark: str, writing: Future[VectorSet] | 
                 attributes=_attributes(old, recall, mark),
                 removed=made.removed,
             )
-    after = ends.cells(cells.centres, cells.facts)
+    after = ends.cells(cells.centres, facts_after(cells, delta))
     write_cells(out / "cells", after, fingerprint=written.files[run.matrix.name].sha256)
     shutil.rmtree(out / "incoming", ignore_errors=True)
 

@@ -94,11 +94,12 @@ def update(
     sha256 = matrix_sha256(base_run)
     with locked(out):
         before = names_in(out)
-        # what ingest refuses it lists there, to be read
         added, rejected = _added(base_run, out, add, options)
         mark = fingerprint(matrix=sha256, add=added and added.fingerprint, remove=sorted(remove))
         with unless_refused(out, before):
             known = is_begun(out, base_run, sha256, mark, rejected)
+            if rejected:
+                shutil.copyfile(out / "incoming" / "rejects.csv", out / "rejects.csv")
             finished = _report_of(out, made=False) if known and _is_finished(out, mark) else None
             if finished is not None:
                 keep_cells(
@@ -165,11 +166,16 @@ def _is_vector_set(paths: list[Path]) -> bool:
 def _added(
     base: Run, out: Path, add: Sequence[Path | str] | Path | str, options: IngestOptions | None
 ) -> tuple[VectorSet | None, int]:
-    """What is to be added, and how many recordings ingest turned away; they are in rejects.csv."""
+    """What is to be added, and how many recordings ingest turned away, listed beside the set."""
     paths = _paths(add)
     if not paths:
         return None, 0
     if _is_vector_set(paths):
+        if options is not None and options.ids is not None:
+            raise UsageError(
+                f"{paths[0]} is a vector set, which has ids of its own: leave --ids out, or name"
+                " the sources"
+            )
         return open_vector_set(paths[0]), 0
     options = options or IngestOptions(workers=available_cores())
     geometry = old_vectors(base).geometry
@@ -180,8 +186,6 @@ def _added(
             f"{twice:,} recordings to add come more than once; see {report.rejects_file}. Name each"
             " once"
         )
-    if report.rejected:
-        shutil.copyfile(out / "incoming" / "rejects.csv", out / "rejects.csv")
     return open_vector_set(out / "incoming"), sum(report.rejected.values())
 
 

@@ -90,6 +90,8 @@ def build(  # noqa: PLR0913  (a command has as many parameters as it has options
     wanted = api.Wanted(k, recall, bytes_of(memory, "--memory"), seconds_of(time, "--time"))
     method = _followed(vectors, method, wanted, choice)
     if dry_run:
+        if scheduler is not None:
+            print("a plan asks no scheduler: this is of this machine's workers", file=sys.stderr)
         estimate = api.estimate(vectors, k=k, recall=recall, method=method, workers=workers)
         _print_estimate(estimate, as_json=as_json)
         return

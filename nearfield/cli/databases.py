@@ -190,7 +190,7 @@ def query(  # noqa: PLR0913  (as above)
     shards: Shards = None,
     recall: AskedRecall = None,
     exact: Exact = False,
-    memory_mib: MemoryMib = 4096,
+    memory_mib: MemoryMib = None,
     out: AnswersFile = None,
     as_json: AsJson = False,
 ) -> None:

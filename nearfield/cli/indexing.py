@@ -39,7 +39,10 @@ AskedRecall = Annotated[
     typer.Option(help="Or: as few shards as reach this measured recall (default 0.95)."),
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="Compare with every vector of the index.")]
-MemoryMib = Annotated[int, typer.Option(help="MiB of libraries' files open at once.")]
+MemoryMib = Annotated[
+    int | None,
+    typer.Option(help="MiB of libraries' files open at once (default: 4096, or one shard)."),
+]
 AnswersFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write answers there: .npy or .parquet.")
 ]
@@ -53,7 +56,7 @@ class VectorQuery:
     shards: int | None = None
     recall: float | None = None
     exact: bool = False
-    memory_mib: int = 4096
+    memory_mib: int | None = None
     out: Path | None = None
 
 
@@ -100,7 +103,7 @@ def index(  # noqa: PLR0913  (a command has as many parameters as it has options
 
     options = IndexOptions(method=method, shard_rows=shard_rows, k=k)
     if dry_run:
-        _print_plan(api.plan_index(vectors, options), as_json=as_json)
+        _print_plan(api.plan_index(vectors, options), k, matrix, as_json=as_json)
         return
     cluster = ClusterOptions(workers, scheduler)
     report = api.index(vectors, out, options, cluster=cluster)
@@ -126,7 +129,7 @@ def query_by_vector(vector: Path, asked: VectorQuery, k: int, *, as_json: bool) 
         shards=asked.shards,
         recall=asked.recall,
         exact=asked.exact,
-        memory_bytes=asked.memory_mib << 20,
+        memory_bytes=None if asked.memory_mib is None else asked.memory_mib << 20,
     )
     answers = api.query_vectors(vector, asked.index, options)
     if asked.out is not None:
@@ -173,7 +176,11 @@ def _print_report(report: "BuiltIndex", matrix: Path | None) -> None:
     )
 
 
-def _print_plan(plan: "IndexPlan", *, as_json: bool) -> None:
+def _lists(matrix: Path, n: int, columns: int) -> str:
+    return f"{matrix}  ({n:,} x {columns} neighbours, {size(8 * n * columns)} beside the index)"
+
+
+def _print_plan(plan: "IndexPlan", k: int, matrix: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
@@ -184,5 +191,6 @@ def _print_plan(plan: "IndexPlan", *, as_json: bool) -> None:
             ("shards", f"about {plan.shards}"),
             ("disk", f"about {size(plan.disk_bytes)}"),
             ("memory", f"about {size(plan.memory_bytes)} per worker"),
+            *([] if matrix is None else [("matrix", _lists(matrix, plan.n, min(k, plan.n - 1)))]),
         ]
     )

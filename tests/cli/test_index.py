@@ -150,6 +150,8 @@ class TestMistakes:
     def test_a_plan_writes_nothing(self, indexed, tmp_path):
         plan = indexed("index", "vectors", "--out", tmp_path / "i", "--dry-run", "--json")
         assert plan.json["n"] == 400
+        plan = indexed("index", "vectors", "--out", tmp_path / "i", "--matrix", "r", "--dry-run")
+        assert "400 x 100 neighbours" in plan.out
         assert not (tmp_path / "i").exists()
 
     def test_an_index_of_removed_recordings_is_refused(self, indexed, tmp_path):

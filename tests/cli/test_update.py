@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -80,12 +81,27 @@ class TestUpdate:
         assert "not finite" in (job.folder / "run2" / "rejects.csv").read_text()
         again = job(*command, "--json").json
         assert (again["added"], again["rejected"], again["made"]) == (59, 1, False)
+        # another update that isn't let in leaves what this one has listed
+        listed = (job.folder / "run2" / "rejects.csv").read_bytes()
+        add[7, 5] = np.inf
+        np.save(job.folder / "new.npy", add)
+        assert "holds another update" in job(*command).err
+        assert (job.folder / "run2" / "rejects.csv").read_bytes() == listed
+
+    def test_ids_of_a_vector_set_are_its_own(self, job):
+        command = ("update", "run", "--add", "vectors", "--ids", "gone.txt", "--out", "run2")
+        done = job(*command)
+        assert done.code == 2
+        assert "leave --ids out" in done.err
 
     def test_a_run_that_an_update_made_may_be_moved(self, job):
         assert job("update", "run", "--remove", "gone.txt", "--out", "run2").code == 0
         (job.folder / "run2").rename(job.folder / "elsewhere")
         assert api.verify(job.folder / "elsewhere").passed
         (job.folder / "more.txt").write_text("song-9\n")
+        # what lies at its old place by now doesn't matter
+        shutil.copytree(job.folder / "run", job.folder / "run2")
+        shutil.copytree(job.folder / "vectors", job.folder / "run2" / "vectors")
         assert job("update", "elsewhere", "--remove", "more.txt", "--out", "run3").code == 0
         assert lists_of(job.folder / "run3")[2].tolist() == [7, 8, 9]
 

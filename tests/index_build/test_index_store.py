@@ -7,22 +7,41 @@ import pytest
 
 from index_build.index.store import LoadedShard
 
-LADDER = [1, 2, 4, 8]
+STEADY = [1, 2, 4, 8]
+
+
+def growing(k):
+    """As graphs have it: no list is searched with less than its length."""
+    return [k, 2 * k, 4 * k, 8 * k]
 
 
 @pytest.mark.parametrize(
-    ("k", "effort"), [(1, 1), (10, 1), (11, 4), (50, 4), (100, 4), (101, 4), (700, 4)]
+    ("efforts", "k", "effort"),
+    [
+        *((lambda _k: STEADY, k, 1) for k in (1, 10)),
+        *((lambda _k: STEADY, k, 4) for k in (11, 50, 100, 101, 700)),
+        # as was measured with 10, although 1 and 5 would have a smaller ladder
+        (growing, 1, 40),
+        (growing, 5, 40),
+        (growing, 10, 40),
+        # as was measured with 100: what suffices there, place 0, but not of the ladder of 50
+        (growing, 11, 100),
+        (growing, 50, 200),
+        (growing, 99, 396),
+        (growing, 100, 100),
+        (growing, 700, 700),
+    ],
 )
-def test_between_two_ks_the_larger_effort_is_taken(k, effort):
+def test_no_effort_is_below_that_of_the_next_k_that_was_measured(efforts, k, effort):
     asked = []
     index = SimpleNamespace(
         method=SimpleNamespace(concurrent=True),
-        efforts=lambda _k: LADDER,
+        efforts=efforts,
         search=lambda _queries, _k, effort: asked.append(effort),
     )
+    places = ((10, 0), (100, 2)) if efforts is not growing else ((10, 2), (100, 0))
     shard = LoadedShard(
-        np.arange(1_000, dtype=np.int32), np.zeros((1_000, 2), np.float32), index,
-        ((10, 0), (100, 2)),
-    )  # fmt: skip
+        np.arange(1_000, dtype=np.int32), np.zeros((1_000, 2), np.float32), index, places
+    )
     shard.search(np.zeros((1, 2), np.float32), k)
     assert asked == [effort]

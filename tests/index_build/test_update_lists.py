@@ -18,6 +18,7 @@ from index_build.update.truth import kth_distances
 from index_build.update.update import (
     computed_delta,
     ends_after,
+    facts_after,
     prepared_cells,
     sampled_recall,
 )
@@ -78,7 +79,7 @@ def applied(base, cells, delta):
     ends = ends_after(cells, delta, seed=0)
     blocks = ends.of(merged_blocks(cells.known(base.neighbours, base.distances), delta))
     near, far = (np.concatenate(it) for it in zip(*(block[1:] for block in blocks), strict=True))
-    return near, far, ends.cells(cells.centres, cells.facts)
+    return near, far, ends.cells(cells.centres, facts_after(cells, delta))
 
 
 def check(near, far, vectors, removed, k, space):
@@ -347,6 +348,16 @@ class TestCells:
         assert (found.live, found.removed, found.added) == (380, 120, 200)
         assert [text.split(" ")[0] for text in found.due] == ["200", "120"]
         assert drift(prepared_cells(base)).due == ()
+
+    def test_changed_recordings_make_a_rebuild_due_as_new_ones_do(self, tmp_path):
+        vectors = points(300)
+        base = base_of(tmp_path, vectors)
+        add = write_set(tmp_path / "new", vectors[:60] + np.float32(1), names(0, 60))
+        _, delta, *_ = updated(base, add)
+        once = applied(base, prepared_cells(base), delta)[2]
+        assert drift(once).due == ()
+        twice = applied(base, once, delta)[2]
+        assert [text.split(" ")[0] for text in drift(twice).due] == ["120"]
 
 
 class TestGate:
