@@ -13,7 +13,7 @@ import numpy as np
 from distributed import Client
 
 from benchmark.methods.base import tie_aware_recall
-from index_build.duplicates import expand
+from index_build.expanded import Block, expanded_blocks
 from index_build.final import FinalRows
 from index_build.inputs import JoinInput, join_input
 from index_build.joining import SELFJOIN
@@ -57,7 +57,6 @@ from nearfield.vectorset import VectorSet
 PARTITION_KIND = "partition"
 SAMPLE = 500
 """Rows whose exact neighbours decide the overlap and estimate the recall."""
-EXPAND_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -76,36 +75,19 @@ class Built:
     config: RunConfig
     homes: Homes | None = None
 
-    def blocks(self, *, reserve: bool = False) -> Iterator[tuple[int, Int32s, Float32s]]:
+    def blocks(self, run: Location, *, reserve: bool = False) -> Iterator[Block]:
         """(first row, neighbours [m, k], distances [m, k]) of all recordings, without gaps.
 
-        reserve: with what the plan has beyond k, where there are so many others. Memory: one part,
-        and with equal vectors also the lists of the distinct ones.
+        reserve: with what the plan has beyond k, where there are so many others. Memory: one part
+        and a block of rows; with equal vectors lists wait on the disk of `run`. Raises `DiskFull`.
         """
-        collapsed = self.inputs.collapsed
-        places = self.config.columns + (self.plan.reserve if reserve else 0)
-        if not collapsed.any_equal:
-            for table in self._tables():
-                near, far = table.neighbours[:, :places], table.distances[:, :places]
-                yield int(table.rows[0]), np.ascontiguousarray(near), np.ascontiguousarray(far)
-            return
-        neighbours, distances = self._distinct_lists()
-        n = len(collapsed.group_of)
-        for first in range(0, n, EXPAND_ROWS):
-            rows = np.arange(first, min(n, first + EXPAND_ROWS), dtype=np.int32)
-            groups = collapsed.group_of[rows]
-            lists = expand(
-                collapsed, rows, neighbours[groups], distances[groups], places,
-                own_first=self.config.space != "ip",
-            )  # fmt: skip
-            yield first, *lists
-
-    def _distinct_lists(self) -> tuple[Int32s, Float32s]:
-        neighbours = np.empty((self.plan.n, self.plan.places), np.int32)
-        distances = np.empty(neighbours.shape, np.float32)
-        for table in self._tables():
-            neighbours[table.rows], distances[table.rows] = table.neighbours, table.distances
-        return neighbours, distances
+        return expanded_blocks(
+            self.inputs.collapsed,
+            self._tables(),
+            self.config.columns + (self.plan.reserve if reserve else 0),
+            own_first=self.config.space != "ip",
+            beside=run,
+        )
 
     def _tables(self) -> Iterator[NeighbourTable]:
         for part in self.final:

@@ -122,6 +122,8 @@ def _taken(
         stages = 1.0 if whole else STAGES
         seconds = stages * _method_seconds(config, plan, vector_set, (rows, GROWTH))
         memory, disk = _selfjoin_bytes(config, plan, whole=whole)
+        # a further row of the matrix for each that equals another, and its list waits for it
+        disk += (config.n - plan.n) * (2 * 8 * plan.places + RUN_ROW_BYTES)
         assumed = f"{rows:,} rows measured, growth with n to the power of {GROWTH}, " + (
             "in one task" if whole else f"the stages {stages} times one process"
         )

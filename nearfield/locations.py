@@ -102,6 +102,18 @@ def scratch_file(name: str) -> Iterator[Path]:
 
 
 @contextmanager
+def folder_near(path: Location) -> Iterator[Path]:
+    """A folder for files that nobody else needs: the directory itself, or for a store's one in the
+    cache.
+    """
+    if isinstance(path, Path):
+        yield path
+        return
+    with scratch_folder() as folder:
+        yield folder
+
+
+@contextmanager
 def local_file(path: Location) -> Iterator[Path]:
     """The file itself, or for the block a copy of the object. Raises `FileNotFoundError`."""
     if isinstance(path, Path):

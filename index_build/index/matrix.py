@@ -11,22 +11,21 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from index_build.duplicates import Collapsed, expand
+from index_build.duplicates import Collapsed
+from index_build.expanded import BLOCK_ROWS, Block, expanded_blocks
 from index_build.index.child import child_arguments, run_child
 from index_build.index.search import BATCH, ShardedIndex, open_index
 from index_build.merge import merge_parts
 from index_build.shards import use_threads
 from nearfield.cluster import Task, run_tasks
 from nearfield.errors import UsageError
+from nearfield.locations import Location
 from nearfield.manifest import fingerprint
 from nearfield.neighbours import EMPTY, NeighbourTable, part_is_finished, read_part_rows, write_part
 from nearfield.run import Run
-from nearfield.space import Float32s, Int32s
+from nearfield.space import Int32s
 
 MODULE = "index_build.index.matrix"
-EXPAND_ROWS = 50_000
-
-Block = tuple[int, Int32s, Float32s]
 
 
 def index_parts(index: ShardedIndex, run: Run, shards: int, client: Client) -> list[Path]:
@@ -63,43 +62,29 @@ def asked_part(
     return part
 
 
-def index_blocks(index: ShardedIndex, parts: list[Path], k: int) -> Iterator[Block]:
+def index_blocks(index: ShardedIndex, parts: list[Path], k: int, run: Location) -> Iterator[Block]:
     """(first row, neighbours [m, k], distances [m, k]) of all rows, without gaps.
 
-    Memory: a block; with equal vectors the lists of all distinct ones.
+    Memory: a block; with equal vectors lists wait on the disk of `run`. Raises `DiskFull`.
     """
-    groups, n = index.groups, len(index.groups.members)
-    distinct = len(groups.starts) - 1
+    return expanded_blocks(
+        _collapsed(index.groups.members, index.groups.starts),
+        _tables(index, parts, k),
+        k,
+        own_first=index.config.space != "ip",
+        beside=run,
+    )
+
+
+def _tables(index: ShardedIndex, parts: list[Path], k: int) -> Iterator[NeighbourTable]:
+    """The lists of the distinct vectors, block by block."""
     several = _several(index)
-    columns = _places(several, k)
-    blocks = (
-        merge_parts((read_part_rows(part, *rows) for part in parts), *rows, columns)
-        for rows in _ranges(distinct)
-    )
-    if not groups.any_equal:
-        for table in blocks:
-            _check_full(table, several)
-            yield int(table.rows[0]), table.neighbours, table.distances
-        return
-    tables = list(blocks)
-    for table in tables:
+    for first in range(0, len(several), BLOCK_ROWS):
+        rows = first, min(len(several), first + BLOCK_ROWS)
+        found = (read_part_rows(part, *rows) for part in parts)
+        table = merge_parts(found, *rows, _places(several, k))
         _check_full(table, several)
-    near, far = (
-        np.concatenate([getattr(table, name) for table in tables])
-        for name in ("neighbours", "distances")
-    )
-    collapsed = _collapsed(groups.members, groups.starts)
-    for first, stop in _ranges(n):
-        rows = np.arange(first, stop, dtype=np.int32)
-        own = collapsed.group_of[rows]
-        yield (
-            first,
-            *expand(collapsed, rows, near[own], far[own], k, own_first=index.config.space != "ip"),
-        )
-
-
-def _ranges(n: int) -> Iterator[tuple[int, int]]:
-    return ((first, min(n, first + EXPAND_ROWS)) for first in range(0, n, EXPAND_ROWS))
+        yield table
 
 
 def _several(index: ShardedIndex) -> NDArray[np.bool_]:
