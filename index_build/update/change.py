@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nearfield.errors import InputRejected, UsageError
 from nearfield.ingest.ids import ids_in_form
 from nearfield.space import Int32s
-from nearfield.vectorset import VectorSet
+from nearfield.vectorset import ID_COLUMN, VectorSet
 
 ROW_NUMBERS = "row numbers"
 """What a set without ids says of them in its manifest."""
@@ -28,13 +28,16 @@ class Change:
     """rows int32 [m] ascending get the vectors `source` int64 [m] of the added set.
 
     added, changed, returned: how many of them are new, had another vector, or were removed before.
-    gone: rows int32 that leave now; removed: all rows without a recording afterwards, ascending.
-    unchanged: how many were there with the same vector. n: rows afterwards. ids: of `rows`, in the
-    form of the run's.
+    relabelled_rows: int32 [r], with the same vector and the labels `labels_from` int64 [r] of the
+    added set. gone: rows int32 that leave now; removed: all rows without a recording afterwards,
+    ascending. unchanged: how many were there with the same vector. n: rows afterwards. ids: of
+    `recorded`, in the form of the run's.
     """
 
     rows: Int32s
     source: NDArray[np.int64]
+    relabelled_rows: Int32s
+    labels_from: NDArray[np.int64]
     added: int
     changed: int
     returned: int
@@ -45,9 +48,19 @@ class Change:
     ids: pa.ChunkedArray
 
     @property
+    def recorded(self) -> Int32s:
+        """Rows that get an id and labels: `rows`, then `relabelled_rows`."""
+        return np.concatenate([self.rows, self.relabelled_rows])
+
+    @property
+    def relabelled(self) -> int:
+        """How many recordings have other labels alone."""
+        return len(self.relabelled_rows)
+
+    @property
     def nothing(self) -> bool:
         """Whether there is nothing to do."""
-        return not len(self.rows) and not len(self.gone)
+        return not len(self.recorded) and not len(self.gone)
 
 
 def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Change:
@@ -55,15 +68,15 @@ def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Ch
 
     Raises `InputRejected` for vectors of another geometry, unknown ids to remove, and ids that are
     named twice; `UsageError` when ids can't be matched. Cost: a hash of all ids, and a look at the
-    vectors that are in both.
+    vectors and labels that are in both.
     """
     was_removed = np.zeros(base.n, bool)
     was_removed[base.removed] = True
     gone = _rows_to_remove(base, was_removed, remove)
     if add is None:
-        rows = np.empty(0, np.int32)
+        rows, source = np.empty(0, np.int32), np.empty(0, np.int64)
         return Change(
-            rows, rows.astype(np.int64), 0, 0, 0, 0, gone, _removed(base, gone, rows), base.n,
+            rows, source, rows, source, 0, 0, 0, 0, gone, _removed(base, gone, rows), base.n,
             base.ids.slice(0, 0),
         )  # fmt: skip
     check_comparable(base, add)
@@ -79,9 +92,13 @@ def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Ch
     source = np.concatenate([there[differs], back, fresh])
     source = source[np.argsort(place[source], kind="stable")]
     rows = place[source].astype(np.int32)
+    same = there[~differs]
+    labels_from = same[_other_labels(base, add, place[same], same)]
     return Change(
         rows=rows,
         source=source,
+        relabelled_rows=place[labels_from].astype(np.int32),
+        labels_from=labels_from,
         added=len(fresh),
         changed=int(differs.sum()),
         returned=len(back),
@@ -89,7 +106,7 @@ def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Ch
         gone=gone,
         removed=_removed(base, gone, rows),
         n=base.n + len(fresh),
-        ids=ids.take(pa.array(source)),
+        ids=ids.take(pa.array(np.concatenate([source, labels_from]))),
     )
 
 
@@ -173,4 +190,24 @@ def _differs(
         part = known[first : first + 65_536]
         same = base.vectors[place[part]].view(np.uint32) == add.vectors[part].view(np.uint32)
         out[first : first + len(part)] = ~same.all(axis=1)
+    return out
+
+
+def _other_labels(
+    base: VectorSet, add: VectorSet, rows: NDArray[np.int64], source: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which of the recordings at `rows` of `base` have another label at `source` of `add`; one that
+    isn't there says nothing.
+    """
+    old, new = base.recordings, add.recordings
+    out = np.zeros(len(rows), bool)
+    for name in new.column_names:
+        if name == ID_COLUMN:
+            continue
+        after = new[name].take(pa.array(source)).cast(pa.string())
+        differs = pc.is_valid(after)
+        if name in old.column_names:
+            before = old[name].take(pa.array(rows)).cast(pa.string())
+            differs = pc.and_(differs, pc.fill_null(pc.not_equal(after, before), True))
+        out |= np.asarray(differs.to_numpy(), bool)
     return out

@@ -1,7 +1,8 @@
 """The delta: what an update found out, as files beside the run that it extends.
 
     RUN2/delta/  rows.npy int32 [m], vectors.npy float32 [m, d]   new and changed recordings
-                 recordings.parquet                               their ids and labels
+                 recorded.npy int32 [m + r], recordings.parquet   ids and labels: theirs, and of
+                                                                  those with other labels alone
                  removed.npy int32                                all rows without a recording
                  listed.npy int32 [q], neighbours.npy, distances.npy [q, k + r]   whole new lists
                  lost.npy int32 [l]                               old lists that lost members
@@ -33,11 +34,11 @@ from nearfield.manifest import read_manifest, write_manifest
 from nearfield.space import Float32s, Int32s
 
 KIND = "update"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RECORDINGS = "recordings.parquet"
 ARRAYS = (
-    *("rows", "vectors", "removed", "listed", "neighbours", "distances", "lost", "homes"),
-    *("entry_rows", "entry_neighbours", "entry_distances"),
+    *("rows", "vectors", "recorded", "removed", "listed", "neighbours", "distances", "lost"),
+    *("homes", "entry_rows", "entry_neighbours", "entry_distances"),
 )
 
 
@@ -47,6 +48,7 @@ class Delta:
 
     rows: Int32s
     vectors: Float32s
+    recorded: Int32s
     recordings: pa.Table
     removed: Int32s
     listed: Int32s

@@ -102,6 +102,7 @@ def computed_delta(base: Base, change: Change, cells: UpdateCells, patch: Patch)
     return Delta(
         rows=patch.rows,
         vectors=patch.vectors,
+        recorded=patch.recorded,
         recordings=patch.recordings,
         removed=patch.removed,
         listed=listed[order],

@@ -12,28 +12,29 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from index_build.update.change import Change
 from index_build.update.delta import Delta
 from index_build.update.known import within
-from nearfield.ingest.labels import stacked
+from nearfield.ingest.labels import placed
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, write_vector_set
 
-COUNTS = ("added", "changed", "unchanged", "returned")
+COUNTS = ("added", "changed", "unchanged", "returned", "relabelled")
 
 
 @dataclass(frozen=True)
 class Patch:
     """What an update does to the vector set.
 
-    rows int32 [m] ascending get vectors float32 [m, d] and recordings (ids and labels, m rows);
-    removed int32: all rows without a recording afterwards. n: rows afterwards; counts: by `COUNTS`.
+    rows int32 [m] ascending get vectors float32 [m, d]; recorded int32 [m + r], these and the
+    relabelled ones, get recordings (ids and labels). removed int32: all rows without a recording
+    afterwards. n: rows afterwards; counts: by `COUNTS`.
     """
 
     rows: Int32s
     vectors: Float32s
+    recorded: Int32s
     recordings: pa.Table
     removed: Int32s
     n: int
@@ -46,19 +47,21 @@ def patch_of(change: Change, base: VectorSet, add: VectorSet | None) -> Patch:
     recordings = base.recordings.slice(0, 0)
     if add is not None:
         vectors = np.ascontiguousarray(add.vectors[change.source])
-        recordings = add.recordings.take(change.source)
+        recordings = add.recordings.take(np.concatenate([change.source, change.labels_from]))
         # without ids of their own they are numbered on
         at = recordings.column_names.index(ID_COLUMN)
         recordings = recordings.set_column(at, ID_COLUMN, change.ids)
     counts = {name: getattr(change, name) for name in COUNTS}
-    return Patch(change.rows, vectors, recordings, change.removed, change.n, counts)
+    return Patch(
+        change.rows, vectors, change.recorded, recordings, change.removed, change.n, counts
+    )
 
 
 def patch_in(delta: Delta) -> Patch:
     """The patch that a delta was made with."""
     counts = {name: int(delta.facts[name]) for name in COUNTS}
     return Patch(
-        delta.rows, delta.vectors, delta.recordings, np.asarray(delta.removed),
+        delta.rows, delta.vectors, delta.recorded, delta.recordings, np.asarray(delta.removed),
         int(delta.facts["n"]), counts,
     )  # fmt: skip
 
@@ -75,7 +78,7 @@ def write_updated_set(path: Path, old: VectorSet, patch: Patch, *, update: str) 
         **patch.counts,
     }
     vectors = cast(Float32s, _Patched(old.vectors, patch))
-    recordings = _recordings(old.recordings, patch)
+    recordings = placed(old.recordings, patch.recordings, patch.recorded, patch.n)
     return write_vector_set(path, vectors, recordings, old.geometry, facts, removed=patch.removed)
 
 
@@ -97,28 +100,3 @@ class _Patched:
         low, high = within(self.patch.rows, first, stop)
         out[self.patch.rows[low:high] - first] = self.patch.vectors[low:high]
         return out
-
-
-def _recordings(old: pa.Table, patch: Patch) -> pa.Table:
-    """Ids and labels in row order; a new label replaces an old one unless it is null."""
-    new, n, old_n = patch.recordings, patch.n, len(old)
-    source = np.full(n, -1)
-    source[patch.rows] = np.arange(len(patch.rows))
-    take = pa.array(source, mask=source < 0)
-    names = dict.fromkeys((*old.column_names, *(new.column_names if len(new) else ())))
-    columns = {}
-    for name in names:
-        before = _column(old, name)
-        after = _column(new, name) if len(new) else pa.chunked_array([pa.nulls(0)])
-        kind = next((it.type for it in (before, after) if it.type != pa.null()), pa.null())
-        if len({before.type, after.type} - {pa.null()}) > 1:
-            kind = pa.string()
-        before = stacked([before.cast(kind), pa.chunked_array([pa.nulls(n - old_n, kind)])])
-        columns[name] = pc.coalesce(after.cast(kind).take(take), before)
-    return pa.table(columns)
-
-
-def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    if name in table.column_names:
-        return table[name]
-    return pa.chunked_array([pa.nulls(len(table))])

@@ -101,7 +101,7 @@ def _nothing_to_do(change: Change) -> str:
         return "nothing to do: name recordings with --add or --remove"
     return (
         f"nothing to do: all {change.unchanged:,} recordings to add are in the run already, with"
-        " the same vectors"
+        " the same vectors and labels"
     )
 
 

@@ -27,7 +27,8 @@ TWICE = ("duplicate id", "duplicate document")
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What an update did, by recordings: added, changed, removed; `unchanged` were there already.
+    """What an update did, by recordings: added, changed, removed; `unchanged` were there already,
+    `relabelled` of them with other labels.
 
     entered: old lists that a new recording entered; lost: lists that lost members; refilled: those
     of them that were searched again; lists: all lists that may differ. recall: on the update's own
@@ -43,6 +44,7 @@ class UpdateReport:
     changed: int
     removed: int
     unchanged: int
+    relabelled: int
     rejected: int
     entered: int
     lost: int
@@ -64,6 +66,7 @@ class UpdatePlan:
     changed: int
     removed: int
     unchanged: int
+    relabelled: int
     matrix_bytes: int
     vectors_bytes: int
 
@@ -143,6 +146,7 @@ def plan_update(
         changed=change.changed,
         removed=len(change.gone),
         unchanged=change.unchanged,
+        relabelled=change.relabelled,
         matrix_bytes=8 * change.n * columns,
         vectors_bytes=4 * change.n * vector_set.d,
     )
@@ -222,6 +226,7 @@ def _report_of(out: Path, *, made: bool) -> UpdateReport:
         changed=facts["changed"],
         removed=len(facts["gone"]),
         unchanged=facts["unchanged"],
+        relabelled=facts["relabelled"],
         rejected=frozen.get("rejected", 0),
         entered=facts["entered"],
         lost=facts["lost"],

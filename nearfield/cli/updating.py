@@ -149,7 +149,7 @@ def _print_report(report: "UpdateReport") -> None:
             (
                 "recordings",
                 f"{report.added:,} added, {report.changed:,} changed, {report.removed:,} removed,"
-                f" {report.unchanged:,} unchanged",
+                f" {report.unchanged:,} unchanged{_relabelled(report)}",
             ),
             *(
                 [("rejected", f"{report.rejected:,}: {report.run / 'rejects.csv'}")]
@@ -168,6 +168,10 @@ def _print_report(report: "UpdateReport") -> None:
     )
 
 
+def _relabelled(found: "UpdateReport | UpdatePlan") -> str:
+    return f" ({found.relabelled:,} of them with other labels)" if found.relabelled else ""
+
+
 def _print_plan(plan: "UpdatePlan", *, as_json: bool) -> None:
     if as_json:
         print_json(plan)
@@ -178,7 +182,7 @@ def _print_plan(plan: "UpdatePlan", *, as_json: bool) -> None:
             (
                 "recordings",
                 f"{plan.added:,} to add, {plan.changed:,} to change, {plan.removed:,} to remove,"
-                f" {plan.unchanged:,} unchanged",
+                f" {plan.unchanged:,} unchanged{_relabelled(plan)}",
             ),
             ("afterwards", f"{plan.n:,} rows x {plan.k} neighbours"),
             ("disk", f"{size(plan.matrix_bytes)} of lists, {size(plan.vectors_bytes)} of vectors"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected, UsageError
 from nearfield.ingest.ids import ids_in_form
-from nearfield.ingest.labels import stacked
+from nearfield.ingest.labels import placed
 from nearfield.ingest.options import Gathered
 from nearfield.space import Float32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, row_blocks
@@ -58,7 +58,7 @@ def merged(old: VectorSet, new: Gathered, work: Path) -> Gathered:
     added = len(match.place) - known
     return Gathered(
         vectors=np.memmap(path, np.float32, "r", shape=(old.n + added, old.d)),
-        recordings=_merged_recordings(old.recordings, new.recordings, match),
+        recordings=placed(old.recordings, new.recordings, match.place, old.n + added),
         geometry=old.geometry,
         facts={
             **new.facts,
@@ -129,34 +129,3 @@ def _chosen(vectors: Float32s, rows: NDArray[np.int64]) -> Iterator[Float32s]:
         low, high = np.searchsorted(rows, (first, first + len(block)))
         yield np.ascontiguousarray(block[rows[low:high] - first])
         first += len(block)
-
-
-def _merged_recordings(old: pa.Table, new: pa.Table, match: Match) -> pa.Table:
-    """Ids and labels in row order; the labels are the old set's, then those that only `new` has."""
-    updates = np.full(match.old_n, -1)
-    updates[match.place[match.known]] = np.flatnonzero(match.known)
-    update = pa.array(updates, mask=updates < 0)
-    fresh = pa.array(~match.known)
-    columns = {ID_COLUMN: stacked([old[ID_COLUMN], new[ID_COLUMN].filter(fresh)])}
-    for name in dict.fromkeys((*old.column_names, *new.column_names)):
-        if name == ID_COLUMN:
-            continue
-        before, after = _same_type(_column(old, name), _column(new, name))
-        updated = pc.coalesce(after.take(update), before)
-        columns[name] = stacked([updated, after.filter(fresh)])
-    return pa.table(columns)
-
-
-def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    if name in table.column_names:
-        return table[name]
-    return pa.chunked_array([pa.nulls(len(table))])
-
-
-def _same_type(
-    left: pa.ChunkedArray, right: pa.ChunkedArray
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Both columns with one type: the only one that isn't null, else text."""
-    kinds = {column.type for column in (left, right)} - {pa.null()}
-    kind = kinds.pop() if len(kinds) == 1 else pa.string()
-    return left.cast(kind), right.cast(kind)

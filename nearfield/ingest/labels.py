@@ -6,8 +6,10 @@ Owns the types a label may have and the join of a further table by recording id.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected
 from nearfield.ingest.numbers import is_number, is_text, text_of
@@ -43,6 +45,32 @@ def stacked(pieces: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     return pa.chunked_array(
         [chunk for piece in pieces for chunk in piece.chunks], type=pieces[0].type
     )
+
+
+def placed(old: pa.Table, new: pa.Table, place: NDArray[np.integer], n: int) -> pa.Table:
+    """Ids and labels of `n` rows: those of `old`, and of `new` at the rows `place` [m], ascending
+    beyond `old`'s.
+
+    A label of `new` replaces an old one unless it is null; those that only one has are kept. A
+    column is text where its types differ.
+    """
+    source = np.full(n, -1)
+    source[place] = np.arange(len(place))
+    take = pa.array(source, mask=source < 0)
+    columns = {}
+    for name in dict.fromkeys((*old.column_names, *(new.column_names if len(new) else ()))):
+        before, after = (_column(table, name) for table in (old, new))
+        kinds = {column.type for column in (before, after)} - {pa.null()}
+        kind = kinds.pop() if len(kinds) == 1 else pa.string()
+        there = stacked([before.cast(kind), pa.chunked_array([pa.nulls(n - len(old), kind)])])
+        columns[name] = pc.coalesce(after.cast(kind).take(take), there)
+    return pa.table(columns)
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name in table.column_names:
+        return table[name]
+    return pa.chunked_array([pa.nulls(len(table))])
 
 
 def with_labels_from(recordings: pa.Table, path: Path) -> tuple[pa.Table, int]:

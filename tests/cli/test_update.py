@@ -88,6 +88,29 @@ class TestUpdate:
         assert "holds another update" in job(*command).err
         assert (job.folder / "run2" / "rejects.csv").read_bytes() == listed
 
+    def test_other_labels_of_the_same_vectors_are_taken_and_change_no_list(self, job):
+        def relabelled(run, out, titles):
+            np.save(job.folder / "known.npy", EVERYTHING[:3])
+            (job.folder / "known.csv").write_text("id,title\n" + "".join(titles))
+            command = ("update", run, "--add", "known.npy", "--ids", "known.csv", "--out", out)
+            return job(*command, "--json")
+
+        done = relabelled("run", "run2", ["song-0,A\n", "song-1,B\n", "song-2,\n"])
+        assert done.code == 0, done.err
+        assert (done.json["unchanged"], done.json["relabelled"], done.json["lists"]) == (3, 2, 0)
+        done = relabelled("run2", "run3", ["song-0,A\n", "song-1,new\n", "song-2,C\n"])
+        assert (done.json["unchanged"], done.json["relabelled"]) == (3, 2)
+        found = pq.read_table(job.folder / "run3/vectors/recordings.parquet")
+        assert found["title"].to_pylist()[:4] == ["A", "new", "C", None]
+        for old, new in zip(
+            lists_of(job.folder / "run"), lists_of(job.folder / "run3"), strict=True
+        ):
+            np.testing.assert_array_equal(new, old)
+        assert api.verify(job.folder / "run3").passed
+        again = relabelled("run3", "run4", ["song-0,A\n", "song-1,\n", "song-2,C\n"])
+        assert again.code == 3
+        assert "same vectors and labels" in again.err
+
     def test_ids_of_a_vector_set_are_its_own(self, job):
         command = ("update", "run", "--add", "vectors", "--ids", "gone.txt", "--out", "run2")
         done = job(*command)
