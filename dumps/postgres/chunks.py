@@ -248,8 +248,9 @@ def _work_off(dsn: str, work: _Work, connections: int) -> None:
     """Run the tasks, each on one of so many connections. Raises the first failure."""
     count = max(1, min(connections, len(work.tasks)))
     with ThreadPoolExecutor(count) as pool:
-        workers = [pool.submit(_worker, dsn, work) for _ in range(count)]
         try:
+            # the first may be at work, and wouldn't end by itself, before the last has begun
+            workers = [pool.submit(_worker, dsn, work) for _ in range(count)]
             wait(workers, return_when=FIRST_EXCEPTION)
         except BaseException as interruption:  # Ctrl-C
             work.stop(interruption)

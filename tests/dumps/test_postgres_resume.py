@@ -3,6 +3,9 @@
 import os
 import signal
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import numpy as np
@@ -10,6 +13,7 @@ import psutil
 import psycopg2
 import pytest
 
+from dumps.postgres import chunks
 from dumps.postgres.load import LoadOptions, load_run
 from dumps.postgres.partition import plan_chunks
 from dumps.postgres.publish import current
@@ -229,3 +233,29 @@ def test_a_reverse_index_is_used_and_can_be_added_later(new_run, dsn):
     question = "EXPLAIN SELECT * FROM nearfield.lists WHERE neighbours @> '{7}'"
     plan = ask(dsn, f"SET enable_seqscan = off; {question}")
     assert any("neighbours_1_0_reverse" in line for (line,) in plan), plan
+
+
+def test_ctrl_c_before_the_last_connection_has_begun_ends_the_first(dsn, monkeypatch):
+    work, begun = chunks._Work(), threading.Event()
+    advance = work.counting(lambda _rows: None)
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *task):
+            if not self._threads:
+                return super().submit(*task)
+            begun.wait(10)
+            raise KeyboardInterrupt
+
+    def sends(_connection):
+        begun.set()
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            advance(1)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(chunks, "ThreadPoolExecutor", Interrupted)
+    work.tasks += [sends, sends]
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        chunks._work_off(dsn, work, 2)
+    assert time.monotonic() - started < 10
