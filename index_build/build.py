@@ -72,21 +72,22 @@ class Built:
     parts: int
     kept: int
     recall_estimate: float
-    config: RunConfig
+    run: Run
     homes: Homes | None = None
 
-    def blocks(self, run: Location, *, reserve: bool = False) -> Iterator[Block]:
+    def blocks(self, *, reserve: bool = False) -> Iterator[Block]:
         """(first row, neighbours [m, k], distances [m, k]) of all recordings, without gaps.
 
         reserve: with what the plan has beyond k, where there are so many others. Memory: one part
-        and a block of rows; with equal vectors lists wait on the disk of `run`. Raises `DiskFull`.
+        and a block of rows; with equal vectors lists wait on the run's disk. Raises `DiskFull`.
         """
+        config = self.run.config
         return expanded_blocks(
             self.inputs.collapsed,
             self._tables(),
-            self.config.columns + (self.plan.reserve if reserve else 0),
-            own_first=self.config.space != "ip",
-            beside=run,
+            config.columns + (self.plan.reserve if reserve else 0),
+            own_first=config.space != "ip",
+            beside=self.run.path,
         )
 
     def _tables(self) -> Iterator[NeighbourTable]:
@@ -140,7 +141,7 @@ def build_lists(
         final, estimate = build.exact() if plan.exact else build.sharded()
     with suppress(Infrastructure):  # a copy in a cache: nothing to lose a finished join for
         on_workers(client, forget_copy, str(inputs.path.resolve()))
-    return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run.config, homes)
+    return Built(plan, inputs, final, maker.parts, maker.kept, estimate, run, homes)
 
 
 def remove_intermediate(run: Run) -> None:

@@ -80,6 +80,7 @@ def hold_turn(begun, ended):
             time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_workers_of_a_cluster_take_turns_and_another_clusters_do_not_wait(core, tmp_path):
     def cluster(name, workers):
         return LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1",

@@ -19,7 +19,6 @@ from index_build.merge import merge_parts
 from index_build.shards import use_threads
 from nearfield.cluster import Task, run_tasks
 from nearfield.errors import UsageError
-from nearfield.locations import Location
 from nearfield.manifest import fingerprint
 from nearfield.neighbours import EMPTY, NeighbourTable, part_is_finished, read_part_rows, write_part
 from nearfield.run import Run
@@ -62,17 +61,18 @@ def asked_part(
     return part
 
 
-def index_blocks(index: ShardedIndex, parts: list[Path], k: int, run: Location) -> Iterator[Block]:
+def index_blocks(index: ShardedIndex, parts: list[Path], run: Run) -> Iterator[Block]:
     """(first row, neighbours [m, k], distances [m, k]) of all rows, without gaps.
 
-    Memory: a block; with equal vectors lists wait on the disk of `run`. Raises `DiskFull`.
+    Memory: a block; with equal vectors lists wait on the run's disk. Raises `DiskFull`.
     """
+    k = run.config.columns
     return expanded_blocks(
         _collapsed(index.groups.members, index.groups.starts),
         _tables(index, parts, k),
         k,
         own_first=index.config.space != "ip",
-        beside=run,
+        beside=run.path,
     )
 
 

@@ -208,7 +208,7 @@ def _write_matrix(
         "kept": 0,
     }
     with run.step("write matrix"):
-        blocks = index_blocks(opened, parts, run.config.columns, run.path)
+        blocks = index_blocks(opened, parts, run)
         write_matrix(run, blocks, vector_set.id_stream, attributes=attributes)
     shutil.rmtree(run.folder / "parts", ignore_errors=True)
 

@@ -105,11 +105,11 @@ def build(
 
 def _write(run: Run, built: Built, vector_set: VectorSet, attributes: Mapping[str, Any]) -> None:
     """The matrix; and what the first update would otherwise have to find out again."""
-    blocks, ends = built.blocks(run.path), None
+    blocks, ends = built.blocks(), None
     if built.homes is not None:
         home = built.homes.home[built.inputs.collapsed.group_of]
         ends = Ends(home, run.config.columns, seed=run.config.seed, reserve=built.plan.reserve)
-        blocks = ends.of(built.blocks(run.path, reserve=True))
+        blocks = ends.of(built.blocks(reserve=True))
     with run.step("write matrix"):
         manifest = write_matrix(run, blocks, vector_set.id_stream, attributes=attributes)
     if ends is not None and built.homes is not None:

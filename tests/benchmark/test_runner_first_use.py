@@ -56,6 +56,7 @@ def test_what_a_group_may_take_under_a_budget_begins_behind_the_first_use(place)
     assert {row.status for row in (*report.outcomes, *report.unmeasured)} == {Status.OK}
 
 
+@pytest.mark.slow
 def test_a_budget_of_which_the_first_use_takes_too_much_drops_the_method_until_the_next_run(place):
     little = Allowance(1.0, 1.0, 3.0)
     report = run_group(place, group_of(place, ":Compiles"), little)
@@ -66,6 +67,7 @@ def test_a_budget_of_which_the_first_use_takes_too_much_drops_the_method_until_t
     assert run_group(place, group_of(place, ":Compiles"), None).measured == 2
 
 
+@pytest.mark.slow
 def test_a_first_use_that_is_known_to_be_too_long_is_not_begun(place):
     assert run_group(place, group_of(place, ":Compiles"), Allowance(0.5, 0.5, 3.0)).cold_s > 0
     parents.close_parents()

@@ -164,6 +164,7 @@ def test_without_budget_left_everything_is_dropped_with_a_row(place):
     assert report.measured == 0
 
 
+@pytest.mark.slow
 def test_what_is_allowed_ends_the_asking_and_a_later_run_measures_the_rest(tmp_path):
     place = place_in(tmp_path, surface(220))
     group = group_of(place, ":Slow", efforts=(100, 150, 198))
@@ -262,6 +263,7 @@ def test_larger_k_are_asked_of_parameters_that_were_better_somewhere(tmp_path, b
     assert (again.kept, again.measured, again.unmeasured) == (4, 0, ())
 
 
+@pytest.mark.slow
 def test_lists_that_a_method_makes_itself_and_failures_are_kept_once(tmp_path):
     place = place_in(tmp_path, surface(220))
     for address in (":Graphs", ":GraphCrashes", ":Invents", "faiss-flat"):

@@ -29,6 +29,7 @@ def test_an_index_takes_about_what_its_method_says(tmp_path, vectors, name):
     assert method.bytes_per_row(32) * 3_000 == pytest.approx(taken, rel=0.25)
 
 
+@pytest.mark.slow
 def test_stored_lists_are_most_of_what_is_taken(tmp_path):
     place = place_in(tmp_path, surface(2_300), ks=(10, 1_000))
     groups = [group_of(place, "faiss-flat"), group_of(place, ":Graphs")]

@@ -29,6 +29,7 @@ def annoys(place, *counts):
     return [group_of(place, "annoy", trees=trees, efforts=(50,)) for trees in counts]
 
 
+@pytest.mark.slow
 def test_the_time_left_counts_every_machine(client, tmp_path, monkeypatch):
     counted = []
     left = schedule.time_left

@@ -92,6 +92,7 @@ class TestCtrlC:
         assert not (tmp_path / "large-run" / "verification.json").exists()
         assert nearfield("verify", "large-run", "--sample", 100).code == 0
 
+    @pytest.mark.slow
     def test_in_load_leaves_no_server_and_loads_again(self, at, tmp_path):
         verified = at("verified")
         postgres = tmp_path / "run" / "postgres"

@@ -51,6 +51,7 @@ class TestMainJob:
         assert again.json["made"] is False
         assert (nearfield.folder / "run" / "matrix.h5").stat().st_mtime_ns == before.st_mtime_ns
 
+    @pytest.mark.slow
     def test_a_damaged_matrix_is_built_again(self, at):
         nearfield = at("built")
         matrix = nearfield.folder / "run" / "matrix.h5"
@@ -70,6 +71,7 @@ class TestMainJob:
         assert plan.json["seconds"] > 0
         assert not (embeddings / "run").exists()
 
+    @pytest.mark.slow
     def test_with_fewer_recordings_than_k_all_others_are_listed(self, nearfield, tmp_path):
         np.save(tmp_path / "embeddings.npy", clustered(6))
         nearfield("ingest", "embeddings.npy", "--out", "vectors")
@@ -147,6 +149,7 @@ class TestMistakes:
         nearfield("ingest", "embeddings.npy", "--out", "vectors")
         assert nearfield("build", "vectors", "--out", "run").code == 3
 
+    @pytest.mark.slow
     def test_an_unverified_run_is_loaded_only_by_force(self, at):
         nearfield = at("built")
         refused = nearfield("load", "run")
@@ -154,6 +157,7 @@ class TestMistakes:
         assert "nearfield verify" in refused.err
         assert nearfield("load", "run", "--force").code == 0
 
+    @pytest.mark.slow
     def test_a_run_below_the_asked_recall_stops_with_4(self, at):
         nearfield = at("built")
         done = nearfield("verify", "run", "--recall", 1)

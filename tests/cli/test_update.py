@@ -69,6 +69,7 @@ class TestUpdate:
         assert report.alarms[0].endswith("less than 1.0")
         assert job("compare", "run", "run2", "--min-overlap", "1.0").code == 4
 
+    @pytest.mark.slow
     def test_what_ingest_turns_away_is_counted_and_listed(self, job):
         add = EVERYTHING[400:].copy()
         add[3, 5] = np.nan
@@ -102,10 +103,12 @@ class TestUpdate:
         assert (done.json["unchanged"], done.json["relabelled"]) == (3, 2)
         found = pq.read_table(job.folder / "run3/vectors/recordings.parquet")
         assert found["title"].to_pylist()[:4] == ["A", "new", "C", None]
-        for old, new in zip(
-            lists_of(job.folder / "run"), lists_of(job.folder / "run3"), strict=True
+        with (
+            h5py.File(job.folder / "run/matrix.h5") as old,
+            h5py.File(job.folder / "run3/matrix.h5") as new,
         ):
-            np.testing.assert_array_equal(new, old)
+            for name in ("neighbours", "distances"):
+                np.testing.assert_array_equal(new[name][:], old[name][:])
         assert api.verify(job.folder / "run3").passed
         again = relabelled("run3", "run4", ["song-0,A\n", "song-1,\n", "song-2,C\n"])
         assert again.code == 3
@@ -117,6 +120,7 @@ class TestUpdate:
         assert done.code == 2
         assert "leave --ids out" in done.err
 
+    @pytest.mark.slow
     def test_a_run_that_an_update_made_may_be_moved(self, job):
         assert job("update", "run", "--remove", "gone.txt", "--out", "run2").code == 0
         (job.folder / "run2").rename(job.folder / "elsewhere")
@@ -128,6 +132,7 @@ class TestUpdate:
         assert job("update", "elsewhere", "--remove", "more.txt", "--out", "run3").code == 0
         assert lists_of(job.folder / "run3")[2].tolist() == [7, 8, 9]
 
+    @pytest.mark.slow
     def test_status_says_how_an_unfinished_update_goes_on(self, job):
         job("update", "run", "--remove", "gone.txt", "--out", "run2", "--no-matrix")
         assert "without --no-matrix" in job("status", "run2").err
@@ -165,6 +170,7 @@ class TestUpdate:
         assert plan.json["removed"] == 2
         assert not (job.folder / "run2").exists()
 
+    @pytest.mark.slow
     def test_killed_at_any_point_the_same_command_converges(self, job):
         command = ("update", "run", "--remove", "gone.txt", "--out", "run2")
         process = job.start(*command)
@@ -241,6 +247,7 @@ class TestCells:
         assert api.update(run, job.folder / "slower", remove=["song-7"]).removed == 1
         assert (run / "cells/manifest.json").stat().st_mtime_ns == made[1].st_mtime_ns
 
+    @pytest.mark.slow
     def test_a_build_leaves_its_cells_for_the_first_update(self, tmp_path):
         vectors = manifold(6_100, 16)
         vectors[50:60] = vectors[50]

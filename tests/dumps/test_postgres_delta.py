@@ -78,6 +78,7 @@ def test_unchanged_lists_come_from_the_server_and_the_rest_from_the_file(runs, d
         assert not {3, 9, 599} & set(neighbours)
 
 
+@pytest.mark.slow
 def test_lists_that_their_reserve_makes_up_are_sent_too(runs, tmp_path):
     gone = [7, 50, 300, 610]
     report = api.update(runs[1].path, tmp_path / "run3", remove=[f"song-{row}" for row in gone])

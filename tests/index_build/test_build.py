@@ -212,6 +212,7 @@ def test_a_native_crash_names_the_shard(tmp_path, monkeypatch):
         shards.shard_part(str(tmp_path / "00007"), "faiss-ivf", task, threads=1)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_takes_its_child_with_it(tmp_path):
     shards.write_shard(
         tmp_path / "00001", np.arange(60_000, dtype=np.int32), manifold(60_000, 64), fingerprint="f"

@@ -96,6 +96,7 @@ def test_every_other_row_is_a_neighbour_where_k_is_larger(tmp_path, client):
     assert all(len(set(row)) == 4_999 for row in neighbours[::977].tolist())
 
 
+@pytest.mark.slow
 def test_one_worker_gives_what_two_give(tmp_path, client):
     vectors = product_vectors("manifold")
     two = build(tmp_path, client, vectors, name="two")
@@ -177,7 +178,7 @@ class TestStages:
                 getattr(product_stages, f"{kind}_task")(work, number, threads=1)
         return counts
 
-    @pytest.mark.parametrize("shards", [1, 2, 23, 500])
+    @pytest.mark.parametrize("shards", [1, 2, 23, pytest.param(500, marks=pytest.mark.slow)])
     def test_any_number_of_shards_gives_the_same(self, work, shards):
         work = replace(work, sizes=replace(work.sizes, shards=shards))
         self.run(work, "plan")

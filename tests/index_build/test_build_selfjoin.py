@@ -102,6 +102,7 @@ def test_unit_vectors_of_cosine_are_joined_alike(tmp_path, client):
     assert_same(built, knn_matrix(vectors, K + RESERVE, space="cosine"))
 
 
+@pytest.mark.slow
 def test_one_worker_gives_what_two_give(tmp_path, client):
     opened = vector_set(tmp_path / "vectors", hard_vectors("manifold"))
     two = build_lists(create_run(tmp_path / "two", config_of(opened)), opened, client)
@@ -305,6 +306,7 @@ def test_a_killed_driver_is_resumed_from_its_files(tmp_path, client):
     assert_same(built, knn_matrix(vectors, K + RESERVE))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_only_a_retry(tmp_path):
     vectors = hard_vectors("manifold")
     opened = vector_set(tmp_path / "vectors", vectors)

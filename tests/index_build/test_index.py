@@ -327,6 +327,7 @@ class TestQuestions:
 
 
 class TestEqualVectors:
+    @pytest.mark.slow
     def test_all_of_them_are_answered_and_the_bound_holds(self, tmp_path):
         vectors = curved(300)
         vectors[100:160] = vectors[7]

@@ -22,7 +22,9 @@ def repeated(n=160, d=6):
     return vectors.astype(np.float32)
 
 
-@pytest.mark.parametrize("k", [10, 140, 200])
+@pytest.mark.parametrize(
+    "k", [pytest.param(10, marks=pytest.mark.slow), 140, pytest.param(200, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("space", ["ip", "l2"])
 def test_equal_vectors_stand_where_they_belong(tmp_path, client, space, k):
     vectors = repeated()
@@ -35,7 +37,7 @@ def test_equal_vectors_stand_where_they_belong(tmp_path, client, space, k):
     )  # fmt: skip
     run, index = create_run(tmp_path / "run", config), open_index(tmp_path / "index")
     parts = index_parts(index, run, index.shards, client)
-    first, neighbours, distances = zip(*index_blocks(index, parts, config.columns), strict=True)
+    first, neighbours, distances = zip(*index_blocks(index, parts, run), strict=True)
     assert list(first) == [0]
     truth = nearest(vectors, config.columns, space)
     np.testing.assert_allclose(distances[0], truth[1], rtol=1e-5, atol=1e-5)

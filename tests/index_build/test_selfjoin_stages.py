@@ -50,7 +50,7 @@ class TestStages:
             lists = np.concatenate([getattr(table, name) for table in tables])
             np.testing.assert_array_equal(lists, getattr(matrix, name))
 
-    @pytest.mark.parametrize("shards", [1, 2, 23, 10_000])
+    @pytest.mark.parametrize("shards", [1, 2, 23, pytest.param(10_000, marks=pytest.mark.slow)])
     def test_any_number_of_shards_gives_the_same(self, work, shards):
         work, matrix = replace(work[0], sizes=replace(work[0].sizes, shards=shards)), work[1]
         planned(work)

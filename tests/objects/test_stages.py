@@ -49,6 +49,7 @@ def lists_of(work):
     ]
 
 
+@pytest.mark.slow
 def test_they_give_what_local_files_give(work, tmp_path):
     vectors, work = work
     assert work.sizes.shards >= 3
