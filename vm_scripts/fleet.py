@@ -135,6 +135,22 @@ def down(settings: MachineSettings, *, all_runs: bool = False, only_own: bool = 
     return fleet
 
 
+def cost_so_far(settings: MachineSettings) -> Cost:
+    """Of the machines that this computer has seen, without asking anybody."""
+    currency = read_prices(settings.price_file).currency
+    return costs.cost_of(costs.read_history(settings.state), currency, now())
+
+
+def left_over(settings: MachineSettings, why: Exception) -> str:
+    """What to say when machines can't be deleted, as far as this computer remembers them."""
+    try:
+        known = costs.read_history(settings.state)
+    except NearfieldError:
+        known = []
+    names = [one.name for one in known if one.deleted is None]
+    return f"{_may_exist(names or [f'those of {settings.run}'])} ({why})"
+
+
 def _rest_deleted(provider: Provider, runs: set[str]) -> list[str]:
     """What belongs to runs beside machines costs nothing: no reason to fail."""
     deleted: list[str] = []
@@ -188,12 +204,11 @@ def _fleet(settings: MachineSettings, provider: Provider, deleted: tuple[str, ..
         for machine in ours:
             costs.note(settings.state, machine, provider.hourly(machine.kind))
         _note_vanished(settings, ours)
-    currency = read_prices(settings.price_file).currency
     return Fleet(
         run=settings.run,
         machines=ours,
         others=tuple(machine for machine in found if machine.run != settings.run),
-        cost=costs.cost_of(costs.read_history(settings.state), currency, now()),
+        cost=cost_so_far(settings),
         deleted=deleted,
     )
 
@@ -212,7 +227,10 @@ def _existing_or_made(
 ) -> list[Machine]:
     public_key = _key(settings.state)
     text = user_data(
-        public_key=public_key, idle_minutes=settings.idle_minutes, folder=settings.folder
+        public_key=public_key,
+        idle_minutes=settings.idle_minutes,
+        folder=settings.folder,
+        user=settings.user,
     )
     existing = {machine.name: machine for machine in before}
     hourly = provider.hourly(_kind(settings))

@@ -32,8 +32,10 @@ from vm_scripts import remote
 from vm_scripts.settings import MachineSettings
 
 POLL_S = 10.0
-ALIVE_S = 120.0
-"""What went on for so long had a connection."""
+ALIVE_S = 600.0
+"""A copy that went on for so long had a connection: no command, nor a copy in which nothing moves,
+is waited for as long.
+"""
 WORK = "work"
 Result = TypeVar("Result")
 BY_CODE: dict[int, type[NearfieldError]] = {
@@ -76,9 +78,11 @@ def push(job: Job, machines: MachineSettings, shell: Shell, state: Path) -> None
     inputs = inputs_of(job)
     head, place = shell.inventory.scheduler, f"{machines.folder}/job/"
     for local, there in inputs.items():
-        # of a folder nothing stays there that isn't here any more
+        # of a folder nothing stays there that isn't here any more; links lead nowhere there
         slash, words = ("/", ["--delete"]) if local.is_dir() else ("", [])
-        remote.copy_to(shell, head, [f"{local}{slash}"], f"{place}{there}{slash}", *words)
+        remote.copy_to(
+            shell, head, [f"{local}{slash}"], f"{place}{there}{slash}", "--copy-links", *words
+        )
     local_job = state / "job.toml"
     write_bytes(local_job, tomli_w.dumps(_on_head(job, machines, shell, inputs)).encode())
     remote.copy_to(shell, head, [str(local_job)], f"{place}job.toml")
@@ -218,8 +222,8 @@ def inputs_of(job: Job) -> dict[Path, str]:
         if not matches:
             raise UsageError(f"the job's source {pattern} matches nothing in {job.base}")
         for place, path in enumerate(matches):
-            # what lies in several folders may have one name
-            found[path] = f"inputs/{number}-{place}-{path.name}"
+            # what lies in several folders may have one name; a document's name tells its id
+            found[path] = f"inputs/{number}-{place:06}/{path.name}"
     return found
 
 

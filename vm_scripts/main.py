@@ -20,6 +20,7 @@ from nearfield.errors import UsageError
 from nearfield.exits import INTERRUPTED, errors_end
 from nearfield.files import write_bytes
 from nearfield.interrupts import Interrupted, raise_on_signals
+from nearfield.lock import locked
 from vm_scripts import fleet, jobs, remote
 from vm_scripts import rebuild as rebuilding
 from vm_scripts.fleet import Fleet
@@ -79,7 +80,8 @@ def run(
         _print_files(jobs.to_send(jobs.read_job(job)), as_json=as_json)
         _say_cost(fleet.status(settings))
         return
-    report = rebuilding.run_on_machines(settings, jobs.read_job(job))
+    with locked(settings.state / "rebuild"):
+        report = rebuilding.run_on_machines(settings, jobs.read_job(job))
     _print(report, as_json=as_json)
     _say_cost(fleet.status(settings))
 

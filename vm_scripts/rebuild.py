@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ SALVAGE_S = 240.0
 """For what is saved before machines are deleted: whoever stops us waits, ten minutes as a service
 (deploy/systemd), and then kills.
 """
-LOCK_WAIT_S, LOCK_ASK_S = 240.0, 5.0
-"""How long the end waits for another command on the run's machines, which it can't leave behind;
-with `SALVAGE_S` still less than those ten minutes.
+DELETE_S, DELETE_AGAIN_S = 240.0, 5.0
+"""How long deleting is tried, which others at work and outages hinder; with `SALVAGE_S` still less
+than those ten minutes.
 """
 
 
@@ -99,7 +99,7 @@ def rebuild(machines: MachineSettings, job_file: Path) -> Rebuilt:
             recall=float(report["recall"]),
             machines=needed,
             loaded=loaded,
-            cost=fleet.status(machines).cost.text(),
+            cost=fleet.cost_so_far(machines).text(),
         )
     if undeleted is not None:
         raise undeleted
@@ -122,48 +122,66 @@ def run_on_machines(machines: MachineSettings, job: Job, *, poll_s: float = 10.0
 
 def _compute(machines: MachineSettings, job: Job) -> None:
     """Have the machines make the run and bring it here; noted at once, whatever comes then."""
-    mark = _mark(job)
+    mark, report = _mark(job), None
     with machines_for(machines):
         try:
             report = run_on_machines(machines, job)
+            shell = fleet.shell_of(machines)
+            with remote.beating(shell):
+                over_outages(
+                    lambda: fetch(job, machines, shell),
+                    machines.idle_minutes * 60,
+                    outage=Unreachable,
+                )
         except BaseException:
             _salvage(machines, job)
+            if report is not None:
+                with suppress(NearfieldError, OSError):  # it may not have come whole
+                    _note_fetched(machines, job, mark, report)
             raise
-        shell = fleet.shell_of(machines)
-        with remote.beating(shell):
-            over_outages(
-                lambda: fetch(job, machines, shell),
-                machines.idle_minutes * 60,
-                outage=Unreachable,
-            )
-        fetched_run(job, report)
-        noted = json.dumps({"mark": mark, "report": report})
-        write_bytes(machines.state / "fetched.json", noted.encode())
+        _note_fetched(machines, job, mark, report)
+
+
+def _note_fetched(machines: MachineSettings, job: Job, mark: str, report: dict[str, Any]) -> None:
+    """Remember that the finished run is here, so that nothing is rented for it again."""
+    fetched_run(job, report)
+    noted = json.dumps({"mark": mark, "report": report})
+    write_bytes(machines.state / "fetched.json", noted.encode())
 
 
 @contextmanager
 def machines_for(settings: MachineSettings) -> Iterator[None]:
-    """Machines for the block, and none after it."""
+    """Machines for the block, and none after it; where others are at work with them, neither."""
+    refused = False
     try:
-        fleet.up(settings)
+        try:
+            fleet.up(settings)
+        except RunLocked:
+            refused = True
+            raise
         yield
     finally:
-        with finished_first("deleting the machines"):
-            _stop_services(settings)
-            _delete_machines(settings)
+        if not refused:
+            with finished_first("deleting the machines"):
+                _stop_services(settings)
+                _delete_machines(settings)
 
 
 def _delete_machines(settings: MachineSettings) -> None:
-    """Delete what this computer's key has made of the run, after whoever has their lock."""
-    deadline = time.monotonic() + LOCK_WAIT_S
+    """Delete what this computer's key has made of the run, after whoever has their lock, and again
+    while the provider fails. Raises `Infrastructure` that names what may be left.
+    """
+    deadline = time.monotonic() + DELETE_S
     while True:
         try:
             ended = fleet.down(settings, only_own=True)
             break
-        except RunLocked as error:
-            if time.monotonic() > deadline:
-                raise Infrastructure(f"the machines could not be deleted: {error}") from error
-            time.sleep(LOCK_ASK_S)
+        except (NearfieldError, OSError) as error:
+            passing = isinstance(error, Infrastructure | RunLocked)
+            if not passing or time.monotonic() > deadline:
+                raise Infrastructure(fleet.left_over(settings, error)) from error
+            print(f"{error}; trying again", file=sys.stderr)
+            time.sleep(DELETE_AGAIN_S)
     print(f"machines: {ended.cost.text()}", file=sys.stderr)
 
 

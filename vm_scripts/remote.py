@@ -26,6 +26,8 @@ SHARED_MARK = ".shared"
 JOB_MARK = "job.mark"
 INSTALL_TIMEOUT_S = 1800
 BEAT_S = 60.0
+STILL_S = 300
+"""A copy in which nothing moves for so long is ended, and tried again."""
 CUT_OFF = {10, 12, 30, 35, 255}
 """How rsync ends when the connection does."""
 MOUNT_OPTIONS = "rw,hard,noatime,lookupcache=positive,actimeo=1"
@@ -112,7 +114,8 @@ def _without(shell: Shell, hosts: list[Host], folder: str, token: str) -> list[H
 
 def beat(shell: Shell) -> None:
     """Tell every machine that its driver is alive. Hosts that can't be reached are left out."""
-    script = f"if [ -w {HEARTBEAT} ]; then touch {HEARTBEAT}; fi\n"
+    # a machine of ours powers off without: then it must be said that it can't be told
+    script = f"if [ -e {HEARTBEAT} ]; then touch {HEARTBEAT}; fi\n"
 
     def one(host: Host) -> None:
         try:
@@ -217,7 +220,7 @@ def copy_from(
 
 def _rsync(shell: Shell, host: Host, words: list[str], timeout_s: float | None = None) -> str:
     ssh = shlex.join(["ssh", *shell.options(host)])
-    command = ["rsync", "-a", "--mkpath", "--partial", "-e", ssh, *words]
+    command = ["rsync", "-a", "--mkpath", "--partial", f"--timeout={STILL_S}", "-e", ssh, *words]
     try:
         # a group of its own: a second Ctrl-C must not end what saves the results after the first
         done = subprocess.run(

@@ -56,7 +56,7 @@ class MachineSettings(_Section, frozen=True):
     workers: machines beside the head; with none, the head does it all.
     idle_minutes: a machine without a heartbeat of the driver for so long powers itself off.
     folder: on the machines; with workers, the head shares it with them over the private network.
-    user: whom cloud-init makes; only an image of one's own needs another.
+    user: whom cloud-init makes, and who works there.
     max_hours: `rebuild` gives up after that.
     state_folder: here, for RUN.machines/ (key, inventory, credentials, history): a service that may
         not write beside its settings keeps them elsewhere.
@@ -107,6 +107,8 @@ def _problem(settings: MachineSettings) -> str | None:
         return f"run {settings.run!r} must be lower-case letters, digits and hyphens"
     if settings.provider != "hetzner" and getattr(settings, settings.provider) is None:
         return f"provider {settings.provider} needs a section [{settings.provider}]"
+    if not NAME.fullmatch(settings.user):
+        return f"user {settings.user!r} must be lower-case letters, digits and hyphens"
     if settings.workers < 0 or settings.idle_minutes < 5:
         return "expected workers of at least 0 and idle_minutes of at least 5"
     if not settings.folder.startswith("/") or any(c in settings.folder for c in " \"'$`\\\n"):

@@ -8,7 +8,7 @@ from nearfield.errors import UsageError
 DEPLOY = Path(__file__).parents[1] / "deploy" / "machine"
 
 
-def user_data(*, public_key: str, idle_minutes: int, folder: str) -> str:
+def user_data(*, public_key: str, idle_minutes: int, folder: str, user: str) -> str:
     """The text for a machine; the same for all machines of a run."""
     if '"' in public_key or "\n" in public_key or not public_key.startswith(("ssh-", "ecdsa-")):
         raise UsageError("expected a public SSH key of one line")
@@ -19,6 +19,7 @@ def user_data(*, public_key: str, idle_minutes: int, folder: str) -> str:
         "@SSH_KEY@": public_key,
         "@IDLE_MINUTES@": str(idle_minutes),
         "@FOLDER@": folder,
+        "@USER@": user,
         "@DEADMAN@": script,
     }
     for mark, value in filled.items():

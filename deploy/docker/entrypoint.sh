@@ -52,8 +52,11 @@ worker)
   # as nearfield/kept_memory.py says, and why
   export MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824
   echo worker >/tmp/nearfield-role
-  exec dask worker --protocol "$protocol" --nthreads 1 --nworkers "${NEARFIELD_WORKERS:-1}" \
-    --no-dashboard --local-directory /tmp/scratch --death-timeout 120 \
+  workers=${NEARFIELD_WORKERS:-1}
+  # of the container's memory; left to itself Dask gives each the share of its cores in the host's
+  exec dask worker --protocol "$protocol" --nthreads 1 --nworkers "$workers" \
+    --memory-limit "$(python -c "print(1 / $workers)")" --no-dashboard \
+    --local-directory /tmp/scratch --death-timeout 120 \
     "${@:-$protocol://scheduler:8786}"
   ;;
 health)

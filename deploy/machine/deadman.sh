@@ -1,9 +1,10 @@
 #!/bin/sh
-# deadman MINUTES: powers this machine off when the driver's heartbeat is older than that.
-# The driver touches the heartbeat while it works; a fresh machine gets MINUTES to be found.
+# deadman MINUTES [USER]: powers this machine off when the driver's heartbeat is older than that.
+# The driver touches the heartbeat as USER while it works; a fresh machine gets MINUTES to be found.
 # A rented machine that is off is still paid for: `vm_scripts/down` deletes it.
 set -eu
 minutes=$1
+user=${2:-nearfield}
 heartbeat=${NEARFIELD_HEARTBEAT:-/run/nearfield/heartbeat}
 power_off=${NEARFIELD_POWER_OFF:-systemctl poweroff}
 
@@ -14,7 +15,7 @@ if [ ! -e "$heartbeat" ]; then
   mkdir -p "$(dirname "$heartbeat")"
   : >"$heartbeat"
   # the driver isn't root
-  if id nearfield >/dev/null 2>&1; then chown -R nearfield "$(dirname "$heartbeat")"; fi
+  if id "$user" >/dev/null 2>&1; then chown -R "$user" "$(dirname "$heartbeat")"; fi
   exit 0
 fi
 if [ -z "$(find "$heartbeat" -mmin "-$minutes")" ]; then

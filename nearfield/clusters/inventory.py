@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from dask.utils import parse_bytes
 
 from nearfield.errors import MissingFile, UsageError
 from nearfield.files import write_bytes
@@ -121,6 +122,13 @@ def _without_none(values: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def _is_size(text: str) -> bool:
+    try:
+        return int(parse_bytes(text)) > 0
+    except ValueError:
+        return False
+
+
 def _problems(inventory: Inventory) -> list[str]:
     found = []
     if not NAME.fullmatch(inventory.name):
@@ -136,12 +144,14 @@ def _problems(inventory: Inventory) -> list[str]:
     if inventory.tcp_timeout_s < 11:
         found.append("tcp_timeout_s must be at least 11")
     for host in inventory.hosts:
-        texts = (host.name, host.address, host.ssh, host.user, host.interface, host.memory)
+        texts = (host.name, host.address, host.ssh, host.user, host.interface)
         found += [
             f"{text!r} of {host.name!r} is no name or address"
             for text in texts
             if text is not None and not ADDRESS.fullmatch(text)
         ]
+        if host.memory is not None and not _is_size(host.memory):
+            found.append(f"the memory {host.memory!r} of {host.name} is no size such as 24GiB")
         for what, count in (("cores", host.cores), ("workers", host.workers)):
             if count is not None and count < 1:
                 found.append(f"{host.name} has {count} {what}")

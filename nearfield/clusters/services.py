@@ -12,6 +12,8 @@ import shlex
 from importlib.resources import files
 from typing import Any, Literal
 
+from dask.utils import parse_bytes
+
 from nearfield.clusters.certificates import Identity
 from nearfield.clusters.inventory import Host, Inventory
 from nearfield.kept_memory import KEPT
@@ -155,7 +157,11 @@ def _worker_arguments(inventory: Inventory, host: Host, workers: int) -> list[st
         *_bound_to(host),
         *("--name", host.name),
         *("--nworkers", str(workers), "--nthreads", "1"),
-        *("--memory-limit", f"{_bytes(host.memory) // workers}" if host.memory else "auto"),
+        # or a share of the host's: left to itself Dask counts all cores, whatever workers there are
+        *(
+            "--memory-limit",
+            str(parse_bytes(host.memory) // workers if host.memory else 1 / workers),
+        ),
         *("--local-directory", "scratch"),
         "--no-dashboard",
     ]
@@ -163,12 +169,6 @@ def _worker_arguments(inventory: Inventory, host: Host, workers: int) -> list[st
 
 def _bound_to(host: Host) -> list[str]:
     return ["--interface", host.interface] if host.interface else ["--host", host.address]
-
-
-def _bytes(text: str) -> int:
-    from dask.utils import parse_bytes
-
-    return int(parse_bytes(text))
 
 
 def _script(folder: str, service: Service) -> str:

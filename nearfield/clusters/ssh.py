@@ -87,7 +87,7 @@ class Shell:
 def shell_for(inventory: Inventory, state: Path) -> Shell:
     """A shell that checks host keys against the inventory's; new ones are kept in `state`."""
     if inventory.known_hosts:
-        path = inventory.base / inventory.known_hosts
+        path = inventory.base / Path(inventory.known_hosts).expanduser()
         if not path.is_file():
             raise MissingFile(f"expected known host keys at {path}, as the inventory says")
         return Shell(inventory, path)

@@ -15,15 +15,13 @@ from nearfield.cluster import workers_of
 POLL_S = 0.2
 
 
-def watch(address: str, workers: int, timeout_s: float) -> dict[str, int]:
-    """Worker processes per host address, once there are `workers` or the time is over."""
+def watch(address: str, workers: int, timeout_s: float) -> list[str]:
+    """Names of worker processes, once there are `workers` or the time is over."""
     deadline = time.monotonic() + timeout_s
     with Client(address, timeout=max(2.0, timeout_s)) as client:
         while True:
-            seen: dict[str, int] = {}
-            for worker in workers_of(client).values():
-                seen[worker["host"]] = seen.get(worker["host"], 0) + 1
-            if sum(seen.values()) >= workers or time.monotonic() > deadline:
+            seen = [str(worker["name"]) for worker in workers_of(client).values()]
+            if len(seen) >= workers or time.monotonic() > deadline:
                 return seen
             time.sleep(POLL_S)
 

@@ -9,8 +9,9 @@ from importlib.metadata import version
 import pytest
 
 from nearfield.clusters import services
+from nearfield.clusters.hosts import cluster_state
 from nearfield.clusters.inventory import Host, Inventory, read_inventory, write_inventory
-from nearfield.clusters.ssh import shell_for
+from nearfield.clusters.ssh import Shell, shell_for
 from nearfield.errors import MissingFile, UsageError
 
 GOOD = """
@@ -65,6 +66,7 @@ def test_what_is_written_is_read_again(tmp_path):
         ("cores = 3", "colour = 3", "colour"),
         ("10.0.0.2", "-oProxyCommand=evil", "no name or address"),
         ("10.0.0.2", "a b; rm", "no name or address"),
+        ("cores = 3", 'memory = "lots"', "no size such as 24GiB"),
         ('name = "weekly"', 'name = "weekly"\ntcp_timeout_s = 5', "at least 11"),
         ('role = "both"', 'role = "scheduler"\n[[hosts]]\nname="x"\naddress="y"\nrole="both"',
          "got 2"),
@@ -104,6 +106,31 @@ def test_memory_of_a_host_is_shared_by_its_workers(file):
     script = services.start_script(inventory, inventory.hosts[1], "worker", 3)
     assert "--memory-limit 2000000000" in script
     assert "--nworkers 3 --nthreads 1" in script
+
+
+def test_without_a_limit_workers_share_the_memory_of_their_host(file):
+    # Dask would give each what one of all cores gets, whatever workers there are
+    file.write_text(GOOD)
+    inventory = read_inventory(file)
+    script = services.start_script(inventory, inventory.hosts[1], "worker", 4)
+    assert "--memory-limit 0.25 " in script
+
+
+@pytest.mark.parametrize("named", ["10.0.0.2", "w1.lan"])
+def test_workers_are_counted_by_the_names_that_they_were_given(file, monkeypatch, named, tmp_path):
+    file.write_text(GOOD.replace("10.0.0.2", named))
+    inventory = read_inventory(file)
+    answers = {"status": "running 7\n", "watch": '["head", "w1-0", "w1-1", "w1-2"]\n'}
+
+    def run(_self, _host, script, **_words):
+        return answers["watch" if "clusters.watch" in script else "status"]
+
+    monkeypatch.setattr(Shell, "run", run)
+    state = cluster_state(inventory, tmp_path)
+    assert state.problems == ()
+    assert [(one.host, one.workers) for one in state.services if one.service == "worker"] == [
+        ("head", 1), ("w1", 3),
+    ]  # fmt: skip
 
 
 def test_names_with_spaces_reach_the_shell_whole(file):
@@ -151,6 +178,14 @@ def test_host_keys_of_the_inventory_count_and_nothing_else(file, tmp_path):
     options = shell.options(inventory.hosts[1])
     assert "StrictHostKeyChecking=yes" in options
     assert f'UserKnownHostsFile="{tmp_path}/state/known_hosts"' in options
+
+
+def test_known_hosts_may_lie_in_the_users_home(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "known").write_text("")
+    file.write_text(GOOD.replace('name = "weekly"', 'name = "weekly"\nknown_hosts = "~/known"', 1))
+    shell = shell_for(read_inventory(file), tmp_path / "state")
+    assert shell.known_hosts == tmp_path / "known"
 
 
 def test_without_keys_the_users_own_known_hosts_count(file, tmp_path):

@@ -81,12 +81,16 @@ def test_a_password_of_compose_may_hold_any_character():
     assert sorted(masked(dsn).split()) == sorted(dsn.split())
 
 
-def test_kubernetes_accepts_the_manifests():
-    assert_clean(run("kubernetes-validate", "--strict", DEPLOY / "kubernetes/nearfield.yaml"))
+MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: file.name)
+def test_kubernetes_accepts_the_manifests(file):
+    assert_clean(run("kubernetes-validate", "--strict", file))
 
 
 def documents():
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes/nearfield.yaml").read_text()))
+    return [one for file in MANIFESTS for one in yaml.safe_load_all(file.read_text())]
 
 
 def pod_of(document):
@@ -137,7 +141,9 @@ def test_what_units_start_is_there(unit):
 @pytest.fixture
 def filled(tmp_path):
     path = tmp_path / "user-data"
-    path.write_text(user_data(public_key="ssh-ed25519 AAAA x", idle_minutes=7, folder="/srv/near"))
+    path.write_text(
+        user_data(public_key="ssh-ed25519 AAAA x", idle_minutes=7, folder="/srv/near", user="ops")
+    )
     return path
 
 
@@ -151,15 +157,17 @@ def test_user_data_is_filled_in_whole(filled):
     assert not re.findall(r"@[A-Z_]+@", text)
     content = yaml.safe_load(text)
     (user,) = content["users"]
+    assert user["name"] == "ops"
+    assert content["runcmd"][3] == 'chown "ops:ops" "/srv/near" /opt/nearfield'
     assert user["ssh_authorized_keys"] == ["ssh-ed25519 AAAA x"]
-    assert "nearfield-deadman 7" in content["write_files"][1]["content"]
+    assert "nearfield-deadman 7 ops\n" in content["write_files"][1]["content"]
     assert "PRIVATE" not in text
 
 
 @pytest.mark.parametrize("key", ["", "-----BEGIN OPENSSH PRIVATE KEY-----", 'ssh-ed25519 A"\nB'])
 def test_what_is_no_public_key_is_refused(key):
     with pytest.raises(UsageError, match="public SSH key"):
-        user_data(public_key=key, idle_minutes=7, folder="/srv/near")
+        user_data(public_key=key, idle_minutes=7, folder="/srv/near", user="ops")
 
 
 def test_shell_tests_pass():

@@ -69,6 +69,27 @@ def test_an_outage_as_the_job_ends_loses_nothing(monkeypatch, call):
     assert tries.count(call) == 3
 
 
+@pytest.mark.parametrize(("took_s", "tries"), [(130.1, 13), (700, 50)])
+def test_a_host_that_never_answers_ends_the_waiting_and_a_copy_that_gets_on_does_not(
+    monkeypatch, took_s, tries
+):
+    clock, begun = [0.0], []
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(
+        monotonic=lambda: clock[0], sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds)
+    ))  # fmt: skip
+
+    def silent():
+        begun.append(clock[0])
+        clock[0] += took_s
+        if len(begun) == 50:
+            raise KeyboardInterrupt
+        raise Unreachable("no answer within 120 s")
+
+    with pytest.raises((Unreachable, KeyboardInterrupt)):
+        jobs.over_outages(silent, 1800)
+    assert abs(len(begun) - tries) <= 2
+
+
 def test_what_left_a_source_folder_leaves_the_head_too(tmp_path, monkeypatch):
     source, there = tmp_path / "here" / "parts", tmp_path / "there"
     source.mkdir(parents=True)

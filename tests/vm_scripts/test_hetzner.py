@@ -210,7 +210,7 @@ def test_machines_are_deleted_after_another_command_is_through_with_them(
 ):
     cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
     monkeypatch.setattr(fleet, "up", lambda _settings: None)
-    monkeypatch.setattr("vm_scripts.rebuild.LOCK_ASK_S", 0.05)
+    monkeypatch.setattr("vm_scripts.rebuild.DELETE_AGAIN_S", 0.05)
     over, busy = threading.Event(), threading.Event()
 
     def other():
@@ -225,6 +225,43 @@ def test_machines_are_deleted_after_another_command_is_through_with_them(
         with machines_for(settings):
             pass
     assert cloud.names() == []
+
+
+def test_machines_with_which_another_command_is_busy_are_left_to_it(cloud, settings):
+    cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
+    over, busy = threading.Event(), threading.Event()
+
+    def other():
+        with locked(settings.state):
+            busy.set()
+            over.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(other)
+        busy.wait(10)
+        with pytest.raises(RunLocked), machines_for(settings):
+            pass
+        over.set()
+    assert cloud.names() == ["weekly-head"]
+
+
+def test_deleting_is_tried_until_its_time_is_over(cloud, settings, monkeypatch, capsys):
+    monkeypatch.setattr("vm_scripts.rebuild.DELETE_AGAIN_S", 0.01)
+    cloud.put("servers", "weekly-head", {
+        "managed-by": "nearfield", "nearfield-run": "weekly",
+    })  # fmt: skip
+    failing = ("DELETE", f"/v1/servers/{cloud.number}", 500, "server_error")
+    monkeypatch.setattr(fleet, "up", lambda _settings: None)
+    cloud.fail = [failing] * 3
+    monkeypatch.setattr("vm_scripts.rebuild.DELETE_S", 0)
+    with pytest.raises(Infrastructure, match="cost money"), machines_for(settings):
+        pass
+    assert (cloud.names(), len(cloud.fail)) == (["weekly-head"], 2)
+    monkeypatch.setattr("vm_scripts.rebuild.DELETE_S", 60)
+    with machines_for(settings):
+        pass
+    assert (cloud.names(), cloud.fail) == ([], [])
+    assert capsys.readouterr().err.count("trying again") == 2
 
 
 def test_a_server_whose_creation_got_no_answer_is_deleted_too(cloud, settings, monkeypatch):

@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 
 from nearfield import api
+from nearfield.lock import locked
 from tests.cli.conftest import clustered
 from tests.clusters.lab import SSHD, free_port, until
 from tests.vm_scripts.hetzner_server import FakeHetzner
@@ -174,13 +175,22 @@ def test_again_with_nothing_changed_rents_nothing(cloud, place, machine):
     assert published(place)[0] == 600
 
 
-def test_a_deletion_that_fails_is_said_and_the_matrix_is_published_all_the_same(
-    cloud, place, machine
-):
+def test_a_deletion_that_fails_is_tried_again(cloud, place, machine):
     server = cloud.number + 4  # behind network, firewall and key
     cloud.fail = [("DELETE", f"/v1/servers/{server}", 500, "server_error")]
     code, _out, err = rebuild(place)
-    assert code == 5
+    assert code == 0, err
+    assert (cloud.names(), cloud.fail) == ([], [])
+
+
+def test_a_deletion_that_is_refused_is_said_and_the_matrix_is_published_all_the_same(
+    cloud, place, machine
+):
+    process = start(place, "rebuild", "job.toml")
+    until(lambda: created(cloud), 60)
+    cloud.fail = [("GET", "/v1/servers", 401, "unauthorized")]
+    _out, err = process.communicate(timeout=300)
+    assert process.returncode == 5, err
     assert "may still exist and cost money: weekly-head" in err
     assert cloud.names() == ["weekly-head"]
     assert published(place)[0] == 600
@@ -219,6 +229,42 @@ def test_a_rebuild_that_is_stopped_deletes_its_machines_and_resumes(cloud, place
     built = json.loads((place / "machine" / "job" / "job.json").read_text())
     assert next(step for step in built["steps"] if step["step"] == "build")["kept"] >= len(kept)
     assert published(place)[0] == 30_000
+
+
+def test_a_rebuild_that_is_stopped_while_the_matrix_comes_home_brings_it(cloud, place, machine):
+    (place / "bin").mkdir()
+    slow = place / "bin" / "rsync"
+    slow.write_text(
+        '#!/bin/sh\ncase "$*" in *:*"/job/work/ "*)\n'
+        f"  if mkdir {place}/begun; then sleep 60; fi ;; esac\n"
+        f'exec {shutil.which("rsync")} "$@"\n'
+    )
+    slow.chmod(0o755)
+    process = start(place, "rebuild", "job.toml", PATH=f"{slow.parent}:{os.environ['PATH']}")
+    until((place / "begun").exists, 120)
+    process.send_signal(signal.SIGTERM)
+    _out, err = process.communicate(timeout=120)
+    assert (process.returncode, cloud.names()) == (130, []), err
+    code, _out, err = rebuild(place)
+    assert code == 0, err
+    assert (created(cloud), published(place)[0]) == (1, 600)
+
+
+def test_linked_sources_are_sent_under_their_names(cloud, place, machine):
+    (place / "v.npy").rename(place / "elsewhere.npy")
+    (place / "v.npy").symlink_to(place / "elsewhere.npy")
+    code, _out, err = rebuild(place)
+    assert code == 0, err
+    assert [path.name for path in place.glob("machine/job/inputs/*/*")] == ["v.npy"]
+
+
+def test_a_second_command_on_the_same_machines_is_refused(cloud, place, machine):
+    with locked(place / "weekly.machines" / "rebuild"):
+        for words in (("run", "job.toml"), ("rebuild", "job.toml")):
+            process = start(place, *words)
+            _out, err = process.communicate(timeout=60)
+            assert process.returncode == 75, err
+    assert created(cloud) == 0
 
 
 def test_a_service_that_is_stopped_leaves_no_machine_and_no_process(cloud, place, machine):

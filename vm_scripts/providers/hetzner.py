@@ -166,7 +166,12 @@ class Hetzner:
         )
         anywhere = ["0.0.0.0/0", "::/0"]
         rules = [
-            FirewallRule(direction="in", protocol="tcp", port="22", source_ips=anywhere),
+            FirewallRule(
+                direction="in",
+                protocol="tcp",
+                port=str(self.settings.ssh_port),
+                source_ips=anywhere,
+            ),
             FirewallRule(direction="in", protocol="icmp", source_ips=anywhere),
         ]
         firewall = (
