@@ -171,15 +171,17 @@ def _ingest(settings: IngestSettings, base: Path, folder: Path, steps: _Steps) -
 
 
 def _sources(settings: IngestSettings, base: Path) -> list[Path]:
-    found: list[Path] = []
-    for pattern in settings.sources:
-        # joined to a folder, an absolute path stays what it is
-        whole = base / pattern
-        below = Path(whole.anchor)
-        matches = [whole] if whole.exists() else sorted(below.glob(str(whole.relative_to(below))))
-        if not matches:
-            raise UsageError(f"the job's source {pattern} matches nothing in {base}")
-        found += matches
+    return [path for pattern in settings.sources for path in matching(pattern, base)]
+
+
+def matching(pattern: str, base: Path) -> list[Path]:
+    """The files and folders that a job file names so, in order; `UsageError` for none."""
+    # joined to a folder, an absolute path stays what it is
+    whole = base / pattern
+    below = Path(whole.anchor)
+    found = [whole] if whole.exists() else sorted(below.glob(str(whole.relative_to(below))))
+    if not found:
+        raise UsageError(f"the job's source {pattern} matches nothing in {base}")
     return found
 
 

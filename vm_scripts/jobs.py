@@ -25,6 +25,7 @@ from nearfield.errors import (
     UsageError,
 )
 from nearfield.files import files_of, write_bytes
+from nearfield.job import matching
 from nearfield.run import Run, create_run, open_run
 from nearfield.settings import BuildSettings, Settings, read_settings
 from nearfield.vectorset import open_vector_set
@@ -216,12 +217,7 @@ def inputs_of(job: Job) -> dict[Path, str]:
     settings = job.settings.ingest
     patterns = [*settings.sources, *filter(None, (settings.ids, settings.labels_from))]
     for number, pattern in enumerate(patterns):
-        whole = job.base / pattern
-        below = Path(whole.anchor)
-        matches = [whole] if whole.exists() else sorted(below.glob(str(whole.relative_to(below))))
-        if not matches:
-            raise UsageError(f"the job's source {pattern} matches nothing in {job.base}")
-        for place, path in enumerate(matches):
+        for place, path in enumerate(matching(pattern, job.base)):
             # what lies in several folders may have one name; a document's name tells its id
             found[path] = f"inputs/{number}-{place:06}/{path.name}"
     return found
