@@ -16,6 +16,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import h5py
@@ -34,10 +35,11 @@ DIED = "HDF5 died of it"
 def unreadable(path: Path) -> str | None:
     """Why the file at `path` mustn't be opened, or None. Cost: one read of it in a child."""
     limit_s = PATIENCE_S + path.stat().st_size / BYTES_PER_S
-    # the system may kill a child for other reasons; a file that is the reason does it twice
-    answer = _child().ask(path, limit_s)
-    if answer is not None and answer.startswith(DIED):
+    with _turn:
+        # the system may kill a child for other reasons; a file that is the reason does it twice
         answer = _child().ask(path, limit_s)
+        if answer is not None and answer.startswith(DIED):
+            answer = _child().ask(path, limit_s)
     return None if answer is None else f"{path.name} can't be read: {answer}"
 
 
@@ -55,6 +57,14 @@ class _Child:
 
     def ask(self, path: Path, limit_s: float) -> str | None:
         """None, or what became of reading `path`."""
+        try:
+            return self._answer(path, limit_s)
+        except BaseException:
+            # its answer would be taken for that to the next question
+            self.end()
+            raise
+
+    def _answer(self, path: Path, limit_s: float) -> str | None:
         assert self.process.stdin is not None  # noqa: S101  (for the type checker)
         assert self.process.stdout is not None  # noqa: S101
         with suppress(BrokenPipeError):  # then there is no answer either
@@ -79,6 +89,7 @@ class _Child:
 
 
 _children: dict[int, _Child] = {}
+_turn = Lock()
 
 
 def _child() -> _Child:

@@ -97,11 +97,13 @@ def load_redis(run: Run, url: str, *, force: bool = False) -> RedisReport:
     judged = verdict(run, sha256, force=force)
     name = fingerprint(version=VERSION, matrix=sha256)
     with connected(url) as client, _alone(client) as still_alone:
-        already = client.get(f"{PREFIX}:current") == name.encode()
+        current = client.get(f"{PREFIX}:current") == name.encode()
         resumed = 0
         with opened_matrix(run, labels=False) as matrix:
+            already = current and _is_loaded(client, name, matrix)
             if not already:
-                _check_room(client, matrix)
+                # what is lost of the current run had room
+                _check_room(client, name, matrix, lost=current)
                 resumed = _load(client, name, matrix, still_alone)
                 _check_loaded(client, name, matrix)
             _publish(client, name, run, matrix, judged)
@@ -163,6 +165,23 @@ def connected(url: str) -> Iterator[Any]:
         client.close()
 
 
+def check_address(url: str) -> None:
+    """Raise `UsageError`, which doesn't repeat the URL, for one that can't be read: what follows a
+    raw / ? or # in a password would be taken for path or options, and be shown.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  (ValueError for what is no number)
+        torn = parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment
+    except ValueError:
+        torn = True
+    if torn:
+        raise UsageError(
+            "the Redis address can't be read: expected redis://user:password@host:port/0 or "
+            "unix://path, with special characters of a password percent-encoded (/ as %2F)"
+        )
+
+
 def has_password(url: str) -> bool:
     """Whether a URL holds a password, in either of the two places that are read."""
     return urlsplit(url).password is not None or "password=" in urlsplit(url).query
@@ -209,7 +228,7 @@ def _alone(client: Any) -> Iterator[Any]:
             client.delete(key)
 
 
-def _check_room(client: Any, matrix: Matrix) -> None:
+def _check_room(client: Any, name: str, matrix: Matrix, *, lost: bool) -> None:
     memory = client.info("memory")
     limit = int(memory.get("maxmemory", 0))
     policy = str(memory.get("maxmemory_policy", "noeviction"))
@@ -218,10 +237,13 @@ def _check_room(client: Any, matrix: Matrix) -> None:
             f"this Redis drops keys when it is full (maxmemory-policy {policy}), so lists would "
             "vanish unnoticed: set it to noeviction, or load into another server"
         )
-    needed = matrix.recordings_count * (8 * matrix.k + KEY_BYTES)
-    if limit and needed > limit:
+    left = matrix.n - int(client.hget(f"{PREFIX}:{name}:facts", "loaded") or 0)
+    needed = matrix.recordings_count * left // max(1, matrix.n) * (8 * matrix.k + KEY_BYTES)
+    free = limit - int(memory["used_memory"])
+    if limit and needed > free and not lost:
         raise DatabaseError(
-            f"the matrix takes about {needed:,} bytes, this Redis has maxmemory {limit:,}: raise it"
+            f"the matrix takes about {needed:,} bytes beside what is there, this Redis has "
+            f"{max(0, free):,} left of maxmemory {limit:,}: raise it"
         )
 
 
@@ -256,6 +278,15 @@ def _send(client: Any, name: str, block: Lists, reached: int) -> None:
         pipeline.hset(f"{PREFIX}:{name}:ids:{bucket}", mapping=fields)
     pipeline.hset(f"{PREFIX}:{name}:facts", "loaded", reached)
     pipeline.execute()
+
+
+def _is_loaded(client: Any, name: str, matrix: Matrix) -> bool:
+    """Whether all of a published run is there still; what isn't is sent anew."""
+    try:
+        _check_loaded(client, name, matrix)
+    except DatabaseError:
+        return False
+    return True
 
 
 def _check_loaded(client: Any, name: str, matrix: Matrix) -> None:
@@ -299,6 +330,8 @@ def _publish(client: Any, name: str, run: Run, matrix: Matrix, judged: Verdict) 
 def _remove_others(client: Any, name: str, still_alone: Any) -> tuple[str, ...]:
     others = {other.decode() for other in client.smembers(f"{PREFIX}:runs")} - {name}
     for other in sorted(others):
+        # they say how much of it is there
+        client.delete(f"{PREFIX}:{other}:facts")
         cursor = 0
         while True:
             still_alone()

@@ -19,7 +19,7 @@ from typing import Any
 
 from nearfield import api
 from nearfield.cluster import ClusterOptions
-from nearfield.errors import NearfieldError, QualityGate, UsageError
+from nearfield.errors import NearfieldError, QualityGate
 from nearfield.files import stamps_of, write_bytes
 from nearfield.ingest import ingest
 from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
@@ -28,7 +28,7 @@ from nearfield.lock import locked
 from nearfield.machine import available_cores
 from nearfield.manifest import fingerprint
 from nearfield.retention import keep_newest, note_run
-from nearfield.settings import IngestSettings, Settings, read_settings
+from nearfield.settings import IngestSettings, Settings, matching, read_settings
 from nearfield.vectorset import VectorSet, open_vector_set
 
 
@@ -90,6 +90,8 @@ def plan_job(path: Path) -> dict[str, str]:
 
 def _run(settings: Settings, base: Path, folder: Path, *, load: bool) -> JobReport:
     steps = _Steps()
+    if load:
+        _place(settings, folder)  # what can't be is said before hours are spent
     vector_set = _ingest(settings.ingest, base, folder, steps)
     build = settings.build
     name = fingerprint(
@@ -172,17 +174,6 @@ def _ingest(settings: IngestSettings, base: Path, folder: Path, steps: _Steps) -
 
 def _sources(settings: IngestSettings, base: Path) -> list[Path]:
     return [path for pattern in settings.sources for path in matching(pattern, base)]
-
-
-def matching(pattern: str, base: Path) -> list[Path]:
-    """The files and folders that a job file names so, in order; `UsageError` for none."""
-    # joined to a folder, an absolute path stays what it is
-    whole = base / pattern
-    below = Path(whole.anchor)
-    found = [whole] if whole.exists() else sorted(below.glob(str(whole.relative_to(below))))
-    if not found:
-        raise UsageError(f"the job's source {pattern} matches nothing in {base}")
-    return found
 
 
 def _source_mark(settings: IngestSettings, base: Path, sources: list[Path]) -> str:

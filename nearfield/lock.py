@@ -90,3 +90,18 @@ def held(directory: Location) -> Iterator[Callable[[], None]]:
         return
     with locked(directory):
         yield lambda: None
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the flock of a file, which needn't be there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

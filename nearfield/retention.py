@@ -13,7 +13,7 @@ from pathlib import Path
 from nearfield.errors import DamagedArtefact, RunLocked
 from nearfield.files import modified, remove_tree, write_bytes
 from nearfield.locations import Location
-from nearfield.lock import held
+from nearfield.lock import held, is_held
 
 LIST = "runs.json"
 
@@ -49,9 +49,17 @@ def keep_newest(folder: Path, current: Location, keep: int) -> None:
     for run in others[max(0, keep - 1) :]:
         try:
             with held(run):
+                _check_not_served(run)
                 _remove(run)
         except RunLocked as error:
             print(f"an old run stays for now: {error}", file=sys.stderr)
+
+
+def _check_not_served(run: Location) -> None:
+    """Raise `RunLocked` while an embedded server runs on the database of the run."""
+    lock = run / "postgres" / "running.lock"
+    if isinstance(lock, Path) and is_held(lock):
+        raise RunLocked(f"the database in {lock.parent} is in use")
 
 
 def _remove(run: Location) -> None:

@@ -6,9 +6,10 @@ environment variable NEARFIELD_DSN, and one in the file is refused.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from nearfield.dsn import has_password
 from nearfield.errors import MissingFile, UsageError
@@ -46,8 +47,8 @@ class BuildSettings(_Section, frozen=True):
     runs: where the runs lie, a folder counted from the job's, or the URL of an object store.
     """
 
-    k: int = 100
-    recall: float = 0.95
+    k: Annotated[int, Meta(ge=1)] = 100
+    recall: Annotated[float, Meta(gt=0, le=1)] = 0.95
     method: str = "auto"
     workers: int | None = None
     scheduler: str | None = None
@@ -57,7 +58,7 @@ class BuildSettings(_Section, frozen=True):
 class VerifySettings(_Section, frozen=True):
     """[verify]: rows whose exact neighbours are compared."""
 
-    sample: int = 1000
+    sample: Annotated[int, Meta(ge=1)] = 1000
 
 
 class LoadSettings(_Section, frozen=True):
@@ -99,3 +100,14 @@ def read_settings(path: Path) -> Settings:
             "~/.pgpass (chmod 600)"
         )
     return settings
+
+
+def matching(pattern: str, base: Path) -> list[Path]:
+    """The files and folders that a job file names so, in order; `UsageError` for none."""
+    # joined to a folder, an absolute path stays what it is
+    whole = base / pattern
+    below = Path(whole.anchor)
+    found = [whole] if whole.exists() else sorted(below.glob(str(whole.relative_to(below))))
+    if not found:
+        raise UsageError(f"the job's source {pattern} matches nothing in {base}")
+    return found

@@ -1,5 +1,6 @@
 """Old runs of a job go, those of others and those in use stay."""
 
+import fcntl
 import os
 
 import pytest
@@ -81,3 +82,15 @@ def test_a_list_that_cant_be_read_is_named(tmp_path):
     (tmp_path / "job" / "runs.json").write_text("[1]")
     with pytest.raises(DamagedArtefact, match=r"job/runs\.json can't be read"):
         note_run(tmp_path / "job", tmp_path / "shared" / "a")
+
+
+def test_an_old_run_whose_database_is_served_stays_and_is_named(tmp_path, capsys):
+    old, current = made(tmp_path / "runs", "a", "b")
+    (old / "postgres").mkdir()
+    with (old / "postgres" / "running.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        keep_newest(tmp_path, current, 1)
+    assert str(old / "postgres") in capsys.readouterr().err
+    assert left(old) == [".lock", "postgres", "run.json"]
+    keep_newest(tmp_path, current, 1)
+    assert left(tmp_path / "runs") == ["b"]

@@ -25,9 +25,8 @@ from nearfield.errors import (
     UsageError,
 )
 from nearfield.files import files_of, write_bytes
-from nearfield.job import matching
 from nearfield.run import Run, create_run, open_run
-from nearfield.settings import BuildSettings, Settings, read_settings
+from nearfield.settings import BuildSettings, Settings, matching, read_settings
 from nearfield.vectorset import open_vector_set
 from vm_scripts import remote
 from vm_scripts.settings import MachineSettings

@@ -114,10 +114,11 @@ def write_dump(
         shutil.rmtree(left)
     for left in out.glob(f".{names.LATEST}{TEMPORARY_MARK}*"):
         left.unlink()
-    same = find_same(out, content.fingerprint)
+    same = find_same(out, content.fingerprint, forced=content.verdict.forced)
     path = same or _written(run, out, options, content)
     write_bytes(out / names.LATEST, f"{path.name}\n".encode())
-    gone = superseded(dumps_in(out), keep) if keep else []
+    # a clock may have been ahead when another was named
+    gone = [name for name in superseded(dumps_in(out), keep) if name != path.name] if keep else []
     delete(out, gone)
     files = {entry.name: entry.stat().st_size for entry in sorted(path.iterdir())}
     return DumpReport(
@@ -140,12 +141,16 @@ def check_options(options: DumpOptions) -> None:
     licence_of(options.licence)
 
 
-def find_same(out: Path, content: str) -> Path | None:
-    """The newest dump in `out`, provided that it has the fingerprint `content`."""
-    for name in reversed(dumps_in(out) if out.is_dir() else []):
+def find_same(out: Path, content: str, *, forced: bool) -> Path | None:
+    """The newest dump in `out`, provided that it has the fingerprint `content` and says as much of
+    its verification as one that were made now.
+    """
+    for name in dumps_in(out)[-1:] if out.is_dir() else []:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads((out / name / names.PROVENANCE).read_bytes())["fingerprint"]
-            return out / name if found == content else None
+            found = json.loads((out / name / names.PROVENANCE).read_bytes())
+            return (
+                out / name if (found["fingerprint"], found["forced"]) == (content, forced) else None
+            )
     return None
 
 

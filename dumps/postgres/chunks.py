@@ -28,13 +28,12 @@ from dumps.postgres.partition import (
     leaf,
     plan_chunks,
 )
+from dumps.postgres.schema import UNHURRIED
 from dumps.postgres.source import Source
 from nearfield.errors import DatabaseError
 from nearfield.progress import Advance, progress
 
 RECORDINGS, LISTS = PARENTS
-UNHURRIED = "SET statement_timeout = 0; SET idle_session_timeout = 0; SET lock_timeout = 0"
-"""A server's limits for its other users would end a load midway."""
 Task = Callable[[Connection], None]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from dumps.postgres.connection import Connection, connected
 from dumps.postgres.gates import DEFAULT_LIMITS, Gate, Judged, Limits, measure, store
 from dumps.postgres.history import seen_before
-from dumps.postgres.schema import check_version, prepare_schema
+from dumps.postgres.schema import UNHURRIED, check_version, prepare_schema
 from nearfield.errors import QualityGate, UsageError
 
 
@@ -46,6 +46,7 @@ def publish(
     with connected(dsn) as connection:
         with connection.cursor() as cursor:
             prepare_schema(cursor, create=False)
+            cursor.execute(UNHURRIED)
         connection.commit()
         return published(connection, run_id, force=force, limits=limits)
 
@@ -77,6 +78,8 @@ def rollback(dsn: str) -> PublishedRun:
     """
     with connected(dsn) as connection, connection.cursor() as cursor:
         prepare_schema(cursor, create=False)
+        # what is gone back to is decided when no publication is under way
+        cursor.execute("SELECT FROM nearfield.current_run FOR UPDATE")
         before = seen_before(cursor)
         if not before:
             raise UsageError(

@@ -16,7 +16,7 @@ from psycopg2 import sql
 from dumps.postgres.connection import Connection, connected
 from dumps.postgres.history import seen_before
 from dumps.postgres.partition import PARENTS, leaf
-from dumps.postgres.schema import prepare_schema
+from dumps.postgres.schema import UNHURRIED, check_server, prepare_schema
 from nearfield.errors import RunLocked, UsageError
 
 KEEP = 3
@@ -87,7 +87,9 @@ def prune(dsn: str, keep: int = KEEP, *, dry_run: bool = False) -> Pruning:
 
 def lock_loading(cursor: Any) -> None:
     """Keep other loads and removals out until the connection ends, however it ends."""
-    cursor.execute("SET idle_session_timeout = 0; SELECT pg_try_advisory_lock(%s)", (LOADER_LOCK,))
+    check_server(cursor)
+    cursor.execute(UNHURRIED)
+    cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOADER_LOCK,))
     if not cursor.fetchone()[0]:
         raise RunLocked(
             "another nearfield process loads into this database or prunes it: wait until it ends"
@@ -120,6 +122,8 @@ def drop_surplus(connection: Connection, keep: int, *, spared: int | None = None
         connection.commit()
         gone = [run_id for run_id in gone if run_id != spared]
         whole = {run.run_id for run in known if run.loaded is not None}
+        # a table may have one detaching that waits to be finished: what was begun comes first
+        gone.sort(key=lambda run_id: run_id in whole)
         done = Pruning(kept=[run.run_id for run in known if run.run_id not in gone])
         for run_id in gone:
             if run_id in whole and not _mark(connection, run_id):
@@ -174,10 +178,11 @@ def _drop(connection: Connection, run_id: int) -> bool:
             try:
                 for parent in PARENTS:
                     _detach(cursor, parent, run_id)
-            except psycopg2.errors.QueryCanceled:
+            except (psycopg2.errors.QueryCanceled, psycopg2.errors.ObjectNotInPrerequisiteState):
+                # read still; or another is, whose detaching waits to be finished
                 return False
             finally:
-                cursor.execute("RESET statement_timeout")
+                cursor.execute("SET statement_timeout = 0")
     finally:
         connection.autocommit = False
     # detached: no reader holds a lock on it, or can get one

@@ -14,6 +14,8 @@ SCHEMA_VERSION = 3
 OLDEST_SERVER = 140000
 SCHEMA_LOCK = 0x6E656173
 READ_ROLE = "nearfield_read"
+UNHURRIED = "SET statement_timeout = 0; SET idle_session_timeout = 0; SET lock_timeout = 0"
+"""A server's limits for its other users would end a load or a check midway."""
 LOCK_TIMEOUT = "10s"
 """How long a migration waits for a lock. Those so far take none that readers hold."""
 
@@ -25,7 +27,7 @@ def prepare_schema(cursor: Any, *, create: bool = True) -> list[str]:
     `UsageError` where there is no schema yet. Raises `UsageError` for a server older than 14, for a
     schema `nearfield` that isn't ours, and for a newer version of it.
     """
-    _check_server(cursor)
+    check_server(cursor)
     found = schema_version(cursor)
     if found != SCHEMA_VERSION:
         # held to the end of the transaction: of two commands at once, one migrates
@@ -97,7 +99,8 @@ def _old(found: int | None) -> bool:
     return found is not None and found < SCHEMA_VERSION
 
 
-def _check_server(cursor: Any) -> None:
+def check_server(cursor: Any) -> None:
+    """Raise `UsageError` for a server that is too old, before it is told what it doesn't know."""
     version = cursor.connection.server_version
     if version < OLDEST_SERVER:
         raise UsageError(f"expected Postgres 14 or newer, the server is {version // 10000}")

@@ -89,7 +89,9 @@ def plan_dump(
     check_options(chosen)
     _check_place(opened.path, folder)
     sha256 = opened.finished_matrix(verify=False).files[opened.matrix_at.name].sha256
-    same = find_same(folder, content_fingerprint(opened, chosen, sha256))
+    stage = status(run).stage
+    content = content_fingerprint(opened, chosen, sha256)
+    same = find_same(folder, content, forced=stage != "verified")
     existing = dumps_in(folder) if folder.is_dir() else []
     # the new one is the newest, whenever it comes
     coming = [] if same else [f"nearfield-matrix-99991231-235959-k{opened.config.columns}"]
@@ -102,7 +104,7 @@ def plan_dump(
         out=folder,
         rows=config.n,
         k=config.columns,
-        stage=status(run).stage,
+        stage=stage,
         formats=chosen.formats,
         bytes=int(sum(sizes[name] for name in chosen.formats) + chosen.flat * FLAT_BYTES * pairs),
         free_bytes=room.f_bavail * room.f_frsize,
@@ -146,16 +148,15 @@ def plan_load_redis(run: Path | str, url: str = FROM_ENVIRONMENT) -> LoadPlan:
 
 
 def _redis_address(url: str) -> str:
-    if url != FROM_ENVIRONMENT:
-        if redis.has_password(url):
-            raise UsageError(
-                "others can read a password on the command line: put the address into "
-                f"{REDIS_VARIABLE}, and give --redis {FROM_ENVIRONMENT}"
-            )
-        return url
-    found = os.environ.get(REDIS_VARIABLE)
+    found = os.environ.get(REDIS_VARIABLE) if url == FROM_ENVIRONMENT else url
     if not found:
         raise UsageError(f"expected the address of a Redis in {REDIS_VARIABLE}, it isn't set")
+    redis.check_address(found)
+    if url != FROM_ENVIRONMENT and redis.has_password(url):
+        raise UsageError(
+            "others can read a password on the command line: put the address into "
+            f"{REDIS_VARIABLE}, and give --redis {FROM_ENVIRONMENT}"
+        )
     return found
 
 

@@ -297,6 +297,9 @@ def test_sources_of_a_job_may_be_absolute_patterns(nearfield, embeddings):
         ('[ingest]\nsources = ["*.csv"]', "matches nothing"),
         ('[ingest]\nsources = ["embeddings.npy"]\n[build]\nkk = 3', "kk"),
         ('[ingest]\nsources = ["embeddings.npy"]\n[build]\nk = "three"', "build.k"),
+        ('[ingest]\nsources = ["embeddings.npy"]\n[build]\nrecall = 1.5', "build.recall"),
+        ('[ingest]\nsources = ["embeddings.npy"]\n[verify]\nsample = 0', "verify.sample"),
+        ('[ingest]\nsources = ["embeddings.npy"]\n[load]\ndsn = "host=x"\ndatabase = "y"', "both"),
         ("[build]\nk = 3", "ingest"),
     ],
 )

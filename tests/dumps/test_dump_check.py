@@ -318,3 +318,18 @@ class TestHostileHdf5:
 
     def external_data(self, file, name, secret):
         file.create_dataset(name, (N, K), "<i4", external=[(str(secret), 0, 4 * N * K)])
+
+
+def test_an_interrupted_question_shifts_no_answers(original, tmp_path, monkeypatch):
+    forged = tmp_path / "forged.h5"
+    forged.write_bytes(gzip.decompress(ENDLESS.read_bytes()))
+    monkeypatch.setattr(guard, "PATIENCE_S", 2.0)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(guard.select, "select", interrupted)
+        unreadable(original / "matrix.h5")
+    assert "wasn't through" in unreadable(forged)
+    assert unreadable(original / "matrix.h5") is None
+
+
+def interrupted(*_words):
+    raise KeyboardInterrupt

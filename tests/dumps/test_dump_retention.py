@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dumps.dump.names import DumpName, dumps_in, parse_name
 from dumps.dump.retention import Keep, delete, parse_keep, superseded
+from dumps.dump.write import DumpOptions
 from nearfield.api import dump, plan_dump
 from nearfield.errors import UsageError
 from tests.dumps.dump_case import dumpable_run
@@ -108,3 +109,36 @@ def test_a_dry_run_names_what_a_dump_then_deletes(tmp_path):
     assert len(dumps_in(out)) == 3
     assert dump(run, out, keep=Keep(newest=2)).deleted == planned == tuple(days(3, 2))
     assert len(dumps_in(out)) == 2
+
+
+def test_a_dump_is_never_deleted_by_the_call_that_makes_it(tmp_path):
+    run, out = dumpable_run(tmp_path).path, tmp_path / "out"
+    ahead = "nearfield-matrix-20990101-000000-k5"  # by a clock that was
+    (out / ahead).mkdir(parents=True)
+    made = dump(run, out, keep=Keep(newest=1))
+    assert made.path.is_dir()
+    assert made.deleted == ()
+    assert (out / "LATEST").read_text().strip() == made.path.name
+
+
+def test_a_damaged_newest_dump_is_followed_by_another(tmp_path):
+    run, out = dumpable_run(tmp_path).path, tmp_path / "out"
+    first = dump(run, out)
+    damaged = out / str(DumpName(parse_name(first.path.name).begun + timedelta(days=1), 4))
+    damaged.mkdir()
+    assert dump(run, out, keep=Keep(newest=1)).made
+    assert damaged.is_dir()
+
+
+def test_a_forced_dump_is_made_again_once_its_run_is_verified(tmp_path):
+    run, out = dumpable_run(tmp_path), tmp_path / "out"
+    verdict = run.verification.read_bytes()
+    run.verification.unlink()
+    options = DumpOptions(force=True)
+    assert dump(run.path, out, options).forced
+    assert not dump(run.path, out, options).made
+    run.verification.write_bytes(verdict)
+    assert plan_dump(run.path, out).same is None
+    again = dump(run.path, out)
+    assert (again.made, again.forced) == (True, False)
+    assert plan_dump(run.path, out).same == again.path.name

@@ -1,13 +1,18 @@
 """What SQL users see: views, functions, rights, and the moment of publication."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
 import numpy as np
 import psycopg2
 import pytest
 
-from dumps.postgres.load import load_run
+from dumps.postgres.load import LoadOptions, load_run
 from dumps.postgres.publish import current, publish, rollback
 from dumps.postgres.query import similar
 from dumps.postgres.retention import prune
+from dumps.postgres.runs import runs
 from nearfield.errors import InputRejected, UsageError
 from tests.dumps.postgres_case import ask, loadable_run, random_lists
 
@@ -200,6 +205,45 @@ def test_a_run_that_is_still_read_is_dropped_by_a_later_call(tmp_path, dsn, two_
         assert ask(dsn, COUNT_OF_ID_0)
     reader.close()
     assert prune(dsn, keep=1).dropped == [two_runs[0]]
+
+
+def test_a_removal_that_waits_for_readers_holds_up_no_other_for_good(
+    tmp_path, dsn, two_runs, monkeypatch
+):
+    monkeypatch.setattr("dumps.postgres.retention.WAIT_S", 0.2)
+    third = load_run(loadable_run(tmp_path / "3", seed=3), dsn).run_id
+    with closing(psycopg2.connect(dsn)) as reader, reader.cursor() as cursor:
+        cursor.execute(COUNT_OF_ID_0)
+        # the second can't be begun before the first is through
+        assert prune(dsn, keep=1).still_read == two_runs
+    assert prune(dsn, keep=1).dropped == two_runs
+    assert current(dsn).run_id == third
+
+
+def test_what_was_begun_is_removed_first(tmp_path, dsn, two_runs, monkeypatch):
+    monkeypatch.setattr("dumps.postgres.retention.WAIT_S", 0.2)
+    rollback(dsn)
+    with closing(psycopg2.connect(dsn)) as reader, reader.cursor() as cursor:
+        cursor.execute(COUNT_OF_ID_0)
+        assert prune(dsn, keep=1).still_read == [two_runs[1]]
+    load_run(loadable_run(tmp_path / "3", seed=3), dsn, options=LoadOptions(keep=3))
+    assert sorted(prune(dsn, keep=1).dropped) in (two_runs, two_runs[:1])
+    assert [run.run_id for run in runs(dsn)] == [3]
+
+
+def test_two_rollbacks_at_once_go_back_twice(tmp_path, dsn, two_runs):
+    load_run(loadable_run(tmp_path / "3", seed=3), dsn)
+    with closing(psycopg2.connect(dsn)) as other, ThreadPoolExecutor(2) as pool:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT FROM nearfield.current_run FOR UPDATE")
+        going = [pool.submit(rollback, dsn) for _ in range(2)]
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        until = time.monotonic() + 20
+        while ask(dsn, waiting) != [(2,)] and time.monotonic() < until:
+            time.sleep(0.05)
+        other.rollback()
+        assert sorted(one.result().run_id for one in going) == two_runs
+    assert current(dsn).run_id == two_runs[0]
 
 
 def test_the_read_role_reads_views_and_functions_and_nothing_else(dsn, two_runs):

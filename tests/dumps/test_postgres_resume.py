@@ -13,7 +13,7 @@ import psutil
 import psycopg2
 import pytest
 
-from dumps.postgres import chunks
+from dumps.postgres import chunks, load
 from dumps.postgres.load import LoadOptions, load_run
 from dumps.postgres.partition import plan_chunks
 from dumps.postgres.publish import current
@@ -259,3 +259,25 @@ def test_ctrl_c_before_the_last_connection_has_begun_ends_the_first(dsn, monkeyp
     with pytest.raises(KeyboardInterrupt):
         chunks._work_off(dsn, work, 2)
     assert time.monotonic() - started < 10
+
+
+def test_limits_of_a_server_for_its_other_users_end_no_load(dsn, new_run, monkeypatch):
+    def counted(cursor, *_words):
+        cursor.execute("SELECT pg_sleep(0.5)")
+
+    for name in ("is_continuable", "check_loaded"):
+        own = getattr(load, name)
+
+        def slow(cursor, *words, own=own):
+            counted(cursor)
+            return own(cursor, *words)
+
+        monkeypatch.setattr(load, name, slow)
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("ALTER ROLE CURRENT_USER SET statement_timeout = '300ms'")
+        connection.commit()
+        try:
+            assert load_run(new_run, dsn).rows == N
+        finally:
+            cursor.execute("ALTER ROLE CURRENT_USER RESET statement_timeout")
+            connection.commit()

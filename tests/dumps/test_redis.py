@@ -185,12 +185,53 @@ def test_lists_that_vanish_while_loading_arent_published(url, runs, monkeypatch)
     [
         (("--maxmemory", "300kb"), "maxmemory"),
         (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "vanish unnoticed"),
-        (("--maxmemory", "1100kb"), "no memory left"),
     ],
 )
 def test_a_server_that_is_too_small_is_named_beforehand(tmp_path, runs, options, said):
     with running_redis(tmp_path, *options) as url, pytest.raises(DatabaseError, match=said):
         load_redis(runs[0], url)
+
+
+def test_what_runs_full_all_the_same_is_said(tmp_path, runs, monkeypatch):
+    monkeypatch.setattr("dumps.redis._check_room", lambda *_words, **_options: None)
+    with (
+        running_redis(tmp_path, "--maxmemory", "1100kb") as url,
+        pytest.raises(DatabaseError, match="no memory left"),
+    ):
+        load_redis(runs[0], url)
+
+
+def test_two_runs_must_have_room_until_one_is_published(tmp_path, runs):
+    with running_redis(tmp_path) as url:
+        load_redis(runs[0], url)
+        with connected(url) as client:
+            client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 300_000)
+        with pytest.raises(DatabaseError, match="left of maxmemory"):
+            load_redis(runs[1], url)
+        with connected(url) as client:
+            assert client.keys("nearfield:*:list:id-0") != []
+        assert load_redis(runs[0], url).already_loaded
+
+
+def test_what_was_lost_since_is_loaded_anew(url, runs):
+    report = load_redis(runs[0], url)
+    with connected(url) as client:
+        client.delete(f"nearfield:{report.run}:list:id-5", f"nearfield:{report.run}:list:id-2999")
+    again = load_redis(runs[0], url)
+    assert not again.already_loaded
+    lists_are_there(url, runs[0], report.run)
+
+
+@pytest.mark.parametrize("place", ["option", "environment"])
+@pytest.mark.parametrize("character", "/?#")
+def test_a_password_that_tears_its_address_is_never_shown(runs, monkeypatch, place, character):
+    address = f"redis://:pa{character}ss@host:6379/0"
+    monkeypatch.setenv("NEARFIELD_REDIS", address)
+    given = "env" if place == "environment" else address
+    for command in (api.load_redis, api.plan_load_redis):
+        with pytest.raises(UsageError, match="percent-encoded") as caught:
+            command(runs[0].path, given)
+        assert "ss@" not in str(caught.value)
 
 
 def test_no_server_and_wrong_addresses_are_said(tmp_path, runs):
