@@ -61,7 +61,8 @@ STAGES = 2.0
 class BuildEstimate:
     """Seconds on this machine's cores, bytes of memory per worker and of disk at the most.
 
-    workers: as many as there are cores unless asked otherwise.
+    workers: as many as there are cores unless asked otherwise. one_task: the memory is that of one
+    task on all cores, which is given the whole join.
     """
 
     method: str
@@ -72,6 +73,7 @@ class BuildEstimate:
     workers: int
     seconds: float
     memory_bytes: int
+    one_task: bool
     disk_bytes: int
     assumptions: str
 
@@ -102,6 +104,7 @@ def estimate_build(
         workers=workers,
         seconds=round(seconds * cores / busy, 3),
         memory_bytes=int(BASE_BYTES + memory),
+        one_task=plan.method == SELFJOIN and (whole or plan.sorted),
         disk_bytes=int(disk),
         assumptions=assumed,
     )

@@ -197,11 +197,17 @@ def _print_estimate(report: "BuildEstimate", *, as_json: bool) -> None:
             ("method", f"{report.method} ({report.reason})"),
             ("parts", str(report.parts)),
             ("time", f"about {report.seconds:.1f} s on this machine, plus start and writing"),
-            ("memory", f"up to {size(report.memory_bytes)} per worker, {report.workers} workers"),
+            ("memory", f"up to {size(report.memory_bytes)} {_by_whom(report)}"),
             ("disk", f"up to {size(report.disk_bytes)}, of which half stays"),
             ("assumed", report.assumptions),
         ]
     )
+
+
+def _by_whom(report: "BuildEstimate") -> str:
+    if report.one_task:
+        return "in one task, on all cores"
+    return f"per worker, {report.workers} workers"
 
 
 def _print_verification(report: "Verification") -> None:

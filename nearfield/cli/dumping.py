@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nearfield.api.products import DumpPlan
 
 POSTGRES_ONLY = (
-    *("no_labels", "no_publish", "connections", "reverse_index"),
+    *("no_publish", "connections", "reverse_index"),
     *("min_coverage", "max_recall_drop", "max_changed", "max_changed_rows"),
 )
 
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def dump(  # noqa: PLR0913  (a command has as many parameters as it has options)
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run directory.", show_default=False)
+        Path | None, typer.Argument(metavar="[RUN]", help="Run directory, or its s3:// address.", show_default=False)
     ] = None,
     *,
     out: Annotated[
@@ -106,7 +106,7 @@ def refuse_options_of_postgres(context: typer.Context) -> None:
         if source is not None and source.name == "COMMANDLINE":
             option = "--" + name.replace("_", "-")
             raise UsageError(
-                f"{option} is of Postgres: into Redis a run is loaded with its labels, published "
+                f"{option} is of Postgres: into Redis a run is loaded without labels, published "
                 "at once, and the runs before it go. Leave it out"
             )
 

@@ -55,7 +55,7 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
     ] = None,
     zero: Annotated[
         Literal["drop", "keep"] | None,
-        typer.Option(help="Zero vectors: dropped under cosine, else kept, unless said here."),
+        typer.Option(help="Zero vectors of tables and arrays (default: drop under cosine, else keep)."),
     ] = None,
     max_rejected: Annotated[
         float, typer.Option(help="Share of items that may be rejected before ingest stops.")

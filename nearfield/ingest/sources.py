@@ -82,7 +82,8 @@ def _foreign(kind: Kind, options: IngestOptions) -> list[str]:
         if getattr(chosen, field.name) != getattr(plain, field.name)
     ]
     if kind == "documents":
-        return [*(["--ids"] if options.ids else []), *map(_flag, names)]
+        given = {"--ids": options.ids, "--zero": options.zero}
+        return [*(name for name, value in given.items() if value), *map(_flag, names)]
     unused = [] if options.documents == DocumentOptions() else ["a choice for documents"]
     if kind == "table":
         return unused
