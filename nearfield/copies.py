@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -64,12 +64,18 @@ def run_at_hand(run: Location | str, *, vectors: bool = True) -> Iterator[Run]:
                 _send_if_changed(folder / name, place / name)
 
 
-def send_folder(folder: Path, target: ObjectPath) -> None:
-    """Make `target` hold the files of `folder`, its manifest last and without it in between."""
+def send_folder(folder: Path, target: ObjectPath, check: Callable[[], None] = lambda: None) -> None:
+    """Make `target` hold the files of `folder`, its manifest last and without it in between.
+
+    `check` (see `held`) is called before the manifest is sent. A lock stays where it is: there the
+    same name is the lease.
+    """
     (target / "manifest.json").unlink(missing_ok=True)
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    for name in sorted(names, key=lambda name: name == "manifest.json"):
-        (target / name).put(folder / name)
+    files = (path for path in folder.glob("[!.]*") if path.is_file())
+    for path in sorted(files, key=lambda path: (path.name == "manifest.json", path.name)):
+        if path.name == "manifest.json":
+            check()
+        (target / path.name).put(path)
 
 
 def _copied(opened: Run, place: ObjectPath, folder: Path, *, vectors: bool) -> Run:

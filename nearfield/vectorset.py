@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nearfield.errors import DamagedArtefact, InputRejected, MissingFile
-from nearfield.files import atomic_path, synced_along, write_bytes
+from nearfield.files import atomic_path, synced_along
 from nearfield.id_stream import IdStream, stored_ids
 from nearfield.locations import Location, local_path
 from nearfield.manifest import (
@@ -159,20 +160,21 @@ def write_vector_set(
     _check_shape(vectors)
     check_ids(recordings, expected=len(vectors))
     path.mkdir(parents=True, exist_ok=True)
-    entries = {}
-    with atomic_path(path / "vectors.npy") as temporary:
-        entries["vectors.npy"] = _write_array(temporary, vectors)
+    some_removed = removed is not None and len(removed) > 0
+    files = (*FILES, REMOVED_FILE) if some_removed else FILES
+    with ExitStack() as stack:
+        # a set that is there already stays whole until all of the new one is written
+        new = {name: stack.enter_context(atomic_path(path / name)) for name in files}
+        entries = {"vectors.npy": _write_array(new["vectors.npy"], vectors)}
+        pq.write_table(recordings, new["recordings.parquet"], compression="zstd")
+        new["space.json"].write_text(json.dumps(asdict(geometry), indent=2) + "\n")
+        if some_removed:
+            with new[REMOVED_FILE].open("wb") as stream:
+                np.save(stream, removed)
+        entries |= {name: file_entry(new[name]) for name in files if name not in entries}
         (path / "manifest.json").unlink(missing_ok=True)
-    with atomic_path(path / "recordings.parquet") as temporary:
-        pq.write_table(recordings, temporary, compression="zstd")
-    write_bytes(path / "space.json", (json.dumps(asdict(geometry), indent=2) + "\n").encode())
-    (path / REMOVED_FILE).unlink(missing_ok=True)
-    files: tuple[str, ...] = FILES
-    if removed is not None and len(removed):
-        with atomic_path(path / REMOVED_FILE) as temporary, temporary.open("wb") as stream:
-            np.save(stream, removed)
-        files = (*FILES, REMOVED_FILE)
-    entries |= {name: file_entry(path / name) for name in files if name not in entries}
+    if not some_removed:
+        (path / REMOVED_FILE).unlink(missing_ok=True)
     manifest = write_manifest(
         path / "manifest.json",
         kind=KIND,

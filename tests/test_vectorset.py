@@ -1,5 +1,6 @@
 """The vector set on disk: what goes in comes out, and damage never passes for data."""
 
+import errno
 import shutil
 import tempfile
 import time
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nearfield.errors import DamagedArtefact, InputRejected, MissingFile
+from nearfield.errors import DamagedArtefact, DiskFull, InputRejected, MissingFile
 from nearfield.space import Block
 from nearfield.vectorset import (
     FILES,
@@ -225,3 +226,18 @@ def test_blocks_of_rows_follow_one_another_within_their_size(
 def test_a_copied_directory_is_the_same_vector_set(vector_set: VectorSet, tmp_path: Path) -> None:
     shutil.copytree(vector_set.path, tmp_path / "copy")
     assert open_vector_set(tmp_path / "copy").fingerprint == vector_set.fingerprint
+
+
+def test_a_set_stays_until_all_that_replaces_it_is_written(tmp_path, monkeypatch):
+    old = write_vector_set(tmp_path / "v", VECTORS, _recordings(), GEOMETRY)
+
+    def full(*_words, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nearfield.vectorset.pq.write_table", full)
+    with pytest.raises(DiskFull):
+        write_vector_set(tmp_path / "v", VECTORS + 1, _recordings(), GEOMETRY)
+    again = open_vector_set(tmp_path / "v")
+    assert again.fingerprint == old.fingerprint
+    assert again.vectors.tolist() == VECTORS.tolist()
+    assert not [path for path in (tmp_path / "v").iterdir() if ".partial-" in path.name]

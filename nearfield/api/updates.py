@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from index_build.update.cells import read_cells
@@ -182,8 +182,8 @@ def _added(
             )
         return open_vector_set(paths[0]), 0
     options = options or IngestOptions(workers=available_cores())
-    geometry = old_vectors(base).geometry
-    report = reading.ingest(paths, out / "incoming", replace(options, base=geometry))
+    chosen = reading.as_made(old_vectors(base), options)
+    report = reading.ingest(paths, out / "incoming", chosen)
     twice = sum(report.rejected.get(reason, 0) for reason in TWICE)
     if twice:
         raise InputRejected(

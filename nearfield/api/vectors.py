@@ -35,5 +35,5 @@ def ingest(
         made = folder / "vectors"
         report = reading.ingest(paths, made, chosen, extend=base)
         check()
-        send_folder(made, place)
+        send_folder(made, place, check)
     return replace(report, path=place, rejects_file=place / report.rejects_file.name)

@@ -33,7 +33,10 @@ def register(app: typer.Typer) -> None:
 
 def dump(  # noqa: PLR0913  (a command has as many parameters as it has options)
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run directory, or its s3:// address.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="Run directory, or its s3:// address.", show_default=False
+        ),
     ] = None,
     *,
     out: Annotated[

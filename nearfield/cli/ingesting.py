@@ -2,11 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from nearfield.cli.output import AsJson, DryRun, examples, print_json, print_pairs, size
+
+if TYPE_CHECKING:
+    from nearfield.ingest.options import IngestOptions
 
 EXAMPLES = (
     "nearfield ingest dump/*.tar.zst --out vectors --space combined",
@@ -55,7 +58,9 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
     ] = None,
     zero: Annotated[
         Literal["drop", "keep"] | None,
-        typer.Option(help="Zero vectors of tables and arrays (default: drop under cosine, else keep)."),
+        typer.Option(
+            help="Zero vectors, but of documents (default: drop under cosine, else keep)."
+        ),
     ] = None,
     max_rejected: Annotated[
         float, typer.Option(help="Share of items that may be rejected before ingest stops.")
@@ -65,9 +70,12 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
         typer.Option(min=1, help="Processes that read archives (default: one per core)."),
     ] = None,
     submissions: Annotated[
-        Literal["lowest", "median"],
-        typer.Option(help="Documents: which submission stands for a recording."),
-    ] = "lowest",
+        Literal["lowest", "median"] | None,
+        typer.Option(
+            help="Documents: which submission stands for a recording (default: lowest, or as in "
+            "the set that is extended)."
+        ),
+    ] = None,
     first_cepstral: Annotated[
         int, typer.Option(min=0, max=1, help="Documents: 1 drops the loudness coefficient.")
     ] = 0,
@@ -92,9 +100,6 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
     as_json: AsJson = False,
 ) -> None:
     """Turn recordings into a vector set: float32 vectors, ids, labels, statistics."""
-    if dry_run:
-        _print_plan(sources, out, as_json=as_json)
-        return
     from nearfield.api import ingest as run_ingest
     from nearfield.ingest.options import DocumentOptions, IngestOptions, TableOptions
     from nearfield.machine import available_cores
@@ -120,6 +125,9 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
             header_rows=header_rows,
         ),
     )
+    if dry_run:
+        _print_plan(sources, out, options, extend, as_json=as_json)
+        return
     report = run_ingest(sources, out, options, extend=extend)
     if as_json:
         print_json(report)
@@ -136,10 +144,15 @@ def ingest(  # noqa: PLR0913  (a command has as many parameters as it has option
     )
 
 
-def _print_plan(sources: list[Path], out: Path, *, as_json: bool) -> None:
-    from nearfield.ingest.sources import one_kind
+def _print_plan(
+    sources: list[Path], out: Path, options: "IngestOptions", extend: Path | None, *, as_json: bool
+) -> None:
+    from nearfield.ingest import check_out
+    from nearfield.ingest.sources import one_kind, refuse_foreign_options
 
     kind = one_kind(sources)
+    refuse_foreign_options(kind, options)
+    check_out(out, extend)
     files = [
         file
         for source in sources

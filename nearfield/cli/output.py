@@ -12,6 +12,9 @@ from rich.table import Table
 
 from nearfield.objects import ObjectPath
 
+WIDE = 1 << 16
+"""Columns of a pipe."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and what it takes; do nothing.")
@@ -39,7 +42,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print a table; numbers stand to the right. Never narrower than its content in a pipe."""
     table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
-    for column in table.columns[1:]:
+    for column in table.columns:
         column.overflow = "fold"
     listed = list(rows)
     for place, column in enumerate(table.columns):
@@ -47,9 +50,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
             column.justify = "right"
     for row in listed:
         table.add_row(*(_cell(value) for value in row))
-    console = Console()
+    # an id such as db:key:7 is no picture of a key
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(emoji=False, width=WIDE)
     console.print(table, markup=False, highlight=False)
 
 

@@ -125,8 +125,22 @@ def _plan(
                 f"{extend} has {len(old.removed):,} removed recordings, of which an extension knows"
                 " nothing. Extend its run: nearfield update RUN --add SOURCE --out RUN2"
             )
-        options = replace(options, base=old.geometry)
+        options = as_made(old, options)
     return _Plan(kind, paths, out, options, old)
+
+
+def as_made(old: VectorSet, options: IngestOptions) -> IngestOptions:
+    """The options with which recordings are read as those of `old` were. Raises `UsageError` where
+    they contradict that.
+    """
+    policy, asked = old.manifest.facts.get("submissions_policy"), options.documents.submissions
+    if policy is not None and asked not in (None, policy):
+        raise UsageError(
+            f"can't extend with --submissions {asked}: {old.path} was made with {policy}. Leave it "
+            "out"
+        )
+    documents = replace(options.documents, submissions=policy or asked)
+    return replace(options, base=old.geometry, documents=documents)
 
 
 def _gathered(plan: _Plan, work: Path, rejects: RejectLog) -> Gathered:

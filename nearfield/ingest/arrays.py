@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -141,10 +142,12 @@ def _load_npz(source: Path, work: Path) -> LoadedArray:
 def _members(source: Path, work: Path) -> dict[str, Path]:
     """Unpack the arrays of an .npz into `work`, by name."""
     found = {}
+    # another source may have the same name, and the first is mapped
+    folder = Path(mkdtemp(dir=work))
     try:
         with zipfile.ZipFile(source) as archive:
             for index, name in enumerate(archive.namelist()):
-                target = work / f"{source.name}-{index}.npy"
+                target = folder / f"{index}.npy"
                 with archive.open(name) as stream, target.open("wb") as out:
                     shutil.copyfileobj(stream, out, COPY_BYTES)
                 found[name.removesuffix(".npy")] = target

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pyarrow as pa
@@ -41,7 +42,8 @@ def unpacked(path: Path, work: Path) -> Path:
     """`path` itself, or where it was decompressed to inside the directory `work`."""
     if path.suffix.lower() not in COMPRESSED:
         return path
-    target = work / f"unpacked-{path.stem}"
+    # another source may have the same name, and the first is mapped
+    target = Path(mkdtemp(dir=work)) / path.stem
     with opened(path) as stream, target.open("wb") as out:
         shutil.copyfileobj(stream, out, COPY_BYTES)
     return target

@@ -66,6 +66,9 @@ class TextTable:
         # a reader left in the middle would go on in Arrow's threads, so it gets these bytes alone
         with opened(self.path) as stream, _csv_errors(self.path):
             head = stream.read_buffer(BLOCK_BYTES)
+            if len(head) == BLOCK_BYTES:
+                # a line that is cut off may end inside of a character
+                head = head.slice(0, head.to_pybytes().rfind(b"\n") + 1 or BLOCK_BYTES)
             reader = self._reader(
                 pa.BufferReader(head), list(self.names), _Malformed(self, RejectLog())
             )

@@ -64,14 +64,15 @@ def gather_documents(
         rejects.merge(part.rejects)
     counts = sum((part.counts for part in scanned), Counter[str]())
     space = space or metric_space(_default_space(counts), first_cepstral)
-    folder = Folder(space.metrics, options.documents.submissions, rejects)
+    policy = options.documents.submissions or "lowest"
+    folder = Folder(space.metrics, policy, rejects)
     recordings = _folded(scanned, folder, work)
     geometry, vectors = recordings.vectors(space, options.base, work)
     chosen = "asked for" if options.space or options.base else _because(counts)
     facts = {
         "space": space.name,
         "space_chosen": chosen,
-        "submissions_policy": options.documents.submissions,
+        "submissions_policy": policy,
         **_counted(scanned, counts, recordings),
     }
     return Gathered(vectors, recordings.table(), geometry, facts)

@@ -53,19 +53,17 @@ class Layout:
         ]
 
 
-def choose_layout(sample: pa.Table, options: TableOptions, where: str) -> Layout:
-    """Give each column of `sample` its role.
+def choose_layout(sample: pa.Table, options: TableOptions, where: str, *, ids: bool) -> Layout:
+    """Give each column of `sample` its role. ids: they come from elsewhere, so no column is one.
 
     Raises `UsageError` for a named column that isn't there, `InputRejected` when a named column
     holds no numbers or when no numbers are left.
     """
     names = sample.column_names
     named = (*options.columns, *options.categorical, *options.labels)
-    for name in (*named, options.id_column or names[0]):
+    for name in named:
         require_column(name, names, where)
-    id_column = options.id_column or found_id_column(
-        sample, taken=(*options.columns, *options.categorical)
-    )
+    id_column = None if ids else chosen_id(sample, options, where, options.columns)
     numbers = options.columns or _numeric_names(sample, id_column, options)
     for name in options.columns:
         if not looks_numeric(sample[name]):
@@ -84,6 +82,16 @@ def choose_layout(sample: pa.Table, options: TableOptions, where: str) -> Layout
         categorical=options.categorical,
         labels=options.labels or label_names(sample, id_column, numbers),
     )
+
+
+def chosen_id(
+    sample: pa.Table, options: TableOptions, where: str, numbers: Sequence[str]
+) -> str | None:
+    """The column with the id, by the rule above; a number or a category isn't one."""
+    if options.id_column is None:
+        return found_id_column(sample, taken=(*numbers, *options.categorical))
+    require_column(options.id_column, sample.column_names, where)
+    return options.id_column
 
 
 def require_column(name: str, names: Sequence[str], where: str) -> None:

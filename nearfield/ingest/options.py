@@ -15,11 +15,11 @@ class DocumentOptions:
     """Choices for AcousticBrainz documents.
 
     submissions: which of a recording's submissions stands for it: the `lowest` offset, or the
-    element-wise `median`. first_cepstral: 0 keeps the loudness coefficient (as the server did),
-    1 drops it (as the 2018 thesis did).
+    element-wise `median`; None: the lowest, or as in the set being extended. first_cepstral: 0
+    keeps the loudness coefficient (as the server did), 1 drops it (as the 2018 thesis did).
     """
 
-    submissions: Literal["lowest", "median"] = "lowest"
+    submissions: Literal["lowest", "median"] | None = None
     first_cepstral: Literal[0, 1] = 0
 
 

@@ -14,7 +14,7 @@ from nearfield.errors import InputRejected
 from nearfield.ingest.csv_text import refuse_repeated
 from nearfield.ingest.rejects import RejectLog
 
-BATCH_VALUES = 2 << 20
+BATCH_VALUES, LEAST_ROWS = 2 << 20, 64
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,21 @@ class ParquetTable:
                 pre_buffer=False,  # what Arrow reads ahead it keeps until the whole file is read
             ) as parquet,
         ):
-            for batch in parquet.iter_batches(
-                batch_size=max(1024, BATCH_VALUES // max(1, len(columns))), columns=list(columns)
-            ):
+            rows = max(LEAST_ROWS, BATCH_VALUES // _values_per_row(parquet.metadata, columns))
+            for batch in parquet.iter_batches(batch_size=rows, columns=list(columns)):
                 yield np.arange(seen, seen + len(batch)), pa.Table.from_batches([batch])
                 seen += len(batch)
+
+
+def _values_per_row(metadata: pq.FileMetaData, columns: Sequence[str]) -> int:
+    """Values of the columns in a row on the average, those of lists counted singly."""
+    wanted, values = set(columns), 0
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    for leaf in (group.column(place) for group in groups for place in range(group.num_columns)):
+        parts = leaf.path_in_schema.split(".")
+        if any(".".join(parts[:end]) in wanted for end in range(1, len(parts) + 1)):
+            values += leaf.num_values
+    return max(1, -(-values // max(1, metadata.num_rows)))
 
 
 def parquet_table(path: Path) -> ParquetTable:

@@ -16,13 +16,18 @@ from nearfield.ingest.sources import content_suffix
 AnyTable = TextTable | ParquetTable
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether the name says so."""
+    return content_suffix(path) == ".parquet"
+
+
 def open_table(
     path: Path, delimiter: str | None = None, header_rows: int | None = None
 ) -> AnyTable:
     """The table at `path`: Parquet by its suffix, else text. Raises `MissingFile`."""
     if not path.is_file():
         raise MissingFile(f"there is no table {path}: check the path")
-    if content_suffix(path) == ".parquet":
+    if is_parquet(path):
         return parquet_table(path)
     if delimiter is None and content_suffix(path) == ".tsv":
         delimiter = "\t"

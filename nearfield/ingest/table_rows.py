@@ -20,7 +20,14 @@ from nearfield.ingest.ids import canonical_text_ids, typed_ids
 from nearfield.ingest.ids_file import read_ids, refuse_other_count
 from nearfield.ingest.labels import as_label, stacked
 from nearfield.ingest.layout import Layout
-from nearfield.ingest.numbers import Mask, numbers_of, text_of
+from nearfield.ingest.numbers import (
+    Mask,
+    is_list_of_numbers,
+    is_number,
+    is_text,
+    numbers_of,
+    text_of,
+)
 from nearfield.ingest.options import IngestOptions
 from nearfield.ingest.raw import RawRows
 from nearfield.ingest.rejects import Reject, RejectLog
@@ -121,6 +128,7 @@ class RowReader:
         self, table: AnyTable, records: Records, chunk: pa.Table
     ) -> tuple[NDArray[np.float64], Mask]:
         """Raw rows float64 [m, numbers + categoricals] and which of them can be used."""
+        self._check_types(table, chunk.schema)
         usable = np.ones(len(chunk), np.bool_)
         parts = []
         for name, reason, bad, values in self._judged(chunk):
@@ -131,6 +139,20 @@ class RowReader:
             if values is not None:
                 parts.append(values)
         return np.hstack(parts), usable
+
+    def _check_types(self, table: AnyTable, schema: pa.Schema) -> None:
+        """Raise `InputRejected` where a column can't be what it is in the first table or set."""
+        for name, width in self.layout.numbers:
+            kind = schema.field(name).type
+            if width and not is_list_of_numbers(kind):
+                expected = f"lists of {width} numbers"
+            elif not width and not (is_number(kind) or is_text(kind) or pa.types.is_boolean(kind)):
+                expected = "numbers"
+            else:
+                continue
+            raise InputRejected(
+                f"expected {expected} in column {name!r} of {table.path}; found {kind}"
+            )
 
     def _judged(self, chunk: pa.Table) -> Iterator[tuple[str, str, Mask, NDArray[Any] | None]]:
         """Per column and reason: the rows that fall to it; with the last reason, the values."""

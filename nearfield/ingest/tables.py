@@ -6,6 +6,7 @@ vectors. The look of a file is `csv_text`'s and `parquet_table`'s business, the 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,14 +15,14 @@ from nearfield.errors import InputRejected, UsageError
 from nearfield.ingest.layout import (
     Layout,
     choose_layout,
-    found_id_column,
+    chosen_id,
     label_names,
     require_column,
 )
-from nearfield.ingest.options import Gathered, IngestOptions, TableOptions
+from nearfield.ingest.options import Gathered, IngestOptions
 from nearfield.ingest.raw import finished
 from nearfield.ingest.rejects import RejectLog
-from nearfield.ingest.table_files import AnyTable, open_table
+from nearfield.ingest.table_files import AnyTable, is_parquet, open_table
 from nearfield.ingest.table_rows import RowReader
 from nearfield.progress import progress
 from nearfield.vectorset import Geometry
@@ -38,6 +39,8 @@ def gather_tables(
     of 8 bytes per number; ids and labels stay in memory.
     """
     choice = options.tables
+    if (choice.delimiter or choice.header_rows is not None) and all(map(is_parquet, sources)):
+        raise UsageError("--delimiter and --header-rows mean nothing for Parquet: leave them out")
     tables = [open_table(source, choice.delimiter, choice.header_rows) for source in sources]
     layout = _layout(tables[0], options)
     for table in tables[1:]:
@@ -59,12 +62,13 @@ def _layout(table: AnyTable, options: IngestOptions) -> Layout:
     if len(sample) == 0:
         raise InputRejected(f"expected rows in {table.path}; it has a header and nothing else")
     if options.base is None:
-        return choose_layout(sample, options.tables, str(table.path))
-    return _layout_of_base(sample, options.base, options.tables, str(table.path))
+        return choose_layout(sample, options.tables, str(table.path), ids=options.ids is not None)
+    return _layout_of_base(sample, options.base, options, str(table.path))
 
 
-def _layout_of_base(sample: pa.Table, base: Geometry, options: TableOptions, where: str) -> Layout:
+def _layout_of_base(sample: pa.Table, base: Geometry, given: IngestOptions, where: str) -> Layout:
     """The columns with which the set being extended was made; id and labels are chosen anew."""
+    options = given.tables
     if base.statistics.get("kind") != "table":
         raise InputRejected(
             f"can't extend: the set was made from {base.statistics.get('kind', 'other sources')},"
@@ -82,9 +86,10 @@ def _layout_of_base(sample: pa.Table, base: Geometry, options: TableOptions, whe
                 f" {', '.join(stored) or 'none'}. Leave out --columns and --categorical"
             )
     named = tuple(name for name, _ in numbers)
-    for name in (*named, *categorical, *options.labels, *filter(None, [options.id_column])):
+    for name in (*named, *categorical, *options.labels):
         require_column(name, sample.column_names, where)
     # a number of the set isn't the id, however well it would do as one
-    id_column = options.id_column or found_id_column(sample, taken=(*named, *categorical))
+    asked = replace(options, categorical=categorical)
+    id_column = None if given.ids else chosen_id(sample, asked, where, named)
     labels = options.labels or label_names(sample, id_column, named)
     return Layout(id_column, numbers, categorical, labels)

@@ -238,3 +238,24 @@ class TestIdsFile:
         ids = _npy(tmp_path, array, "ids.npy")
         with pytest.raises(InputRejected, match="one-dimensional array of integers or text"):
             ingested(_npy(tmp_path, VECTORS), ids=ids)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy.gz"])
+def test_sources_of_one_name_stay_apart(tmp_path: Path, suffix: str) -> None:
+    months = []
+    for number, rows in (("1", 4), ("2", 3)):
+        folder = tmp_path / number
+        folder.mkdir()
+        array = VECTORS[:rows] + int(number) * 100
+        if suffix == ".npz":
+            ids = np.array([f"{number}-{row}" for row in range(rows)])
+            months.append(_npz(folder, vectors=array, ids=ids))
+        else:
+            plain = _npy(folder, array)
+            months.append(folder / "x.npy.gz")
+            months[-1].write_bytes(gzip.compress(plain.read_bytes()))
+    vector_set = ingested(*months, out=tmp_path / "vectors")
+    expected = np.concatenate([VECTORS + 100, VECTORS[:3] + 200])
+    assert vector_set.vectors.tolist() == expected.tolist()
+    if suffix == ".npz":
+        assert vector_set.ids.to_pylist() == ["1-0", "1-1", "1-2", "1-3", "2-0", "2-1", "2-2"]

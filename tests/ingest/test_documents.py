@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nearfield.errors import DiskFull, InputRejected, MissingFile, UsageError
-from nearfield.ingest import document_spill
+from nearfield.ingest import document_spill, ingest
 from nearfield.ingest.documents import gather_documents, is_document_source
-from nearfield.ingest.options import IngestOptions
+from nearfield.ingest.options import DocumentOptions, IngestOptions
 from nearfield.ingest.rejects import Reject, RejectLog
 from tests.ingest.document_samples import gather, high, low, mbid, tar_bytes, write_tar
 
@@ -370,3 +370,22 @@ def test_a_source_of_documents_is_known_by_its_name(tmp_path):
     assert is_document_source(tmp_path / "x.tar")
     assert is_document_source(tmp_path / "x.json")
     assert not is_document_source(tmp_path / "x.csv.gz")
+
+
+def test_an_extension_keeps_the_policy_of_submissions(tmp_path):
+    folder = dump(tmp_path / "dump")
+    median = IngestOptions(
+        space="combined", max_rejected=1, documents=DocumentOptions(submissions="median")
+    )
+    ingest([folder], tmp_path / "base", median)
+    plain = IngestOptions(max_rejected=1)
+    again = ingest([folder], tmp_path / "again", plain, extend=tmp_path / "base")
+    assert (again.facts["changed"], again.facts["submissions_policy"]) == (0, "median")
+    lowest = IngestOptions(max_rejected=1, documents=DocumentOptions(submissions="lowest"))
+    with pytest.raises(UsageError, match="was made with median"):
+        ingest([folder], tmp_path / "other", lowest, extend=tmp_path / "base")
+
+
+def test_a_choice_about_zero_vectors_means_nothing_for_documents(tmp_path):
+    with pytest.raises(UsageError, match="--zero means nothing"):
+        ingest([dump(tmp_path / "dump")], tmp_path / "v", IngestOptions(zero="drop"))

@@ -10,8 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from nearfield.errors import InputRejected, UsageError
+from nearfield.ingest import ingest
 from nearfield.ingest.columns import CATEGORY_WEIGHT
-from tests.ingest.table_samples import ingested, rejects_of, write_text
+from nearfield.ingest.parquet_table import BATCH_VALUES, parquet_table
+from nearfield.ingest.rejects import RejectLog
+from nearfield.vectorset import open_vector_set
+from tests.ingest.table_samples import ingested, options, rejects_of, write_text
 
 
 def _csv(folder: Path, text: str, name: str = "t.csv") -> Path:
@@ -75,6 +79,24 @@ class TestIds:
         ids = write_text(tmp_path / "ids.txt", "a\nb\nc\nd\n")
         vector_set = ingested(_csv(tmp_path, "x,y\n1,2\n1\n3,4\noops,5\n"), ids=ids)
         assert vector_set.ids.to_pylist() == ["a", "c"]
+
+    def test_beside_an_ids_file_no_column_is_the_id(self, tmp_path: Path) -> None:
+        ids = write_text(tmp_path / "ids.txt", "a\nb\n")
+        table = _csv(tmp_path, "plays,tempo,title\n10,2,One\n30,4,Two\n")
+        vector_set = ingested(table, ids=ids)
+        assert vector_set.vectors.tolist() == [[10, 2], [30, 4]]
+        assert vector_set.label_names == ["title"]
+        assert vector_set.ids.to_pylist() == ["a", "b"]
+        longer = _csv(tmp_path, "plays,tempo,title\n50,6,Three\n", "u.csv")
+        write_text(tmp_path / "more.txt", "c\n")
+        ingest([longer], tmp_path / "both", options(ids=tmp_path / "more.txt"),
+               extend=vector_set.path)  # fmt: skip
+        assert open_vector_set(tmp_path / "both").vectors.tolist() == [[10, 2], [30, 4], [50, 6]]
+
+    def test_the_id_column_may_be_one_of_the_ids_file(self, tmp_path: Path) -> None:
+        ids = _csv(tmp_path, "mbid,name\nm1,x\nm2,y\n", "ids.csv")
+        vector_set = ingested(_csv(tmp_path, "plays\n10\n30\n"), ids=ids, id_column="mbid")
+        assert vector_set.ids.to_pylist() == ["m1", "m2"]
 
     def test_an_ids_file_of_another_length_is_refused(self, tmp_path: Path) -> None:
         ids = write_text(tmp_path / "ids.txt", "a\n")
@@ -312,3 +334,37 @@ def test_the_same_table_gives_the_same_fingerprint_from_csv_and_twice(tmp_path: 
     path = _csv(tmp_path, "id,x,title\na,1,A\nb,2,B\n")
     first = ingested(path, out=tmp_path / "one")
     assert ingested(path, out=tmp_path / "two").fingerprint == first.fingerprint
+
+
+def test_lists_of_many_numbers_are_read_in_bounded_memory(tmp_path: Path) -> None:
+    rows, width = 20_000, 512
+    numbers = pa.array(np.zeros(rows * width, np.float32))
+    lists = pa.FixedSizeListArray.from_arrays(numbers, width)
+    table = parquet_table(_parquet(tmp_path, id=np.arange(rows), emb=lists))
+    sizes = [len(chunk) for _, chunk in table.chunks(("id", "emb"), RejectLog())]
+    assert sum(sizes) == rows
+    assert max(sizes) * width <= BATCH_VALUES
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ([[1.0, 2.0], [3.0, 4.0]], ["[1,2]", "[3,4]"], "lists of 2 numbers"),
+        ([1.0, 2.0], [[1.0], [2.0]], "expected numbers"),
+        ([1.0, 2.0], [datetime.date(2000, 1, 1)] * 2, "expected numbers"),
+    ],
+)
+def test_a_further_table_of_other_types_is_refused(
+    tmp_path: Path, first: list[object], second: list[object], said: str
+) -> None:
+    one = _parquet(tmp_path, "one.parquet", id=["a", "b"], x=first)
+    two = _parquet(tmp_path, "two.parquet", id=["c", "d"], x=second)
+    with pytest.raises(InputRejected, match=rf"{said} in column 'x' of .*two.parquet"):
+        ingested(one, two)
+
+
+def test_choices_for_text_mean_nothing_for_parquet(tmp_path: Path) -> None:
+    table = _parquet(tmp_path, id=["a", "b"], x=[1.0, 2.0])
+    for choice in ({"delimiter": ";"}, {"header_rows": 1}):
+        with pytest.raises(UsageError, match="mean nothing for Parquet"):
+            ingested(table, **choice)

@@ -185,3 +185,20 @@ def test_a_number_is_one_whatever_else_the_column_holds(text: str) -> None:
         found = numbers_of(pa.chunked_array([[text, *others]]), 0)
         assert not found.wrong[0]
         assert not found.missing[0]
+
+
+@pytest.mark.parametrize("column", ["title", "note"])
+def test_a_character_may_lie_across_the_end_of_the_first_block(tmp_path, monkeypatch, column):
+    # two bytes, of which the first is the block's last
+    monkeypatch.setattr("nearfield.ingest.csv_text.BLOCK_BYTES", 4_096)
+    rows = ["id,x,title,note\n"]
+    while sum(map(len, rows)) < 3_900:
+        rows.append(f"a{len(rows)},1,plain,plain\n")
+    begun = f"last,1,{'' if column == 'title' else 'plain,'}"
+    filling = "y" * (4_095 - sum(map(len, rows)) - len(begun))
+    rows.append(f"{begun}{filling}é{',plain' if column == 'title' else ''}\n")
+    text = "".join(rows)
+    assert len(text.encode()[:4_096].decode(errors="replace")) < len(text)
+    vector_set = ingested(write_text(tmp_path / "t.csv", text))
+    assert vector_set.n == len(rows) - 1
+    assert vector_set.recordings[column][-1].as_py() == f"{filling}é"

@@ -256,3 +256,14 @@ def test_old_scratch_is_removed(tmp_path, monkeypatch):
         pass
     assert not old.exists()
     assert young.exists()
+
+
+def test_a_lock_that_lies_in_a_folder_is_not_sent_over_the_lease(bucket, tmp_path):
+    recordings = pa.table({"recording_id": ["a", "b"]})
+    made = write_vector_set(tmp_path / "v", np.eye(2, dtype=np.float32), recordings, Geometry())
+    (made.path / ".lock").write_text("12345\n")
+    place, seen = location(f"{bucket}/v"), []
+    send_folder(made.path, place, lambda: seen.append((place / "manifest.json").exists()))
+    assert seen == [False]
+    assert not (place / ".lock").exists()
+    assert open_vector_set(str(place.url)).fingerprint == made.fingerprint
