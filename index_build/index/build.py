@@ -99,6 +99,7 @@ def build_index(
     create_index(out, config)
     done = _finished(out, config)
     if done is not None:
+        shutil.rmtree(out / WORK, ignore_errors=True)  # of a run that ended before it could
         return _built(out, config, reason, done, kept=int(done.facts["shards"]), made=False)
     shards = cut_into_shards(vector_set, out, config)
     todo = [number for number in range(shards) if not shard_is_finished(out, config, number)]

@@ -82,7 +82,8 @@ def create_index(path: Path, config: IndexConfig) -> None:
 
     Call under its lock: what killed writers left is removed.
     """
-    remove_temporaries(path)
+    for folder in (path, *path.glob("shards/*")):
+        remove_temporaries(folder)
     if (path / CONFIG).exists():
         there = read_config(path)
         if there != config:

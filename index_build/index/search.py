@@ -36,7 +36,7 @@ from nearfield.vectorset import ID_COLUMN, check_finite
 MEMORY_BYTES = 4 << 30
 BATCH = 16_384
 
-ShardSearch = Callable[[int, Float32s, int], tuple[Int32s, Float32s]]
+ShardSearch = Callable[[int, Float32s, int, int], tuple[Int32s, Float32s]]
 
 
 @dataclass(frozen=True)
@@ -173,13 +173,14 @@ class ShardedIndex:
     def _merged(
         self, queries: Float32s, k: int, routes: Int32s, search: ShardSearch, own: Int32s | None
     ) -> tuple[Int32s, Float32s]:
-        width = k if own is None else k + 1
+        # a place for the vector itself, which is no reason for more effort
+        places = k if own is None else k + 1
         groups = np.full((len(queries), k), EMPTY, np.int32)
         distances = np.full((len(queries), k), np.inf, np.float32)
         # what is in memory comes first, before it makes room for the others
         for number in sorted(np.unique(routes), key=lambda it: it not in self.store.loaded):
             chosen = np.flatnonzero((routes == number).any(axis=1))
-            new, far = search(int(number), np.ascontiguousarray(queries[chosen]), width)
+            new, far = search(int(number), np.ascontiguousarray(queries[chosen]), places, k)
             if own is not None:
                 itself = new == own[chosen, None]
                 new[itself], far[itself] = EMPTY, np.inf
@@ -190,16 +191,21 @@ class ShardedIndex:
             groups[chosen], distances[chosen] = both[0][:, :k], both[1][:, :k]
         return groups, distances
 
-    def _asked(self, number: int, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+    def _asked(
+        self, number: int, queries: Float32s, places: int, k: int
+    ) -> tuple[Int32s, Float32s]:
         shard = self.store.shard(number)
-        width = min(k, len(shard.rows))
-        local = shard.search(queries, width)
+        width = min(places, len(shard.rows))
+        local = shard.search(queries, width, min(k, width))
         distances = list_distances(queries, shard.vectors, local, self.config.space)
         return np.where(local == EMPTY, np.int32(EMPTY), shard.rows[local]), distances
 
-    def _compared(self, number: int, queries: Float32s, k: int) -> tuple[Int32s, Float32s]:
+    def _compared(
+        self, number: int, queries: Float32s, places: int, k: int
+    ) -> tuple[Int32s, Float32s]:
+        del k  # it has no effort
         rows, vectors = self.store.arrays(number)
-        local, distances = exact_search(queries, vectors, k, space=self.config.space)
+        local, distances = exact_search(queries, vectors, places, space=self.config.space)
         return rows[local], distances
 
     def _rows(self, groups: Int32s, distances: Float32s, k: int) -> tuple[Int32s, Float32s]:

@@ -41,14 +41,15 @@ class LoadedShard:
     places: Places
     _turn: Lock = field(default_factory=Lock)
 
-    def search(self, queries: Float32s, k: int) -> Int32s:
-        """Places int32 [q, k] in the shard of what its library finds; see `Index.search`.
+    def search(self, queries: Float32s, places: int, k: int) -> Int32s:
+        """Places int32 [q, places] in the shard of what its library finds, with the effort for k
+        neighbours; see `Index.search`.
 
         Callers take turns where the library knows one effort at a time.
         """
         effort = self._effort(k)
         with nullcontext() if self.index.method.concurrent else self._turn:
-            return self.index.search(queries, k, effort)
+            return self.index.search(queries, places, effort)
 
     def _effort(self, k: int) -> int:
         """That of the nearest k that were measured: recall is promised by the next larger one, so

@@ -123,14 +123,19 @@ def read_queries(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]
     return [str(place) for place in range(len(vectors))], vectors
 
 
+def check_answers_file(out: Path) -> None:
+    """Raise `UsageError` for a file that answers can't be written to."""
+    if out.suffix not in tuple(f".{name}" for name in FORMATS):
+        raise UsageError(f"expected --out to end in .npy or .parquet, got {out}")
+
+
 def write_answers(answers: Answers, out: Path) -> None:
     """Write answers to `out`: .parquet (query, rank, recording_id, distance) or .npy.
 
     .npy: a structured array [q, c] of `row` int32 and `distance` float32.
     """
+    check_answers_file(out)
     rows, distances = answers.found.rows, answers.found.distances
-    if out.suffix not in tuple(f".{name}" for name in FORMATS):
-        raise UsageError(f"expected --out to end in .npy or .parquet, got {out}")
     with atomic_path(out) as temporary:
         if out.suffix == ".npy":
             both = np.empty(rows.shape, [("row", "<i4"), ("distance", "<f4")])
@@ -151,6 +156,17 @@ def write_answers(answers: Answers, out: Path) -> None:
             }
         )
         pq.write_table(table, temporary, compression="zstd")
+
+
+def check_matrix_place(out: Path, index_path: Path, recall: float) -> None:
+    """Raise `UsageError` for what `matrix_from_index` would refuse once the index is built."""
+    if not 0 < recall <= 1:
+        raise UsageError(f"expected a recall above 0 and at most 1, got {recall}")
+    if out.resolve() == index_path.resolve():
+        raise UsageError(f"expected a directory of its own for the matrix, got {out} for both")
+    others = [] if (out / "run.json").exists() else [it.name for it in out.glob("[!.]*")]
+    if others:
+        raise UsageError(f"{out} isn't a run (it holds {others[0]}): choose another directory")
 
 
 def matrix_from_index(
@@ -184,9 +200,15 @@ def matrix_from_index(
     with locked(Path(out)):
         run = create_run(Path(out), config)
         try:
-            run.finished_matrix()
+            made_of = run.finished_matrix().facts.get("index")
         except (MissingFile, DamagedArtefact):
             _write_matrix(run, vector_set, opened, shards, cluster or ClusterOptions())
+        else:
+            if made_of != opened.config.fingerprint:
+                raise UsageError(
+                    f"{out} holds the matrix of another index: choose another directory"
+                )
+        shutil.rmtree(run.folder / "parts", ignore_errors=True)
     return run
 
 
@@ -202,6 +224,7 @@ def _write_matrix(
     )
     attributes: dict[str, Any] = {
         "method": opened.config.method,
+        "index": opened.config.fingerprint,
         "method_reason": f"every row asked {shards} of {opened.shards} shards of an index",
         "recall_estimate": float(points[str(width)][str(shards)]),
         "parts": len(parts),
@@ -210,7 +233,6 @@ def _write_matrix(
     with run.step("write matrix"):
         blocks = index_blocks(opened, parts, run)
         write_matrix(run, blocks, vector_set.id_stream, attributes=attributes)
-    shutil.rmtree(run.folder / "parts", ignore_errors=True)
 
 
 def _whole(vectors: Path | str) -> VectorSet:

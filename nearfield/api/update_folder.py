@@ -24,20 +24,21 @@ def names_in(out: Path) -> frozenset[str]:
 
 @contextmanager
 def unless_refused(out: Path, before: Set[str]) -> Iterator[None]:
-    """What the block writes into `out` is removed when it is refused before its delta is whole.
+    """What the block writes into `out` is removed when it is refused before its delta is whole;
+    what it was to add, in any case.
 
     before: `names_in` the directory before the update wrote anything; those stay.
     """
     try:
         yield
     except REFUSALS:
-        made = (names_in(out) - before) & UPDATE_FILES
-        if not (out / "delta" / "manifest.json").exists():
-            for path in (out / name for name in made):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+        made = names_in(out) - before
+        whole = (out / "delta" / "manifest.json").exists()
+        for path in (out / name for name in made & ({"incoming"} if whole else UPDATE_FILES)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         raise
 
 

@@ -91,7 +91,7 @@ def update(
     """
     base_path, out = Path(run), Path(out)
     _check_places(base_path, out)
-    if not (base_path / "run.json").exists() and (base_path / UPDATE).exists():
+    if (base_path / UPDATE).exists() and not (base_path / "matrix.json").exists():
         _finish(base_path)
     base_run = open_run(base_path)
     sha256 = matrix_sha256(base_run)
@@ -206,6 +206,11 @@ def _finish(path: Path) -> None:
     with locked(path):
         frozen = json.loads((path / UPDATE).read_bytes())
         base = open_run(Path(frozen["base"]))
+        if matrix_sha256(base) != frozen["matrix"]:
+            raise MissingFile(
+                f"{path} was computed from a run that was in {base.path} and has been replaced: "
+                f"remove {path}, and update what is there now"
+            )
         steps = Run(path, base.config)
         finish(steps, checked_run(steps, base), frozen["fingerprint"])
 

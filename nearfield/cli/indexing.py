@@ -99,9 +99,12 @@ def index(  # noqa: PLR0913  (a command has as many parameters as it has options
     """Build the sharded index that answers for new vectors; run again to resume."""
     from index_build.index.build import IndexOptions
     from nearfield import api
+    from nearfield.api.indexes import check_matrix_place
     from nearfield.cluster import ClusterOptions
 
     options = IndexOptions(method=method, shard_rows=shard_rows, k=k)
+    if matrix is not None:
+        check_matrix_place(matrix, out, recall)
     if dry_run:
         _print_plan(api.plan_index(vectors, options), k, matrix, as_json=as_json)
         return
@@ -118,12 +121,14 @@ def index(  # noqa: PLR0913  (a command has as many parameters as it has options
 def query_by_vector(vector: Path, asked: VectorQuery, k: int, *, as_json: bool) -> None:
     """Print, or write to `--out`, the neighbours of the vectors in a file."""
     from nearfield import api
-    from nearfield.api.indexes import QueryOptions, write_answers
+    from nearfield.api.indexes import QueryOptions, check_answers_file, write_answers
 
     if asked.index is None:
         raise UsageError(
             "expected --index INDEX with --vector: nearfield index VECTORS --out INDEX"
         )
+    if asked.out is not None:
+        check_answers_file(asked.out)
     options = QueryOptions(
         k=k,
         shards=asked.shards,

@@ -147,6 +147,27 @@ class TestMistakes:
                        "--out", tmp_path / "a.txt")  # fmt: skip
         assert done.code == 2
 
+    @pytest.mark.parametrize(
+        ("matrix", "recall", "said"),
+        [("run", 1.5, "at most 1"), ("i", 0.9, "of its own"), ("other", 0.9, "isn't a run")],
+    )
+    def test_what_a_matrix_cant_be_is_said_before_the_index_is_built(
+        self, indexed, tmp_path, matrix, recall, said
+    ):
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "file").touch()
+        done = indexed("index", "vectors", "--out", tmp_path / "i", "--matrix", tmp_path / matrix,
+                       "--recall", recall)  # fmt: skip
+        assert done.code == 2
+        assert said in done.err
+        assert not (tmp_path / "i").exists()
+
+    def test_a_matrix_of_another_index_is_not_taken_for_its_own(self, indexed, tmp_path):
+        done = indexed("index", "vectors", "--out", tmp_path / "i", "-k", 10, "--shard-rows", 150,
+                       "--method", "faiss-ivf", "--matrix", "asked", "--recall", 0.9)  # fmt: skip
+        assert done.code == 2
+        assert "another index" in done.err
+
     def test_a_plan_writes_nothing(self, indexed, tmp_path):
         plan = indexed("index", "vectors", "--out", tmp_path / "i", "--dry-run", "--json")
         assert plan.json["n"] == 400

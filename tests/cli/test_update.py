@@ -15,7 +15,7 @@ import pytest
 from benchmark.datasets.manifold import manifold
 from index_build.update.update import prepared_cells
 from nearfield import api
-from nearfield.errors import InputRejected, MissingFile, UsageError
+from nearfield.errors import DiskFull, InputRejected, MissingFile, UsageError
 from nearfield.vectorset import Geometry, write_vector_set
 from tests.cli.conftest import clustered
 from tests.index_build.brute import all_distances
@@ -164,6 +164,27 @@ class TestUpdate:
         assert (job.folder / "run2" / "matrix.json").exists()
         assert lists_of(job.folder / "run3")[2].tolist() == [1, 2]
         assert api.run_drift(job.folder / "run3").removed == 2
+
+    def test_a_base_whose_finishing_broke_off_is_finished_by_the_same_call(self, job, monkeypatch):
+        folder = job.folder
+        api.update(folder / "run", folder / "run2", remove=["song-1"], matrix=False)
+
+        def full(*_words, **_options):
+            raise DiskFull("no room left")
+
+        with monkeypatch.context() as patched, pytest.raises(DiskFull):
+            patched.setattr("nearfield.api.update_steps.write_matrix", full)
+            api.update(folder / "run2", folder / "run3", remove=["song-2"])
+        api.update(folder / "run2", folder / "run3", remove=["song-2"])
+        assert lists_of(folder / "run3")[2].tolist() == [1, 2]
+
+    def test_a_delta_is_not_applied_to_what_took_the_place_of_its_run(self, job):
+        folder = job.folder
+        api.update(folder / "run", folder / "run2", remove=["song-1"], matrix=False)
+        shutil.rmtree(folder / "run")
+        assert job("build", "vectors", "--out", "run", "-k", 10).code == 0
+        with pytest.raises(MissingFile, match="has been replaced"):
+            api.update(folder / "run2", folder / "run3", remove=["song-2"])
 
     def test_a_plan_counts_and_writes_nothing(self, job):
         plan = job("update", "run", "--remove", "gone.txt", "--out", "run2", "--dry-run", "--json")
@@ -385,6 +406,13 @@ class TestMistakes:
         with pytest.raises(InputRejected, match="checksum"):
             api.update(run, out, remove=["song-7"])
         assert sorted(out.rglob("*")) == before
+
+    def test_what_was_to_be_added_to_another_update_does_not_stay(self, job):
+        run, out = job.folder / "run", job.folder / "run2"
+        api.update(run, out, remove=["song-7"])
+        with pytest.raises(UsageError, match="holds another update"):
+            api.update(run, out, add=job.folder / "new.npy", options=options(job.folder))
+        assert not (out / "incoming").exists()
 
     def test_a_base_that_was_changed_is_found_before_anything_is_written(self, job):
         damage(job.folder / "run" / "matrix.h5")

@@ -43,5 +43,5 @@ def test_no_effort_is_below_that_of_the_next_k_that_was_measured(efforts, k, eff
     shard = LoadedShard(
         np.arange(1_000, dtype=np.int32), np.zeros((1_000, 2), np.float32), index, places
     )
-    shard.search(np.zeros((1, 2), np.float32), k)
+    shard.search(np.zeros((1, 2), np.float32), k + 1, k)
     assert asked == [effort]
