@@ -160,20 +160,20 @@ def write_vector_set(
     _check_shape(vectors)
     check_ids(recordings, expected=len(vectors))
     path.mkdir(parents=True, exist_ok=True)
-    some_removed = removed is not None and len(removed) > 0
-    files = (*FILES, REMOVED_FILE) if some_removed else FILES
+    gone = np.empty(0, np.int32) if removed is None else removed
+    files = (*FILES, REMOVED_FILE) if len(gone) else FILES
     with ExitStack() as stack:
         # a set that is there already stays whole until all of the new one is written
         new = {name: stack.enter_context(atomic_path(path / name)) for name in files}
         entries = {"vectors.npy": _write_array(new["vectors.npy"], vectors)}
         pq.write_table(recordings, new["recordings.parquet"], compression="zstd")
         new["space.json"].write_text(json.dumps(asdict(geometry), indent=2) + "\n")
-        if some_removed:
+        if len(gone):
             with new[REMOVED_FILE].open("wb") as stream:
-                np.save(stream, removed)
+                np.save(stream, gone)
         entries |= {name: file_entry(new[name]) for name in files if name not in entries}
         (path / "manifest.json").unlink(missing_ok=True)
-    if not some_removed:
+    if not len(gone):
         (path / REMOVED_FILE).unlink(missing_ok=True)
     manifest = write_manifest(
         path / "manifest.json",

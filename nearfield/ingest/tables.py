@@ -89,7 +89,7 @@ def _layout_of_base(sample: pa.Table, base: Geometry, given: IngestOptions, wher
     for name in (*named, *categorical, *options.labels):
         require_column(name, sample.column_names, where)
     # a number of the set isn't the id, however well it would do as one
-    asked = replace(options, categorical=categorical)
-    id_column = None if given.ids else chosen_id(sample, asked, where, named)
+    stored_choice = replace(options, categorical=categorical)
+    id_column = None if given.ids else chosen_id(sample, stored_choice, where, named)
     labels = options.labels or label_names(sample, id_column, named)
     return Layout(id_column, numbers, categorical, labels)
