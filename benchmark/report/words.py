@@ -52,7 +52,9 @@ def interval(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def added(outcome: Outcome) -> str:
-    """What it takes to have 1% more rows in the index."""
+    """What it takes to have 1% more rows in the index, or as many as there were."""
     if outcome.add_s is None:
         return DASH
-    return f"{seconds(outcome.add_s)}{' (rebuilt)' if outcome.add_way == 'rebuild' else ''}"
+    way = " (rebuilt)" if outcome.add_way == "rebuild" else ""
+    rows = "" if outcome.adds_enough else f" for {outcome.add_rows:,} rows"
+    return f"{seconds(outcome.add_s)}{rows}{way}"

@@ -28,6 +28,10 @@ class Status(StrEnum):
     LEFT_OUT = "left out"
 
 
+UNTRIED = frozenset((Status.DROPPED, Status.LEFT_OUT))
+"""What wasn't tried says nothing of a method."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One measured point: a workload at (n, k) by a method with build and search parameters.
@@ -90,6 +94,11 @@ class Outcome:
     def measured(self) -> bool:
         """Whether there are figures."""
         return self.status is Status.OK
+
+    @property
+    def adds_enough(self) -> bool:
+        """Whether 1% more rows were added: with few held-out ones it is fewer."""
+        return self.add_rows is None or self.add_rows >= -(-self.n // 100)
 
     @property
     def effort(self) -> int:

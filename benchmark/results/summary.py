@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.results.outcome import LEVELS, Outcome, Status
+from benchmark.results.outcome import LEVELS, UNTRIED, Outcome, Status
 from benchmark.results.table import read_table
 
 USUAL = 0.95
@@ -24,7 +24,6 @@ COLUMNS = (
     *("in batches", "p95 ms", "p99 ms", "build s", "1% more s", "index MiB", "peak MiB"),
 )
 MIB = 2**20
-UNTRIED = {Status.DROPPED, Status.LEFT_OUT}
 
 
 def summary(directory: Path) -> str:
@@ -111,7 +110,7 @@ def _cells(method: str, mine: Sequence[Outcome]) -> tuple[float, tuple[str, ...]
         _number(usual.p95_ms),
         _number(usual.p99_ms),
         _number(usual.build_s),
-        _number(usual.add_s),
+        _number(usual.add_s if usual.adds_enough else None),
         _number(_mebibytes(usual.index_bytes)),
         _number(_mebibytes(max(usual.peak_bytes or 0, usual.build_peak_bytes or 0) or None)),
     )

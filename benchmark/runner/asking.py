@@ -162,7 +162,8 @@ class Asker:
         if settings.container is None:
             ended = self.warm.run(path, out / "log", limits)
         else:
-            ended = run_in_container(settings.container, self.place.directory, path, limits)
+            # by its id: what the name means may change, and be another on another machine
+            ended = run_in_container(settings.image, self.place.directory, path, limits)
         if ended.status is Status.FAILED and shutil.disk_usage(out).free < NO_ROOM:
             # without room it can't even say so
             raise DiskFull(

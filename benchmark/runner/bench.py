@@ -20,7 +20,7 @@ from benchmark.methods import METHODS
 from benchmark.report import write_report
 from benchmark.results.ann_benchmarks import export_results
 from benchmark.results.file import read_outcomes, result_files
-from benchmark.results.outcome import Outcome, Workload
+from benchmark.results.outcome import UNTRIED, Outcome, Workload
 from benchmark.results.table import write_table
 from benchmark.runner.about import About, earlier_results, libraries_of, offered, write_about
 from benchmark.runner.container import Image, asked_image
@@ -277,10 +277,11 @@ def all_outcomes(
     files `aside`, which are of other circumstances.
 
     A file of an earlier run doesn't count where a report covers its place: it is a failure that has
-    been overcome, or of other efforts. Of several the newest counts.
+    been overcome, or of other efforts. What was only left out covers nothing, and goes where there
+    are figures. Of several files the newest counts.
     """
     reported = [row for report in reports for row in (*report.outcomes, *report.unmeasured)]
-    covered = {_place_of(outcome) for outcome in reported}
+    covered = {_place_of(outcome) for outcome in reported if outcome.status not in UNTRIED}
     rest: dict[tuple[object, ...], Outcome] = {}
     for path in result_files(directory):
         found = None if path.name in aside else read_outcomes(path)
@@ -290,7 +291,9 @@ def all_outcomes(
                 key += (outcome.memory_limit_bytes,)
                 if key not in rest or rest[key].measured_at < outcome.measured_at:
                     rest[key] = outcome
-    return [*reported, *rest.values()]
+    figures = {_place_of(outcome) for outcome in rest.values()}
+    told = (row for row in reported if row.status not in UNTRIED or _place_of(row) not in figures)
+    return [*told, *rest.values()]
 
 
 def _place_of(outcome: Outcome) -> tuple[object, ...]:

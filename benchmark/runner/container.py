@@ -21,6 +21,8 @@ from nearfield.errors import Infrastructure, UsageError
 from nearfield.manifest import library_versions
 
 POLL_S = 0.1
+LABEL = "nearfield.bench"
+"""On each container: the directory of the benchmark that it measures for."""
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 ASKED = """\
 import json, sys
@@ -126,8 +128,11 @@ def run_in_container(image: str, directory: Path, request: Path, limits: Limits)
 
     client, log = engine(), request.parent / "log"
     place = str(directory.resolve())
-    started = time.monotonic()
     try:
+        # a worker that was killed leaves its container at work: one measures here at a time
+        for left in client.containers.list(all=True, filters={"label": f"{LABEL}={place}"}):
+            left.remove(force=True)
+        started = time.monotonic()
         container = client.containers.run(
             image,
             [str(request.resolve())],
@@ -135,6 +140,7 @@ def run_in_container(image: str, directory: Path, request: Path, limits: Limits)
             entrypoint=["python", "-m", CHILD],
             user=f"{os.getuid()}:{os.getgid()}",
             detach=True,
+            labels={LABEL: place},
             environment=_environment(directory, limits.threads),
             volumes={place: {"bind": place, "mode": "rw"}},
             mem_limit=limits.memory_bytes,

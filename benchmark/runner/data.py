@@ -189,6 +189,13 @@ def _save_given(directory: Path, source: Path, opened: VectorSet, order: NDArray
     stated = read_matrix(source, "neighbors", QUERIES)
     if stated is None or sum(opened.manifest.facts.get("rejected", {}).values()):
         return
+    queries = len(mapped(directory / "queries.npy"))
+    if stated.dtype.kind not in "iu" or len(stated) != queries:
+        raise InputRejected(
+            f"expected whole numbers for each of the {queries:,} test queries in neighbors of "
+            f"{source}; found {stated.dtype} for {len(stated):,}. Remove `neighbors` from it, then "
+            "they are computed"
+        )
     if stated.min() < 0 or stated.max() >= opened.n:
         raise InputRejected(f"neighbors in {source} name rows beyond its {opened.n} train rows")
     place = np.empty(opened.n, np.int32)

@@ -124,6 +124,7 @@ class _GroupRun:
             facts = self.store.build_facts() or self._build()
         if facts is None:
             self._rest_of_earlier_runs()
+            self._graphs_alone()
             return
         self.build_s = facts.get("build_s", 0.0) + facts.get("save_s", 0.0)
         self.seconds += facts.get("seconds", 0.0)
@@ -148,6 +149,12 @@ class _GroupRun:
             self._take(stored, new=False)
         there = {(one.workload, one.k) for one in self.outcomes}
         self.unmeasured = [one for one in self.unmeasured if (one.workload, one.k) not in there]
+
+    def _graphs_alone(self) -> None:
+        """The lists that a method makes itself, which need no index."""
+        for point in points_of(self.group, self.place.settings, {}, self.place.data.asked):
+            if point.stage == "graph" and self.store.kept(point) is None:
+                self._point(point)
 
     @property
     def _narrow(self) -> bool:

@@ -15,7 +15,15 @@ from benchmark.results.file import Result, read_outcomes, write_result
 from benchmark.results.growth import growth_of
 from benchmark.results.outcome import Outcome, Status, Workload
 from benchmark.runner.data import Data
-from benchmark.runner.plan import Group, Point, Settings, batches_for, ks_for, parameters_text
+from benchmark.runner.plan import (
+    REPEATS,
+    Group,
+    Point,
+    Settings,
+    batches_for,
+    ks_for,
+    parameters_text,
+)
 from nearfield.errors import NearfieldError
 from nearfield.files import fsync_path
 from nearfield.machine import machine_facts
@@ -159,13 +167,20 @@ class Store:
 
     @cached_property
     def _smaller(self) -> list[Outcome]:
-        """What this method gave at smaller sizes."""
-        name = self.group.method.name
-        stored = (
-            read_outcomes(path, verify=False) for path in self.record.parent.glob(f"{name}-*.h5")
-        )
-        rows = (outcome for found in stored if found is not None for outcome in found[1])
-        return [outcome for outcome in rows if outcome.n < self.group.n and outcome.measured]
+        """What these parameters gave at smaller sizes, as far as it holds here and today."""
+        found: list[Outcome] = []
+        marks: dict[int, str] = {}
+        for path in self.record.parent.glob(f"{self.group.method.name}-*.h5"):
+            read = read_outcomes(path, verify=False)
+            rows = [] if read is None else [one for one in read[1] if one.n < self.group.n]
+            if read is None or not rows:
+                continue
+            group = Group(rows[0].n, self.group.configuration)
+            mark = marks.setdefault(group.n, circumstances(self.place, group))
+            points = points_behind(rows, self.place.data.asked)
+            if read[0].fingerprint in {point_mark(mark, r, p) for r in REPEATS for p in points}:
+                found += [outcome for outcome in rows if outcome.measured]
+        return found
 
     def blank(self, point: Point) -> Outcome:
         """The row of a point before there are figures of its own; `batch` is its first."""

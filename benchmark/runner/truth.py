@@ -71,7 +71,8 @@ def write_truth(path: str, data: Data, workload: Workload, n: int, k: int, *, th
     vectors = data.vectors[:n]
     given = data.given if workload == "queries" and n == data.base else None
     if given is not None and given.shape[1] >= k:
-        neighbours, distances = _given_lists(given[:, :k], data)
+        neighbours, distances = _given_lists(given, data)
+        neighbours, distances = neighbours[:, :k], distances[:, :k]
     elif workload == "queries":
         queries = np.ascontiguousarray(data.queries)
         neighbours, distances = exact_search(queries, vectors, k, space=data.space)

@@ -178,6 +178,15 @@ class Graphs(_Method):
 
 
 @dataclass(frozen=True)
+class GraphWithoutIndex(Graphs):
+    name: ClassVar[str] = "graph-without-index"
+    workloads: ClassVar[frozenset[str]] = frozenset({"all", "queries"})
+
+    def _build(self, vectors, space, *, threads, seed):
+        raise ValueError("no index today")
+
+
+@dataclass(frozen=True)
 class GraphCrashes(Graphs):
     def does(self):
         os.kill(os.getpid(), signal.SIGSEGV)

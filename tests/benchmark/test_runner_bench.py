@@ -144,6 +144,18 @@ def assert_recommends(out):
     assert "(k = 50, recall 0.95) use " in (out / "report.html").read_text()
 
 
+def test_figures_of_a_quick_run_stay_where_a_later_one_leaves_out_the_same(tmp_path):
+    np.save(tmp_path / "songs.npy", surface(1_200))
+    source, out = tmp_path / "songs.npy", tmp_path / "out"
+    quick = BenchOptions(methods=("faiss-flat",), rows=(300,), ks=(5,), threads=1, quick=True)
+    first = run_bench(source, out, quick)
+    table = (out / "outcomes.csv").read_bytes()
+    later = run_bench(source, out, replace(quick, quick=False, budget_s=1e-6))
+    assert later.dropped
+    assert (later.rows, later.candidates) == (first.rows, first.candidates)
+    assert (out / "outcomes.csv").read_bytes() == table
+
+
 def test_an_interrupted_run_recommends_what_was_measured(copied, monkeypatch):
     source, out, options = copied
 

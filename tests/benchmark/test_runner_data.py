@@ -98,6 +98,30 @@ def test_neighbours_beyond_the_rows_are_refused(tmp_path):
         split(tmp_path, source)
 
 
+@pytest.mark.parametrize("named", [10, 30])
+def test_neighbours_of_other_queries_are_refused(tmp_path, named):
+    train, test = surface(300), surface(30, seed=5)
+    source = as_hdf5(tmp_path, train, test[:20], brute(test[:named], train, 8))
+    with pytest.raises(InputRejected, match="each of the 20 test queries"):
+        split(tmp_path, source)
+
+
+def test_neighbours_that_are_no_whole_numbers_are_refused(tmp_path):
+    train, test = surface(300), surface(20, seed=5)
+    with pytest.raises(InputRejected, match="whole numbers"):
+        split(tmp_path, as_hdf5(tmp_path, train, test, np.full((20, 8), np.nan)))
+
+
+def test_unsorted_neighbours_are_sorted_before_the_nearest_are_taken(tmp_path):
+    train, test = surface(300), surface(20, seed=5)
+    data = split(tmp_path, as_hdf5(tmp_path, train, test, brute(test, train, 8)[:, ::-1]))
+    path = truth_path(tmp_path, "queries", 300)
+    path.parent.mkdir()
+    write_truth(str(path), data, "queries", 300, 5, threads=1)
+    rows = np.load(data.path / "rows.npy")
+    assert np.array_equal(rows[read_part(path).neighbours], brute(test, train, 5))
+
+
 def test_queries_of_another_width_are_refused(tmp_path):
     source = as_hdf5(tmp_path, surface(30), surface(2, d=4), None)
     with pytest.raises(InputRejected, match="expected test queries of 6 finite numbers"):

@@ -192,7 +192,6 @@ def test_an_index_that_an_interrupted_run_left_is_used(place, plain):
     shutil.rmtree(store.index)
 
 
-@pytest.mark.long
 def test_a_point_that_smaller_sizes_foretell_as_hopeless_is_not_started(tmp_path):
     place = place_in(tmp_path, surface(220), n=100, workloads=("all",))
     run(place, ":Plain", n=100, efforts=(1_000,))
@@ -206,6 +205,17 @@ def test_a_point_that_smaller_sizes_foretell_as_hopeless_is_not_started(tmp_path
     seconds, largest = store.foretold_seconds(same)
     assert largest == 100
     assert seconds == pytest.approx(measured.repetition_seconds[0] * 1.98)
+    # what doesn't hold today foretells nothing
+    elsewhere = settings(place, container="x")
+    group = group_of(elsewhere, ":Plain", efforts=(1_000,))
+    assert Store(elsewhere, group).foretold_seconds(same) is None
+
+
+def test_lists_that_need_no_index_are_made_where_building_it_fails(place):
+    report = run(place, ":GraphWithoutIndex")
+    found = {(row.workload, row.status, row.total_s is not None) for row in report.outcomes}
+    assert ("all", Status.OK, True) in found
+    assert ("queries", Status.FAILED, False) in found
 
 
 def test_a_truth_that_is_damaged_stops_the_group(tmp_path):
