@@ -178,6 +178,7 @@ class TestUpdate:
         api.update(folder / "run2", folder / "run3", remove=["song-2"])
         assert lists_of(folder / "run3")[2].tolist() == [1, 2]
 
+    @pytest.mark.slow
     def test_a_delta_is_not_applied_to_what_took_the_place_of_its_run(self, job):
         folder = job.folder
         api.update(folder / "run", folder / "run2", remove=["song-1"], matrix=False)
@@ -224,6 +225,7 @@ class TestUpdate:
         ):
             np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.slow
     def test_status_says_that_and_why_a_rebuild_is_due(self, job):
         gone = [f"song-{i}" for i in range(100)]
         api.update(job.folder / "run", job.folder / "run2", remove=gone)

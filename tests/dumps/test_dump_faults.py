@@ -119,6 +119,7 @@ def test_wrong_places_are_named(run, tmp_path):
         dump(tmp_path, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_folder_without_rights_is_named(run, tmp_path):
     out = tmp_path / "out"
     out.mkdir(mode=0o555)

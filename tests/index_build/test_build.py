@@ -185,6 +185,7 @@ class TestResume:
         assert self.rebuilt(finished, client).kept == 4
 
 
+@pytest.mark.slow
 def test_rows_of_tiny_shards_are_searched_everywhere(tmp_path):
     vectors = manifold(40)
     np.save(tmp_path / "vectors.npy", vectors)

@@ -67,10 +67,11 @@ def build(tmp_path, client, vectors, k=K, name="run"):
 @pytest.mark.parametrize(
     "name",
     [
-        "manifold", "no cells", "a third equal", *(
+        "manifold", *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
-                "hubs", "a few long rows", "40% duplicates", "few different", "two numbers",
+                "no cells", "a third equal", "hubs", "a few long rows", "40% duplicates",
+                "few different", "two numbers",
             )
         ),
     ],
@@ -87,6 +88,7 @@ def test_workers_give_what_one_process_gives(tmp_path, client, name):
     assert (distances <= kth + 1e-5 * np.abs(kth)).mean() >= 0.94
 
 
+@pytest.mark.slow
 def test_every_other_row_is_a_neighbour_where_k_is_larger(tmp_path, client):
     vectors = np.repeat(product_vectors("manifold")[:50], 100, axis=0)
     built = build(tmp_path, client, vectors, 6_000)

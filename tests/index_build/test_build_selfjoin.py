@@ -285,6 +285,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed_from_its_files(tmp_path, client):
     vectors = hard_vectors("manifold")
     opened = vector_set(tmp_path / "vectors", vectors)

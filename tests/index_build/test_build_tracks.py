@@ -33,7 +33,10 @@ def track(name):
     return random.normal(size=(N, 1)).round(2 if name == "rounded line" else 7).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", ["bpm", "keys and duplicates", "line", "rounded line"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("bpm", marks=pytest.mark.slow), "keys and duplicates", "line", "rounded line"],
+)
 def test_tracks_are_sorted_and_exact(tmp_path, client, name):
     vectors = track(name)
     opened = vector_set(tmp_path / "vectors", vectors)

@@ -25,7 +25,7 @@ def repeated(n=160, d=6):
 @pytest.mark.parametrize(
     "k", [pytest.param(10, marks=pytest.mark.slow), 140, pytest.param(200, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("space", ["ip", "l2"])
+@pytest.mark.parametrize("space", ["ip", pytest.param("l2", marks=pytest.mark.slow)])
 def test_equal_vectors_stand_where_they_belong(tmp_path, client, space, k):
     vectors = repeated()
     ids = pa.table({"recording_id": np.arange(len(vectors))})
