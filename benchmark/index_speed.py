@@ -12,6 +12,7 @@ shards are loaded again and again. Prints Markdown.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -59,6 +60,11 @@ def main(given: Sequence[str] | None = None) -> None:
     if not (index / "manifest.json").exists():
         cluster = ClusterOptions(workers=asked.workers)
         api.index(asked.work / "vectors", index, IndexOptions(asked.method), cluster=cluster)
+        if not asked.build_only:
+            # what building has left in this process isn't memory that serving takes
+            words = sys.argv[1:] if given is None else given
+            command = [sys.executable, "-m", "benchmark.index_speed", *words]
+            os.execv(sys.executable, command)  # noqa: S606  (ourselves)
     if asked.build_only:
         return
     if not truth.exists() and not asked.truth_only:

@@ -4,12 +4,6 @@ Owns `RUN/shards/NNNNN/` (rows and vectors of one shard, so that a task reads no
 the tasks that turn a shard or a block of rows into a part file. Each returns the part's name.
 """
 
-import ctypes
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -18,10 +12,10 @@ import numba
 import numpy as np
 
 from benchmark.methods import Asked
+from index_build.child import child_arguments, run_child
 from index_build.joining import joined
 from index_build.merge import merge_parts
 from index_build.vector_file import mapped_vectors
-from nearfield.errors import ShardFailed
 from nearfield.exact import exact_search
 from nearfield.files import atomic_path
 from nearfield.locations import Location, local_file, location
@@ -30,8 +24,6 @@ from nearfield.neighbours import EMPTY, NeighbourTable, read_part_rows, write_pa
 from nearfield.space import Float32s, Int32s, SpaceName
 from nearfield.traffic import note_read, note_written
 
-PR_SET_PDEATHSIG = 1
-"""From Linux' prctl.h."""
 SHARD_KIND = "shard"
 SHARD_FORMAT_VERSION = 1
 
@@ -97,19 +89,11 @@ def shard_part(directory: str, method: str, task: PartTask, *, threads: int) -> 
 
     A native crash in the library ends the child, not the worker; the error names the shard.
     """
-    arguments = {"directory": directory, "method": method, "threads": threads, **asdict(task)}
-    arguments["parent"] = os.getpid()
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "index_build.shards", json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
+    run_child(
+        "index_build.shards",
+        f"{method} on {directory}",
+        {"directory": directory, "method": method, "threads": threads, **asdict(task)},
     )
-    if done.returncode:
-        cause = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        if done.returncode < 0:
-            cause = [f"killed by {signal.Signals(-done.returncode).name}"]
-        raise ShardFailed(f"{method} on {directory}: {cause[0]}")
     # the child counts nothing for us: it reads the whole shard and writes the part
     note_read(sum(file.stat().st_size for file in location(directory).glob("*.npy")))
     note_written(location(task.part).stat().st_size)
@@ -160,19 +144,11 @@ def _join(directory: str, method: str, threads: int, task: PartTask) -> None:
     _write(NeighbourTable(rows, neighbours, distances), task)
 
 
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its worker ends, however it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the worker has ended")
-
-
-def _main(text: str) -> None:
-    arguments = json.loads(text)
-    _die_with_parent(arguments.pop("parent"))
+def _main() -> None:
+    arguments = child_arguments()
     place = {name: arguments.pop(name) for name in ("directory", "method", "threads")}
     _join(**place, task=PartTask(**arguments))
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main()

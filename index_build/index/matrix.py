@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from distributed import Client
+from distributed import Client, get_worker
 from numpy.typing import NDArray
 
+from index_build.child import child_arguments, run_child
 from index_build.duplicates import Collapsed
 from index_build.expanded import BLOCK_ROWS, Block, expanded_blocks
-from index_build.index.child import child_arguments, run_child
-from index_build.index.search import BATCH, ShardedIndex, open_index
+from index_build.index.search import BATCH, MEMORY_BYTES, ShardedIndex, open_index
 from index_build.merge import merge_parts
 from index_build.shards import use_threads
 from nearfield.cluster import Task, run_tasks
@@ -51,7 +51,7 @@ def asked_part(
     index: str, number: int, part: str, mark: str, asked: tuple[int, int], *, threads: int
 ) -> str:
     """Task: the lists of the rows of one shard as a part file; returns its name."""
-    given = {"index": index, "number": number, "part": part, "mark": mark}
+    given = {"index": index, "number": number, "part": part, "mark": mark, "memory": _share()}
     k, shards = asked
     run_child(
         MODULE,
@@ -59,6 +59,14 @@ def asked_part(
         given | {"k": k, "shards": shards, "threads": threads},
     )
     return part
+
+
+def _share() -> int:
+    """Bytes of libraries that a child of this worker may hold: half of the worker's, which counts
+    none of its children's.
+    """
+    limit = get_worker().memory_manager.memory_limit
+    return MEMORY_BYTES if limit is None else min(MEMORY_BYTES, limit // 2)
 
 
 def index_blocks(index: ShardedIndex, parts: list[Path], run: Run) -> Iterator[Block]:
@@ -134,7 +142,7 @@ def main() -> None:
     """The child."""
     given = child_arguments()
     use_threads(given["threads"])
-    index = open_index(Path(given["index"]), threads=given["threads"])
+    index = open_index(Path(given["index"]), usual_bytes=given["memory"], threads=given["threads"])
     table = _ask(index, given["number"], given["k"], given["shards"])
     write_part(Path(given["part"]), table, fingerprint=given["mark"])
 

@@ -219,18 +219,22 @@ class ShardedIndex:
 
 
 def open_index(
-    path: Path, *, memory_bytes: int | None = None, threads: int | None = None
+    path: Path,
+    *,
+    memory_bytes: int | None = None,
+    usual_bytes: int = MEMORY_BYTES,
+    threads: int | None = None,
 ) -> ShardedIndex:
     """Open a finished index; no library is opened before its shard is asked for.
 
-    memory_bytes: of libraries' files open at once (None: 4 GiB, or the largest shard's). Raises
+    memory_bytes: of libraries' files open at once (None: `usual_bytes`, or one shard's). Raises
     `MissingFile`, `DamagedArtefact`, and `UsageError` when `memory_bytes` holds no shard.
     """
     config = read_config(path)
     manifest = finished_index(path, config)
     shards = range(int(manifest.facts["shards"]))
     largest = max((library_bytes(path, number) for number in shards), default=0)
-    limit = max(MEMORY_BYTES, largest) if memory_bytes is None else memory_bytes
+    limit = max(usual_bytes, largest) if memory_bytes is None else memory_bytes
     store = ShardStore(path, config, limit, threads or available_cores())
     store.check_limit(largest)
     return ShardedIndex(path, store, dict(manifest.facts))

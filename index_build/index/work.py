@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.methods.base import Index, tie_aware_recall
-from index_build.index.child import child_arguments, run_child
+from index_build.child import child_arguments, run_child
 from index_build.index.layout import (
     FORMAT_VERSION,
     LIBRARY,

@@ -13,7 +13,6 @@ from distributed import Client
 from benchmark.datasets.manifold import manifold
 from benchmark.methods import METHODS
 from benchmark.methods.base import tie_aware_recall
-from index_build.index import search
 from index_build.index.build import (
     IndexOptions,
     build_index,
@@ -157,10 +156,9 @@ class TestLimits:
         with pytest.raises(UsageError, match="memory limit of at least"):
             open_index(made("faiss-hnsw"), memory_bytes=1000)
 
-    def test_unless_one_is_asked_for_a_large_shard_is_no_reason_to_refuse(self, made, monkeypatch):
-        monkeypatch.setattr(search, "MEMORY_BYTES", 1000)
+    def test_unless_one_is_asked_for_a_large_shard_is_no_reason_to_refuse(self, made):
         path = made("faiss-hnsw")
-        index = open_index(path)
+        index = open_index(path, usual_bytes=1000)
         index.search(curved(40, seed=5), 7, shards=index.shards)
         sizes = [library_bytes(path, number) for number in range(index.shards)]
         assert 0 < index.store.used_bytes <= max(sizes) < sum(sizes)

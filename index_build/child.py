@@ -1,4 +1,4 @@
-"""A module of this package run as a child process, which a crash of a library ends alone.
+"""A module of ours run as a child process, which a crash of a library ends alone.
 
 Owns the child's start, its death with its parent, and how its failure is told. Refuses to know
 what it does.
