@@ -8,6 +8,7 @@ and labels.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 from index_build.update.change import Change
 from index_build.update.delta import Delta
 from index_build.update.known import within
+from nearfield.errors import Infrastructure
 from nearfield.ingest.labels import placed
 from nearfield.space import Float32s, Int32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, write_vector_set
@@ -66,8 +68,13 @@ def patch_in(delta: Delta) -> Patch:
     )  # fmt: skip
 
 
-def write_updated_set(path: Path, old: VectorSet, patch: Patch, *, update: str) -> VectorSet:
-    """Write the old vector set as the patch leaves it; `update` identifies it in the facts."""
+def write_updated_set(
+    path: Path, old: VectorSet, patch: Patch, *, update: str, abandoned: Event | None = None
+) -> VectorSet:
+    """Write the old vector set as the patch leaves it; `update` identifies it in the facts.
+
+    Raises `Infrastructure` soon after `abandoned` is set; nothing is written then.
+    """
     facts: dict[str, Any] = {
         name: value for name, value in old.manifest.facts.items() if name not in ("n", "d")
     }
@@ -77,7 +84,7 @@ def write_updated_set(path: Path, old: VectorSet, patch: Patch, *, update: str) 
         "removed": len(patch.removed),
         **patch.counts,
     }
-    vectors = cast(Float32s, _Patched(old.vectors, patch))
+    vectors = cast(Float32s, _Patched(old.vectors, patch, abandoned))
     recordings = placed(old.recordings, patch.recordings, patch.recorded, patch.n)
     return write_vector_set(path, vectors, recordings, old.geometry, facts, removed=patch.removed)
 
@@ -85,14 +92,16 @@ def write_updated_set(path: Path, old: VectorSet, patch: Patch, *, update: str) 
 class _Patched:
     """Looks like an array float32 [n, d] to whoever takes blocks of rows of it."""
 
-    def __init__(self, old: Float32s, patch: Patch) -> None:
-        self.old, self.patch = old, patch
+    def __init__(self, old: Float32s, patch: Patch, abandoned: Event | None) -> None:
+        self.old, self.patch, self.abandoned = old, patch, abandoned
         self.shape, self.dtype, self.ndim, self.itemsize = (patch.n, old.shape[1]), old.dtype, 2, 4
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, part: slice) -> Float32s:
+        if self.abandoned is not None and self.abandoned.is_set():
+            raise Infrastructure("the update that this set was written for has ended")
         first, stop, _ = part.indices(len(self))
         out = np.empty((stop - first, self.shape[1]), np.float32)
         there = self.old[first : min(stop, len(self.old))]

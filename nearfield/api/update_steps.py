@@ -5,8 +5,11 @@ whether an update may be done (`nearfield.api.updates`).
 """
 
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Event
 from typing import Any
 
 import h5py
@@ -48,13 +51,13 @@ def extend(steps: Run, old: OldRun, asked: Asked, *, matrix: bool) -> None:
     The vector set is written while lists are searched: the disk has its time while the processor
     has its.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with _beside() as (pool, abandoned):
         writing = None
         if not delta_is_finished(steps.folder / "delta", fingerprint=asked.mark):
             change = _changes(steps, old, asked)
             patch = patch_of(change, old.vectors, asked.add)
             if matrix:
-                writing = pool.submit(_written_set, steps, old, patch, asked.mark)
+                writing = pool.submit(_written_set, steps, old, patch, asked.mark, abandoned)
             _make_delta(steps, old, change, patch, asked.mark)
         if matrix:
             _write_run(steps, old, asked.mark, writing)
@@ -141,9 +144,9 @@ def _write_run(steps: Run, old: OldRun, mark: str, writing: Future[VectorSet] | 
             f" {out} and run the same update again"
         )
     with old.opened() as base:
-        with steps.step("write vectors, check recall") as facts, ThreadPoolExecutor(1) as pool:
+        with steps.step("write vectors, check recall") as facts, _beside() as (pool, abandoned):
             if writing is None:
-                writing = pool.submit(_written_set, steps, old, patch_in(delta), mark)
+                writing = pool.submit(_written_set, steps, old, patch_in(delta), mark, abandoned)
             recall = sampled_recall(base, cells, delta, seed=old.run.config.seed)
             made = writing.result()
             facts["recall"] = round(recall, 5)
@@ -163,7 +166,21 @@ def _write_run(steps: Run, old: OldRun, mark: str, writing: Future[VectorSet] | 
     shutil.rmtree(out / "incoming", ignore_errors=True)
 
 
-def _written_set(steps: Run, old: OldRun, patch: Patch, mark: str) -> VectorSet:
+@contextmanager
+def _beside() -> Iterator[tuple[ThreadPoolExecutor, Event]]:
+    """A thread for what is done beside the block, and what ends it when the block fails: else who
+    pressed Ctrl-C would wait for gigabytes.
+    """
+    abandoned = Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool, abandoned
+        except BaseException:
+            abandoned.set()
+            raise
+
+
+def _written_set(steps: Run, old: OldRun, patch: Patch, mark: str, abandoned: Event) -> VectorSet:
     path = steps.folder / "vectors"
     try:
         made = open_vector_set(path)
@@ -171,7 +188,7 @@ def _written_set(steps: Run, old: OldRun, patch: Patch, mark: str) -> VectorSet:
             return made
     except (MissingFile, DamagedArtefact):
         pass
-    return write_updated_set(path, old.vectors, patch, update=mark)
+    return write_updated_set(path, old.vectors, patch, update=mark, abandoned=abandoned)
 
 
 def _config(base: RunConfig, made: VectorSet) -> RunConfig:

@@ -16,7 +16,7 @@ from benchmark.datasets.manifold import manifold
 from index_build.update.update import prepared_cells
 from nearfield import api
 from nearfield.errors import DiskFull, InputRejected, MissingFile, UsageError
-from nearfield.vectorset import Geometry, write_vector_set
+from nearfield.vectorset import Geometry, row_blocks, write_vector_set
 from tests.cli.conftest import clustered
 from tests.index_build.brute import all_distances
 
@@ -186,6 +186,27 @@ class TestUpdate:
         assert job("build", "vectors", "--out", "run", "-k", 10).code == 0
         with pytest.raises(MissingFile, match="has been replaced"):
             api.update(folder / "run2", folder / "run3", remove=["song-2"])
+
+    def test_ctrl_c_waits_for_no_vectors(self, job, monkeypatch):
+        blocks, slow = [], row_blocks
+
+        def slowly(vectors, size):
+            for block in slow(vectors, 64 * vectors.itemsize * vectors.shape[1]):
+                blocks.append(len(block))
+                time.sleep(0.2)
+                yield block
+
+        def interrupted(*_words):
+            while not blocks:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("nearfield.vectorset.row_blocks", slowly)
+        monkeypatch.setattr("nearfield.api.update_steps.computed_delta", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            api.update(job.folder / "run", job.folder / "run2", remove=["song-1"])
+        assert len(blocks) <= 2
+        assert not list((job.folder / "run2" / "vectors").iterdir())
 
     def test_a_plan_counts_and_writes_nothing(self, job):
         plan = job("update", "run", "--remove", "gone.txt", "--out", "run2", "--dry-run", "--json")

@@ -207,7 +207,7 @@ def test_a_native_crash_names_the_shard(tmp_path, monkeypatch):
     crash = tmp_path / "python"
     crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
     crash.chmod(0o755)
-    monkeypatch.setattr(shards.sys, "executable", str(crash))
+    monkeypatch.setattr(sys, "executable", str(crash))
     task = shards.PartTask(str(tmp_path / "part.h5"), "f", 5, "l2", 1.0, 0)
     with pytest.raises(ShardFailed, match=r"faiss-ivf on .*00007: killed by SIGSEGV"):
         shards.shard_part(str(tmp_path / "00007"), "faiss-ivf", task, threads=1)
