@@ -146,12 +146,17 @@ def create_run(path: Location, config: RunConfig) -> Run:
         if run.config != config:
             _write_config(path, config)
         return Run(path, config)
-    others = [entry.name for entry in path.glob("[!.]*") if entry.name not in UPDATE_FILES]
-    if others:
-        raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
+    check_free(path)
     _remove_partials(path)
     _write_config(path, config)
     return Run(path, config)
+
+
+def check_free(path: Location) -> None:
+    """Raise `UsageError` where a new run would lie among files that aren't one's."""
+    others = [entry.name for entry in path.glob("[!.]*") if entry.name not in UPDATE_FILES]
+    if others:
+        raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
 
 
 def open_run(path: Location) -> Run:

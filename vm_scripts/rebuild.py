@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,19 +152,20 @@ def _note_fetched(machines: MachineSettings, job: Job, mark: str, report: dict[s
 @contextmanager
 def machines_for(settings: MachineSettings) -> Iterator[None]:
     """Machines for the block, and none after it; where others are at work with them, neither."""
-    refused = False
-    try:
+    with ExitStack() as stack:
+        stack.callback(_end_machines, settings)
         try:
             fleet.up(settings)
         except RunLocked:
-            refused = True
+            stack.pop_all()
             raise
         yield
-    finally:
-        if not refused:
-            with finished_first("deleting the machines"):
-                _stop_services(settings)
-                _delete_machines(settings)
+
+
+def _end_machines(settings: MachineSettings) -> None:
+    with finished_first("deleting the machines"):
+        _stop_services(settings)
+        _delete_machines(settings)
 
 
 def _delete_machines(settings: MachineSettings) -> None:

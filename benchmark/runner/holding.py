@@ -13,8 +13,8 @@ from benchmark.methods import method_named
 from benchmark.methods.spelled import spelled
 from benchmark.results.file import read_outcomes, result_files
 from benchmark.results.outcome import Outcome
-from benchmark.runner.plan import REPEATS, Group
-from benchmark.runner.store import Place, circumstances, point_mark, points_behind
+from benchmark.runner.plan import Group
+from benchmark.runner.store import Place, circumstances, holds
 from nearfield.errors import NearfieldError
 
 
@@ -38,8 +38,7 @@ def holding(place: Place, addresses: Mapping[str, str]) -> dict[str, str]:
         known = marks[key]
         if known is None:
             continue
-        points = points_behind(read[1], place.data.asked)
-        if read[0].fingerprint in {point_mark(known[0], n, one) for one in points for n in REPEATS}:
+        if holds(read[0], read[1], known[0], place.data.asked):
             found[path.name] = known[1]
     return found
 

@@ -27,7 +27,7 @@ from benchmark.runner.plan import (
 from nearfield.errors import NearfieldError
 from nearfield.files import fsync_path
 from nearfield.machine import machine_facts
-from nearfield.manifest import fingerprint, read_manifest, write_manifest
+from nearfield.manifest import Manifest, fingerprint, read_manifest, write_manifest
 
 INDEX_KIND = "benchmark index"
 RECORD_KIND = "benchmark group"
@@ -177,8 +177,7 @@ class Store:
                 continue
             group = Group(rows[0].n, self.group.configuration)
             mark = marks.setdefault(group.n, circumstances(self.place, group))
-            points = points_behind(rows, self.place.data.asked)
-            if read[0].fingerprint in {point_mark(mark, r, p) for r in REPEATS for p in points}:
+            if holds(read[0], rows, mark, self.place.data.asked):
                 found += [outcome for outcome in rows if outcome.measured]
         return found
 
@@ -241,6 +240,14 @@ def point_mark(mark: str, repeat: int, point: Point) -> str:
     and the point.
     """
     return fingerprint(group=mark, repeat=repeat, **asdict(point))
+
+
+def holds(manifest: Manifest, rows: Sequence[Outcome], mark: str, asked: int) -> bool:
+    """Whether the file of these rows is of the group with that mark, for so many queries, however
+    often it was repeated.
+    """
+    points = points_behind(rows, asked)
+    return manifest.fingerprint in {point_mark(mark, n, one) for one in points for n in REPEATS}
 
 
 def points_behind(rows: Sequence[Outcome], asked: int) -> list[Point]:

@@ -142,15 +142,14 @@ def check_options(options: DumpOptions) -> None:
 
 
 def find_same(out: Path, content: str, *, forced: bool) -> Path | None:
-    """The newest dump in `out`, provided that it has the fingerprint `content` and says as much of
-    its verification as one that were made now.
+    """The newest dump in `out`, provided that it has the fingerprint `content` and says of its
+    verification what one of now would say.
     """
     for name in dumps_in(out)[-1:] if out.is_dir() else []:
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads((out / name / names.PROVENANCE).read_bytes())
-            return (
-                out / name if (found["fingerprint"], found["forced"]) == (content, forced) else None
-            )
+            if (found["fingerprint"], found["forced"]) == (content, forced):
+                return out / name
     return None
 
 

@@ -199,8 +199,10 @@ def _other_labels(
     """Which of the recordings at `rows` of `base` have another label at `source` of `add`; one that
     isn't there says nothing.
     """
-    old, new = base.recordings, add.recordings
     out = np.zeros(len(rows), bool)
+    if not len(rows):
+        return out
+    old, new = base.recordings, add.recordings
     for name in new.column_names:
         if name == ID_COLUMN:
             continue

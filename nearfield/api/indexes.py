@@ -25,7 +25,7 @@ from nearfield.files import atomic_path
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
 from nearfield.machine import available_cores
-from nearfield.run import Run, RunConfig, create_run
+from nearfield.run import Run, RunConfig, check_free, create_run
 from nearfield.space import Float32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, open_vector_set, read_geometry
 
@@ -164,9 +164,8 @@ def check_matrix_place(out: Path, index_path: Path, recall: float) -> None:
         raise UsageError(f"expected a recall above 0 and at most 1, got {recall}")
     if out.resolve() == index_path.resolve():
         raise UsageError(f"expected a directory of its own for the matrix, got {out} for both")
-    others = [] if (out / "run.json").exists() else [it.name for it in out.glob("[!.]*")]
-    if others:
-        raise UsageError(f"{out} isn't a run (it holds {others[0]}): choose another directory")
+    if not (out / "run.json").exists():
+        check_free(out)
 
 
 def matrix_from_index(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from dask.utils import parse_bytes
 
 from nearfield.errors import MissingFile, UsageError
 from nearfield.files import write_bytes
@@ -43,6 +42,16 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def ssh_address(self) -> str:
         """Where ssh connects to."""
         return self.ssh or self.address
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its workers may use together; 0 where that isn't said, or is no size."""
+        from dask.utils import parse_bytes
+
+        try:
+            return int(parse_bytes(self.memory or 0))
+        except ValueError:
+            return 0
 
     @property
     def works(self) -> bool:
@@ -122,13 +131,6 @@ def _without_none(values: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _is_size(text: str) -> bool:
-    try:
-        return int(parse_bytes(text)) > 0
-    except ValueError:
-        return False
-
-
 def _problems(inventory: Inventory) -> list[str]:
     found = []
     if not NAME.fullmatch(inventory.name):
@@ -150,7 +152,7 @@ def _problems(inventory: Inventory) -> list[str]:
             for text in texts
             if text is not None and not ADDRESS.fullmatch(text)
         ]
-        if host.memory is not None and not _is_size(host.memory):
+        if host.memory is not None and not host.memory_bytes:
             found.append(f"the memory {host.memory!r} of {host.name} is no size such as 24GiB")
         for what, count in (("cores", host.cores), ("workers", host.workers)):
             if count is not None and count < 1:

@@ -12,8 +12,6 @@ import shlex
 from importlib.resources import files
 from typing import Any, Literal
 
-from dask.utils import parse_bytes
-
 from nearfield.clusters.certificates import Identity
 from nearfield.clusters.inventory import Host, Inventory
 from nearfield.kept_memory import KEPT
@@ -160,7 +158,7 @@ def _worker_arguments(inventory: Inventory, host: Host, workers: int) -> list[st
         # or a share of the host's: left to itself Dask counts all cores, whatever workers there are
         *(
             "--memory-limit",
-            str(parse_bytes(host.memory) // workers if host.memory else 1 / workers),
+            str(host.memory_bytes // workers if host.memory else 1 / workers),
         ),
         *("--local-directory", "scratch"),
         "--no-dashboard",

@@ -63,7 +63,13 @@ def choose_layout(sample: pa.Table, options: TableOptions, where: str, *, ids: b
     named = (*options.columns, *options.categorical, *options.labels)
     for name in named:
         require_column(name, names, where)
-    id_column = None if ids else chosen_id(sample, options, where, options.columns)
+    id_column = (
+        None
+        if ids
+        else chosen_id(
+            sample, options.id_column, where, taken=(*options.columns, *options.categorical)
+        )
+    )
     numbers = options.columns or _numeric_names(sample, id_column, options)
     for name in options.columns:
         if not looks_numeric(sample[name]):
@@ -85,13 +91,13 @@ def choose_layout(sample: pa.Table, options: TableOptions, where: str, *, ids: b
 
 
 def chosen_id(
-    sample: pa.Table, options: TableOptions, where: str, numbers: Sequence[str]
+    sample: pa.Table, named: str | None, where: str, *, taken: Sequence[str]
 ) -> str | None:
-    """The column with the id, by the rule above; a number or a category isn't one."""
-    if options.id_column is None:
-        return found_id_column(sample, taken=(*numbers, *options.categorical))
-    require_column(options.id_column, sample.column_names, where)
-    return options.id_column
+    """The named column with the id, else by the rule above one that isn't `taken`."""
+    if named is None:
+        return found_id_column(sample, taken)
+    require_column(named, sample.column_names, where)
+    return named
 
 
 def require_column(name: str, names: Sequence[str], where: str) -> None:

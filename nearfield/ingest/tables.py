@@ -6,7 +6,6 @@ vectors. The look of a file is `csv_text`'s and `parquet_table`'s business, the 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -89,7 +88,7 @@ def _layout_of_base(sample: pa.Table, base: Geometry, given: IngestOptions, wher
     for name in (*named, *categorical, *options.labels):
         require_column(name, sample.column_names, where)
     # a number of the set isn't the id, however well it would do as one
-    stored_choice = replace(options, categorical=categorical)
-    id_column = None if given.ids else chosen_id(sample, stored_choice, where, named)
+    taken = (*named, *categorical)
+    id_column = None if given.ids else chosen_id(sample, options.id_column, where, taken=taken)
     labels = options.labels or label_names(sample, id_column, named)
     return Layout(id_column, numbers, categorical, labels)

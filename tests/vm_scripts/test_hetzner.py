@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -205,12 +206,9 @@ def test_another_computers_machines_are_left_alone_but_by_down(cloud, settings):
     assert [cloud.names(kind) for kind in ("servers", *rest)] == [[]] * 4
 
 
-def test_machines_are_deleted_after_another_command_is_through_with_them(
-    cloud, settings, monkeypatch
-):
-    cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
-    monkeypatch.setattr(fleet, "up", lambda _settings: None)
-    monkeypatch.setattr("vm_scripts.rebuild.DELETE_AGAIN_S", 0.05)
+@contextmanager
+def another_command_at_work(settings):
+    """It has the run's lock for the block, or until the event is set."""
     over, busy = threading.Event(), threading.Event()
 
     def other():
@@ -221,6 +219,19 @@ def test_machines_are_deleted_after_another_command_is_through_with_them(
     with ThreadPoolExecutor(1) as pool:
         pool.submit(other)
         busy.wait(10)
+        try:
+            yield over
+        finally:
+            over.set()
+
+
+def test_machines_are_deleted_after_another_command_is_through_with_them(
+    cloud, settings, monkeypatch
+):
+    cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
+    monkeypatch.setattr(fleet, "up", lambda _settings: None)
+    monkeypatch.setattr("vm_scripts.rebuild.DELETE_AGAIN_S", 0.05)
+    with another_command_at_work(settings) as over:
         threading.Timer(0.3, over.set).start()
         with machines_for(settings):
             pass
@@ -229,19 +240,8 @@ def test_machines_are_deleted_after_another_command_is_through_with_them(
 
 def test_machines_with_which_another_command_is_busy_are_left_to_it(cloud, settings):
     cloud.put("servers", "weekly-head", {"managed-by": "nearfield", "nearfield-run": "weekly"})
-    over, busy = threading.Event(), threading.Event()
-
-    def other():
-        with locked(settings.state):
-            busy.set()
-            over.wait(10)
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(other)
-        busy.wait(10)
-        with pytest.raises(RunLocked), machines_for(settings):
-            pass
-        over.set()
+    with another_command_at_work(settings), pytest.raises(RunLocked), machines_for(settings):
+        pass
     assert cloud.names() == ["weekly-head"]
 
 
