@@ -1,9 +1,9 @@
 """Generated data of low intrinsic dimension, the default of the benchmark.
 
-Points lie around 2,000 centres in an 18-dimensional latent space, with heavy-tailed cluster
-sizes; a random two-layer tanh map takes them to d dimensions, and noise is added. Owns the model
-and its seed; refuses files. The same (n, d, seed) gives the same data on one machine: the map is
-a matrix product, whose last bits belong to the BLAS at hand.
+Points lie around 2,000 centres in a latent space of 18 dimensions (or others), with heavy-tailed
+cluster sizes; a random two-layer tanh map takes them to d dimensions, and noise is added. Owns the
+model and its seed; refuses files. The same (n, d, latent, seed) gives the same data on one machine:
+the map is a matrix product, whose last bits belong to the BLAS at hand.
 """
 
 from dataclasses import dataclass
@@ -32,12 +32,13 @@ class _Model:
     second: Float32s
 
 
-def manifold(n: int, d: int, *, seed: int = 0) -> Float32s:
+def manifold(n: int, d: int, *, latent: int = LATENT_DIMENSIONS, seed: int = 0) -> Float32s:
     """Vectors float32 [n, d] in random order. Cost O(n d), in blocks of `BLOCK_ROWS` rows.
 
-    A block's rows depend on (d, seed, block number) only, so a smaller n is a prefix of a larger.
+    latent: dimensions that they really vary in, beside the noise. A block's rows depend on
+    (d, latent, seed, block number) only, so a smaller n is a prefix of a larger.
     """
-    model = _model(d, seed)
+    model = _model(d, latent, seed)
     vectors = np.empty((n, d), np.float32)
     for block, start in enumerate(range(0, n, BLOCK_ROWS)):
         rows = vectors[start : start + BLOCK_ROWS]
@@ -45,13 +46,13 @@ def manifold(n: int, d: int, *, seed: int = 0) -> Float32s:
     return vectors
 
 
-def _model(d: int, seed: int) -> _Model:
+def _model(d: int, latent: int, seed: int) -> _Model:
     random = np.random.default_rng((seed, 0))
     weights = random.pareto(SIZE_TAIL, CENTRES) + 1
     return _Model(
-        centres=random.standard_normal((CENTRES, LATENT_DIMENSIONS), np.float32),
+        centres=random.standard_normal((CENTRES, latent), np.float32),
         weights=weights / weights.sum(),
-        first=_layer(random, LATENT_DIMENSIONS, HIDDEN),
+        first=_layer(random, latent, HIDDEN),
         second=_layer(random, HIDDEN, d),
     )
 
@@ -63,7 +64,7 @@ def _layer(random: np.random.Generator, inputs: int, outputs: int) -> Float32s:
 def _block(model: _Model, random: np.random.Generator) -> Float32s:
     cluster = random.choice(CENTRES, BLOCK_ROWS, p=model.weights)
     latent = model.centres[cluster] + SPREAD * random.standard_normal(
-        (BLOCK_ROWS, LATENT_DIMENSIONS), np.float32
+        (BLOCK_ROWS, model.centres.shape[1]), np.float32
     )
     mapped = np.tanh(np.tanh(latent @ model.first) @ model.second)
     return mapped + np.float32(NOISE) * random.standard_normal(mapped.shape, np.float32)
