@@ -162,7 +162,7 @@ def status(run: Path | str) -> RunStatus:
         stage = {None: "built", True: "verified", False: "failed verification"}[
             None if verification is None else bool(verification["passed"])
         ]
-    config = opened.config
+    config, steps = opened.config, tuple(opened.steps())
     run_path, vectors = shlex.quote(str(opened.path)), shlex.quote(config.vectors)
     unfinished = _made_otherwise(opened)
     advice = {
@@ -174,10 +174,12 @@ def status(run: Path | str) -> RunStatus:
         f"--recall than {config.recall}, or --method exact",
         "verified": f"nearfield load {run_path}",
     }[stage]
+    if stage == "verified" and steps[-1]["step"] == "load":
+        advice = f"nearfield query RECORDING_ID --run {run_path}  (loaded already)"
     facts = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
     far = None if stage == "unfinished" else run_drift(run)
     due = () if far is None else far.due
-    return RunStatus(opened.path, stage, facts, tuple(opened.steps()), verification, advice, due)
+    return RunStatus(opened.path, stage, facts, steps, verification, advice, due)
 
 
 def _made_otherwise(run: Run) -> str:

@@ -209,6 +209,8 @@ def query(  # noqa: PLR0913  (as above)
         raise UsageError("expected --vector FILE with --index and the options that go with it")
     warn_of_password(dsn)
     found = api.query(str(recording_id), k, dsn=dsn, database=_chosen(run, database))
+    if len(found) < k:
+        print(f"note: the published run has {len(found):,} neighbours of it", file=sys.stderr)
     if as_json:
         print_json(found)
         return

@@ -32,7 +32,11 @@ class TestMainJob:
 
         # without naming it, the only embedded database below the folder is asked
         assert nearfield("query", "song-7", "-k", 5, "--json").json == answer.json
-        assert nearfield("status", "run", "--json").json["stage"] == "verified"
+        status = nearfield("status", "run", "--json").json
+        assert status["stage"] == "verified"
+        assert "nearfield query" in status["advice"]
+        more = nearfield("query", "song-7", "-k", 11, "--run", "run")
+        assert "the published run has 10 neighbours" in more.err
         assert not [
             process
             for process in psutil.process_iter(["cmdline"])
