@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         cluster_status,
         cluster_up,
     )
-    from nearfield.api.matrix import BuildReport, RunStatus, build, estimate, status, verify
+    from nearfield.api.matrix import BuildReport, build, estimate, verify
     from nearfield.api.plans import MachinePlan, calibrate, plan
     from nearfield.api.products import (
         DumpPlan,
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         plan_dump,
         plan_load_redis,
     )
+    from nearfield.api.run_status import RunStatus, status
     from nearfield.api.updates import UpdateReport, plan_update, update
     from nearfield.api.vectors import ingest
     from nearfield.ingest import IngestReport
@@ -156,9 +157,10 @@ _HOMES = {
         "prune publish query rollback runs",
         "nearfield.api.indexes": "index matrix_from_index open_index plan_index query_vectors",
         "nearfield.api.machines": "cluster_certificates cluster_down cluster_status cluster_up",
-        "nearfield.api.matrix": "BuildReport RunStatus build estimate status verify",
+        "nearfield.api.matrix": "BuildReport build estimate verify",
         "nearfield.api.plans": "MachinePlan calibrate plan",
         "nearfield.api.products": "DumpPlan check_dump dump load_redis plan_dump plan_load_redis",
+        "nearfield.api.run_status": "RunStatus status",
         "nearfield.api.updates": "UpdateReport plan_update update",
         "nearfield.api.vectors": "ingest",
         "nearfield.ingest": "IngestReport",

@@ -18,7 +18,7 @@ from dumps.postgres.runs import LoadedRun
 from dumps.postgres.runs import runs as list_runs
 from dumps.postgres.server import database as open_database
 from dumps.postgres.server import embedded as open_embedded
-from nearfield.api.matrix import status
+from nearfield.api.run_status import status
 from nearfield.copies import run_at_hand
 from nearfield.doctor import Diagnosis, examine
 from nearfield.errors import UsageError

@@ -19,7 +19,7 @@ from dumps.dump.write import (
 )
 from dumps.redis import RedisReport
 from nearfield.api.databases import LoadPlan
-from nearfield.api.matrix import status
+from nearfield.api.run_status import status
 from nearfield.copies import run_at_hand
 from nearfield.errors import UsageError
 from nearfield.locations import Location, local_path, location
