@@ -28,6 +28,7 @@ from index_build.machines.choice import (
     Allowed,
     MachineType,
     Option,
+    Rented,
     chosen,
     most_important,
     needs_of,
@@ -72,13 +73,14 @@ class Planned:
 @dataclass(frozen=True)
 class Assumed:
     """What the machines are assumed to be: types out of the price file (None: all), the speed of
-    a core there against one here, and the link between them in bits per second.
+    a core there against one here, and bits per second between them and between them and here.
     """
 
     prices: Path = PRICE_FILE
     machine: str | None = None
     speed: float = 1.0
     link_bits_s: float = 1e9
+    uplink_bits_s: float = 1e8
 
 
 @dataclass(frozen=True)
@@ -187,19 +189,21 @@ def plan(
         raise UsageError(
             f"expected a machine type of {assumed.prices} ({known}); got {assumed.machine}"
         )
-    needs, link = needs_of(wanted.n, wanted.d, wanted.k), assumed.link_bits_s / 8
-    found = options(models, wanted.n, types, needs, assumed.speed, link)
+    needs = needs_of(wanted.n, wanted.d, wanted.k)
+    rented = Rented(assumed.speed, assumed.link_bits_s / 8, assumed.uplink_bits_s / 8)
+    found = options(models, wanted.n, types, needs, rented)
     take = chosen(found, allowed)
     facts = machine_facts()
     own = MachineType(
         "this machine", facts.cores, facts.memory_total_bytes, facts.disk_free_bytes, 0.0
     )
-    here = next(one for one in options(models, wanted.n, [own], needs, 1.0, link) if one.count == 1)
+    here = next(one for one in options(models, wanted.n, [own], needs, Rented()) if one.count == 1)
     cluster = (
-        Cluster(take.count, take.machine.cores, assumed.speed, link)
+        Cluster(take.count, take.machine.cores, rented.speed, rented.link)
         if take
         else Cluster(1, facts.cores)
     )
+    uplink_s = needs.line_bytes / rented.uplink if take else 0.0
     alone = needs.alone_on(take.machine, take.count) if take else needs.alone_on(own, 1)
     model = models.alone if alone else models.shards
     largest = max(run.n for run in measured.observations)
@@ -208,7 +212,7 @@ def plan(
         options=tuple(found),
         take=take,
         currency=prices.currency,
-        most_important=most_important(sensitivity(model, wanted.n, cluster)),
+        most_important=most_important(sensitivity(model, wanted.n, cluster, uplink_s)),
         calibrated=(
             f"{len(measured.observations)} runs of at most {largest:,} rows ({measured.job.data} "
             f"data) on {measured.machine}, {measured.created}"

@@ -53,6 +53,9 @@ def plan(  # noqa: PLR0913  (a command has as many parameters as it has options)
         float, typer.Option(help="Speed of a rented core against one of this machine.")
     ] = 1.0,
     link: Annotated[float, typer.Option(help="Network between the machines, Gbit/s.")] = 1.0,
+    uplink: Annotated[
+        float, typer.Option(help="Network between here and the machines, Mbit/s.")
+    ] = 100.0,
     calibration: Annotated[
         Path, typer.Option(metavar="FILE", help="Where calibrations of this machine are kept.")
     ] = Path("nearfield-calibration.json"),
@@ -67,10 +70,11 @@ def plan(  # noqa: PLR0913  (a command has as many parameters as it has options)
     from nearfield.api.plans import Assumed, wanted_of
     from nearfield.clusters.prices import PRICE_FILE, read_prices
 
-    if core_speed <= 0 or link <= 0:
-        raise UsageError(f"expected --core-speed and --link above 0, got {core_speed} and {link}")
+    for name, given in (("core-speed", core_speed), ("link", link), ("uplink", uplink)):
+        if given <= 0:
+            raise UsageError(f"expected --{name} above 0, got {given}")
     wanted = wanted_of(vectors, rows, dims, k, recall)
-    assumed = Assumed(prices or PRICE_FILE, machine, core_speed, link * 1e9)
+    assumed = Assumed(prices or PRICE_FILE, machine, core_speed, link * 1e9, uplink * 1e6)
     money = None if budget is None else _money_of(budget, read_prices(assumed.prices).currency)
     allowed = Allowed(seconds_of(deadline, "--deadline"), money)
     if calibrate:
@@ -79,10 +83,10 @@ def plan(  # noqa: PLR0913  (a command has as many parameters as it has options)
     if as_json:
         print_json(made)
         return
-    _print(made)
+    _print(made, uplink)
 
 
-def _print(made: "MachinePlan") -> None:
+def _print(made: "MachinePlan", uplink: float) -> None:
     wanted, currency = made.wanted, made.currency
     shown = list(made.options[:ROWS_SHOWN])
     if made.take is not None and made.take not in shown:
@@ -91,7 +95,7 @@ def _print(made: "MachinePlan") -> None:
         ("machines", "hours", "95% from", "to", "memory", "disk", "network", currency, ""),
         [_line(one, "take this" if one is made.take else one.lacks) for one in shown],
         title=f"{wanted.n:,} x {wanted.d}, k = {wanted.k}, recall {wanted.recall}: "
-        "build, verify, load",
+        "sent, built, verified, fetched, loaded",
     )
     left_out = len(made.options) - len(shown)
     take = made.take
@@ -110,9 +114,10 @@ def _print(made: "MachinePlan") -> None:
             ("measured", made.calibrated),
             (
                 "assumed",
-                "5 minutes to start and end machines, a started hour is paid as a whole, results "
-                "go through a folder on one of them; prices as the price file says. Not contained: "
-                "reading the sources, installing, and sending to the machines and back",
+                f"5 minutes to start and end machines, {uplink:g} Mbit/s between them and here, a "
+                "started hour is paid as a whole, none for the load, results go through a folder "
+                "on one of them; prices as the price file says. Not contained: reading the "
+                "sources, and installing",
             ),
             *([("not shown", f"{left_out} dearer options: --json")] if left_out else []),
         ]
@@ -120,12 +125,10 @@ def _print(made: "MachinePlan") -> None:
 
 
 def _line(one: "Option", remark: str) -> tuple[object, ...]:
-    from index_build.machines.choice import STARTING_S
-
     return (
         f"{one.count} x {one.machine.name}",
         f"{one.hours:.2f}",
-        *(f"{(seconds + STARTING_S) / 3600:.2f}" for seconds in (one.time.low, one.time.high)),
+        *(f"{(seconds + one.beside_s) / 3600:.2f}" for seconds in (one.time.low, one.time.high)),
         size(one.memory_bytes),
         size(one.disk_bytes),
         size(one.network_bytes),

@@ -52,6 +52,7 @@ def test_json_holds_every_option(nearfield, calibrated):
         ([*PLAN, "--budget", "20k"], "20EUR"),
         ([*PLAN, "--deadline", "soon"], "--deadline"),
         ([*PLAN, "--link", "0"], "--link"),
+        ([*PLAN, "--uplink", "0"], "--uplink"),
         ([*PLAN, "--recall", "1.5"], "recall"),
         ([*PLAN, "--machine", "huge"], "own/box"),
         ([*PLAN, "-k", "7"], "--calibrate"),

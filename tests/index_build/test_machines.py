@@ -20,6 +20,7 @@ from index_build.machines.calibration import (
 from index_build.machines.choice import (
     Allowed,
     MachineType,
+    Rented,
     chosen,
     most_important,
     needs_of,
@@ -31,6 +32,7 @@ from index_build.machines.model import (
     VECTORS_CARRIED,
     VECTORS_READ,
     Cluster,
+    Models,
     bytes_moved,
     fitted,
     network_s,
@@ -173,7 +175,7 @@ TYPES = [
 @pytest.fixture(scope="module")
 def found():
     needs = needs_of(40_000_000, 93, 100)
-    return options(fitted(calibration()), 40_000_000, TYPES, needs, 1.0, 125e6)
+    return options(fitted(calibration()), 40_000_000, TYPES, needs, Rented())
 
 
 class TestChoice:
@@ -186,7 +188,7 @@ class TestChoice:
 
     def test_a_deadline_is_kept_by_the_end_of_the_interval(self, found):
         cheapest = chosen(found, Allowed())
-        taken = chosen(found, Allowed(deadline_s=cheapest.time.high))
+        taken = chosen(found, Allowed(deadline_s=cheapest.time.high + cheapest.beside_s - 1))
         assert taken.time.high < cheapest.time.high
         assert taken.cost >= cheapest.cost
 
@@ -198,13 +200,13 @@ class TestChoice:
 
     def test_one_machine_joins_alone_where_its_memory_allows_it(self):
         models = fitted(calibration())
-        few = options(models, 10**6, TYPES, needs_of(10**6, 93, 100), 1.0, 125e6)
+        few = options(models, 10**6, TYPES, needs_of(10**6, 93, 100), Rented())
         for one in few:
             alone = one.count == 1 and one.machine.name != "poor"
             cluster = Cluster(one.count, one.machine.cores)
             model = models.alone if alone else models.shards
             assert one.time == predicted(model, 10**6, cluster)
-        many = options(models, 40_000_000, TYPES, needs_of(40_000_000, 93, 100), 1.0, 125e6)
+        many = options(models, 40_000_000, TYPES, needs_of(40_000_000, 93, 100), Rented())
         assert not any(
             one.time == predicted(models.alone, 40_000_000, Cluster(1, one.machine.cores))
             for one in many
@@ -216,12 +218,26 @@ class TestChoice:
 
     def test_a_started_hour_is_paid(self, found):
         for one in found:
-            assert one.cost == one.machine.hourly * one.count * math.ceil(one.hours)
+            assert one.cost == one.machine.hourly * one.count * math.ceil(one.paid_hours)
+
+    def test_the_way_to_the_machines_and_back_takes_time_the_load_no_machine(self):
+        runs = fitted(calibration()).alone
+        loading = replace(runs, stages=runs.stages | {"load": runs.stages["merge"]})
+        models, needs = Models(loading, loading), needs_of(10**6, 93, 100)
+        slow, fast = (options(models, 10**6, TYPES[:1], needs, Rented(uplink=speed))[0]
+                      for speed in (1e6, 1e7))  # fmt: skip
+        sent = 10**6 * 2 * VECTOR
+        assert needs.line_bytes > sent + 10**6 * 8 * 100
+        assert slow.hours - fast.hours == pytest.approx(0.9 * needs.line_bytes / 1e6 / 3600)
+        assert slow.hours - slow.paid_hours == pytest.approx(slow.time.stages["load"] / 3600)
+        assert slow.time == fast.time
 
     def test_the_assumption_that_costs_most_is_named(self):
-        factors = sensitivity(fitted(calibration()).alone, 4_000_000, Cluster(1, 2))
+        factors = sensitivity(fitted(calibration()).alone, 4_000_000, Cluster(1, 2), 0.0)
         assert all(factor >= 1 for factor in factors.values())
         assert factors["a core there is 30% slower than one here"] == pytest.approx(1 / 0.7)
+        far = sensitivity(fitted(calibration()).alone, 4_000_000, Cluster(1, 2), 1e9)
+        assert max(far, key=far.get) == "the uplink has 50% less"
         assert most_important({"a": 1.1, "b": 1.5}).startswith("b: ")
 
 
