@@ -16,7 +16,8 @@ from index_build.index import Found, IndexPlan, ShardedIndex
 from index_build.index import build_index as build_it
 from index_build.index import open_index as open_it
 from index_build.index import plan_index as plan_it
-from index_build.index.build import BuiltIndex, IndexOptions
+from index_build.index.build import BuiltIndex, IndexOptions, configured
+from index_build.index.layout import IndexConfig
 from index_build.index.matrix import index_blocks, index_parts
 from nearfield import ingest as reading
 from nearfield.cluster import ClusterOptions, connected
@@ -25,7 +26,7 @@ from nearfield.files import atomic_path
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
 from nearfield.machine import available_cores
-from nearfield.run import Run, RunConfig, check_free, create_run
+from nearfield.run import Run, RunConfig, create_run, run_there
 from nearfield.space import Float32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, open_vector_set, read_geometry
 
@@ -158,14 +159,21 @@ def write_answers(answers: Answers, out: Path) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def check_matrix_place(out: Path, index_path: Path, recall: float) -> None:
-    """Raise `UsageError` for what `matrix_from_index` would refuse once the index is built."""
+def check_matrix_place(
+    vectors: Path | str, index_path: Path, out: Path, options: IndexOptions, *, recall: float
+) -> None:
+    """Raise `UsageError` for what `matrix_from_index`, with the k of the index, would refuse once
+    the index is built.
+    """
     if not 0 < recall <= 1:
         raise UsageError(f"expected a recall above 0 and at most 1, got {recall}")
     if out.resolve() == index_path.resolve():
         raise UsageError(f"expected a directory of its own for the matrix, got {out} for both")
-    if not (out / "run.json").exists():
-        check_free(out)
+    vector_set = _whole(vectors)
+    index, _ = configured(vector_set, options)
+    there = run_there(out, _run_config(vector_set, index.method, k=options.k, recall=recall))
+    if there is not None:
+        _has_matrix(there, index)
 
 
 def matrix_from_index(
@@ -185,7 +193,17 @@ def matrix_from_index(
     if opened.config.vectors_fingerprint != vector_set.fingerprint:
         raise UsageError(f"{index_path} is the index of another vector set than {vectors}")
     shards = opened.shards_for(recall, min(k, vector_set.n - 1))
-    config = RunConfig(
+    config = _run_config(vector_set, opened.config.method, k=k, recall=recall)
+    with locked(Path(out)):
+        run = create_run(Path(out), config)
+        if not _has_matrix(run, opened.config):
+            _write_matrix(run, vector_set, opened, shards, cluster or ClusterOptions())
+        shutil.rmtree(run.folder / "parts", ignore_errors=True)
+    return run
+
+
+def _run_config(vector_set: VectorSet, method: str, *, k: int, recall: float) -> RunConfig:
+    return RunConfig(
         vectors=str(vector_set.path.resolve()),
         vectors_fingerprint=vector_set.fingerprint,
         n=vector_set.n,
@@ -193,22 +211,20 @@ def matrix_from_index(
         space=vector_set.geometry.space,
         k=k,
         recall=recall,
-        method=f"index {opened.config.method}",
+        method=f"index {method}",
         seed=SEED,
     )
-    with locked(Path(out)):
-        run = create_run(Path(out), config)
-        try:
-            made_of = run.finished_matrix().facts.get("index")
-        except (MissingFile, DamagedArtefact):
-            _write_matrix(run, vector_set, opened, shards, cluster or ClusterOptions())
-        else:
-            if made_of != opened.config.fingerprint:
-                raise UsageError(
-                    f"{out} holds the matrix of another index: choose another directory"
-                )
-        shutil.rmtree(run.folder / "parts", ignore_errors=True)
-    return run
+
+
+def _has_matrix(run: Run, index: IndexConfig) -> bool:
+    """Whether the run has the matrix of the index; raises `UsageError` for that of another."""
+    try:
+        made_of = run.finished_matrix().facts.get("index")
+    except (MissingFile, DamagedArtefact):
+        return False
+    if made_of != index.fingerprint:
+        raise UsageError(f"{run.path} holds the matrix of another index: choose another directory")
+    return True
 
 
 def _write_matrix(

@@ -104,7 +104,7 @@ def index(  # noqa: PLR0913  (a command has as many parameters as it has options
 
     options = IndexOptions(method=method, shard_rows=shard_rows, k=k)
     if matrix is not None:
-        check_matrix_place(matrix, out, recall)
+        check_matrix_place(vectors, out, matrix, options, recall=recall)
     if dry_run:
         _print_plan(api.plan_index(vectors, options), k, matrix, as_json=as_json)
         return

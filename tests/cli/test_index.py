@@ -162,11 +162,17 @@ class TestMistakes:
         assert said in done.err
         assert not (tmp_path / "i").exists()
 
-    def test_a_matrix_of_another_index_is_not_taken_for_its_own(self, indexed, tmp_path):
+    @pytest.mark.parametrize(
+        ("matrix", "said"), [("run", "another run ("), ("asked", "another index")]
+    )
+    def test_what_another_matrix_lies_in_is_refused_before_the_index_is_built(
+        self, indexed, tmp_path, matrix, said
+    ):
         done = indexed("index", "vectors", "--out", tmp_path / "i", "-k", 10, "--shard-rows", 150,
-                       "--method", "faiss-ivf", "--matrix", "asked", "--recall", 0.9)  # fmt: skip
+                       "--method", "faiss-ivf", "--matrix", matrix, "--recall", 0.9)  # fmt: skip
         assert done.code == 2
-        assert "another index" in done.err
+        assert said in done.err
+        assert not (tmp_path / "i").exists()
 
     def test_a_plan_writes_nothing(self, indexed, tmp_path):
         plan = indexed("index", "vectors", "--out", tmp_path / "i", "--dry-run", "--json")
