@@ -57,11 +57,6 @@ class Change:
         """How many recordings have other labels alone."""
         return len(self.relabelled_rows)
 
-    @property
-    def nothing(self) -> bool:
-        """Whether there is nothing to do."""
-        return not len(self.recorded) and not len(self.gone)
-
 
 def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Change:
     """The change that `add` and `remove` ask for.

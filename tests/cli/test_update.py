@@ -88,9 +88,18 @@ class TestUpdate:
             for name in ("neighbours", "distances"):
                 np.testing.assert_array_equal(new[name][:], old[name][:])
         assert api.verify(job.folder / "run3").passed
-        again = relabelled("run3", "run4", ["song-0,A\n", "song-1,\n", "song-2,C\n"])
-        assert again.code == 3
-        assert "same vectors and labels" in again.err
+
+    def test_where_nothing_changed_the_new_run_has_the_lists_of_the_old(self, job):
+        done = job("update", "run", "--add", "vectors", "--out", "run2", "--json")
+        assert done.code == 0, done.err
+        assert (done.json["unchanged"], done.json["lists"], done.json["n"]) == (400, 0, 400)
+        assert api.verify(job.folder / "run2").passed
+        for found, expected in zip(
+            lists_of(job.folder / "run2"), lists_of(job.folder / "run"), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+        (job.folder / "gone.txt").write_text("")
+        assert job("update", "run2", "--remove", "gone.txt", "--out", "run3").code == 0
 
     def test_ids_of_a_vector_set_are_its_own(self, job):
         command = ("update", "run", "--add", "vectors", "--ids", "gone.txt", "--out", "run2")

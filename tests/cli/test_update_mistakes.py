@@ -15,6 +15,11 @@ from tests.cli.update_case import damage, options
 
 
 class TestMistakes:
+    def test_nothing_named(self, job):
+        done = job("update", "run", "--out", "run2")
+        assert done.code == 2
+        assert "got neither" in done.err
+
     def test_unknown_ids(self, job):
         (job.folder / "gone.txt").write_text("song-7\nnobody\n")
         done = job("update", "run", "--remove", "gone.txt", "--out", "run2")
@@ -58,11 +63,7 @@ class TestMistakes:
             Geometry(),
         )  # fmt: skip
         same = {"add": job.folder / "vectors"}
-        sources = {"add": job.folder / "embeddings.npy", "options": options(job.folder, "ids.txt")}
         for message, asked in (
-            ("nothing to do: all 400", same),
-            ("nothing to do: all 400", sources),
-            ("nothing to do: name recordings", {}),
             ("aren't in the run", {"remove": ["nobody"]}),
             ("too few for lists of 10", {"remove": [f"song-{i}" for i in range(395)]}),
             ("added and removed at once", same | {"remove": ["song-7"]}),
@@ -76,8 +77,8 @@ class TestMistakes:
     def test_what_is_refused_takes_nothing_away(self, job):
         run, out = job.folder / "run", job.folder / "run2"
         out.mkdir()
-        with pytest.raises(InputRejected, match="nothing to do"):
-            api.update(run, out, add=job.folder / "vectors")
+        with pytest.raises(InputRejected, match="aren't in the run"):
+            api.update(run, out, remove=["nobody"])
         assert [it.name for it in out.iterdir()] == [".lock"]
         api.update(run, out, remove=["song-7"], matrix=False)
         before = sorted(out.rglob("*"))
