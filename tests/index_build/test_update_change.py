@@ -62,7 +62,7 @@ class TestRefused:
 
     def test_row_numbers_where_the_set_has_ids(self, tmp_path, old):
         add = write_set(tmp_path / "new", points(3), names(30, 33), facts={"ids": "row numbers"})
-        with pytest.raises(UsageError, match="has row numbers in place of ids"):
+        with pytest.raises(UsageError, match="have row numbers in place of ids"):
             changes(old, add, [])
 
     def test_numbers_that_lost_their_zeros(self, tmp_path):
