@@ -32,7 +32,7 @@ from nearfield.jit import compiled
 from nearfield.machine import available_cores
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, prepared
-from nearfield.vectorset import ID_COLUMN, check_finite, read_geometry
+from nearfield.vectorset import ID_COLUMN, check_finite, read_geometry, wide
 
 MEMORY_BYTES = 4 << 30
 BATCH = 16_384
@@ -87,7 +87,8 @@ class ShardedIndex:
 
     @cached_property
     def _ids(self) -> pa.ChunkedArray:
-        return pq.read_table(self.path / "recordings.parquet", columns=[ID_COLUMN])[ID_COLUMN]
+        ids = pq.read_table(self.path / "recordings.parquet", columns=[ID_COLUMN])[ID_COLUMN]
+        return wide(ids)
 
     def ids(self, rows: Int32s) -> list[list[str | int | None]]:
         """Recording ids of rows [q, c]; None where there is no row. Keeps all ids from then on."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nearfield.errors import InputRejected
 from nearfield.ingest.ids import ROW_NUMBERS, ids_beside, rows_beside, rows_of
 from nearfield.space import Int32s
-from nearfield.vectorset import ID_COLUMN, VectorSet
+from nearfield.vectorset import ID_COLUMN, VectorSet, wide
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,10 @@ def _other_labels(
     for name in new.column_names:
         if name == ID_COLUMN:
             continue
-        after = new[name].take(pa.array(source)).cast(pa.string())
+        after = wide(new[name]).take(pa.array(source)).cast(pa.large_string())
         differs = pc.is_valid(after)
         if name in old.column_names:
-            before = old[name].take(pa.array(rows)).cast(pa.string())
+            before = wide(old[name]).take(pa.array(rows)).cast(pa.large_string())
             differs = pc.and_(differs, pc.fill_null(pc.not_equal(after, before), True))
         out |= np.asarray(differs.to_numpy(), bool)
     return out

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected, UsageError
 from nearfield.ingest.compressed import opened
-from nearfield.vectorset import VectorSet
+from nearfield.vectorset import VectorSet, wide
 
 ROW_NUMBERS = "row numbers"
 """What a set without ids says of them in its manifest."""
@@ -79,7 +79,7 @@ def ids_beside(
 
 def rows_of(known: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.int64]:
     """Where each of the ids is among the known ones, int64 [m]; -1 where it isn't."""
-    found = pc.index_in(ids, value_set=known)
+    found = pc.index_in(wide(ids), value_set=wide(known))
     return np.array(found.fill_null(-1).to_numpy(), dtype=np.int64)
 
 
@@ -117,7 +117,7 @@ def ids_in_form(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray
 def _refuse_lost_zeros(texts: pa.ChunkedArray, known: pa.ChunkedArray) -> None:
     padded = known.filter(pc.match_substring_regex(known, "^0[0-9]+$"))
     found = pc.index_in(texts, value_set=pc.utf8_ltrim(padded, "0").combine_chunks())
-    found = found.filter(pc.invert(pc.is_in(texts, value_set=known.combine_chunks())))
+    found = found.filter(pa.array(rows_of(known, texts) < 0))
     found = found.drop_null()
     if len(found):
         text = padded[found[0].as_py()].as_py()
@@ -186,7 +186,7 @@ def line_ids(path: Path) -> pa.ChunkedArray:
 def first_occurrences(ids: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Mask [n]: True where an id comes for the first time. Cost O(n)."""
     # codes count up in order of appearance: an id is new where its code tops all before it
-    encoded = ids.dictionary_encode()
+    encoded = wide(ids).dictionary_encode()
     codes = np.concatenate([np.empty(0, np.int64), *(_codes(chunk) for chunk in encoded.chunks)])
     highest_before = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]])[: len(codes)]
     return codes > highest_before
