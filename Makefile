@@ -22,7 +22,7 @@ test-slow: $(VENV)/.installed-dev
 # the long ones that need neither other hosts nor minutes each
 test-more: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile -m long tests/cli tests/index_build/test_build.py \
-	  tests/index_build/test_update_lists.py tests/dumps/test_postgres_speed.py
+	  tests/index_build/test_update_cells.py tests/dumps/test_postgres_speed.py
 
 # Spark (needs Java), pandas, frictionless and mlcroissant read a dump; installs them, 700 MB
 test-interop: $(VENV)/.installed-dev

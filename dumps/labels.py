@@ -78,10 +78,20 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int32]:
     """A number 0, 1, ... per distinct value, -1 where there is none."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if not (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
-        column = pc.if_else(pc.equal(column, ""), None, column)
-    encoded = column.combine_chunks().dictionary_encode()
-    return np.array(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), np.int32)
+    if pa.types.is_string(column.type):
+        # neither a chunk nor the distinct values need be below 2 GiB then
+        column = column.cast(pa.large_string())
+    # all chunks get one dictionary
+    encoded = column.dictionary_encode().chunks
+    codes = np.concatenate(
+        [pc.fill_null(it.indices, -1).to_numpy(zero_copy_only=False) for it in encoded]
+    ).astype(np.int32)
+    if pa.types.is_large_string(column.type):
+        empty = pc.index(encoded[0].dictionary, "").as_py()
+        if empty >= 0:
+            codes[codes == empty] = -1
+            codes[codes > empty] -= 1
+    return codes
 
 
 def _chance(codes: NDArray[np.int32]) -> float:

@@ -53,6 +53,22 @@ class DatabaseRights(Protocol):
     def may_load(self) -> bool:
         """Whether the role may load and publish a run."""
 
+    @property
+    def schema_owner(self) -> str | None:
+        """Who owns what was loaded before, if anything was."""
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the role may make temporary tables, with which updated runs are loaded."""
+
+    @property
+    def read_role(self) -> bool:
+        """Whether there is a role for readers, or the role may make it."""
+
+    @property
+    def sees_readers(self) -> bool:
+        """Whether the role sees what others are reading, so that it isn't dropped."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -152,18 +168,41 @@ def judged_library(library: Library, cores: int) -> Finding:
 
 
 def judged_database(database: Callable[[], DatabaseRights]) -> Finding:
-    """Whether the database answers and lets its user load."""
+    """Whether the database answers, lets its user load, and its readers read."""
     try:
         rights = database()
     except NearfieldError as error:
         return Finding("database", "fail", "no answer", str(error))
-    return _finding(
-        "database",
-        f"Postgres {rights.server_version}, {rights.database} as {rights.user}",
-        fail=not rights.may_load
-        and "may read but not load: "
-        f"GRANT CREATE, TEMPORARY ON DATABASE {rights.database} TO {rights.user}",
-    )
+    found = f"Postgres {rights.server_version}, {rights.database} as {rights.user}"
+    if not rights.may_load:
+        return Finding("database", "fail", found, f"may read but not load: {_to_load(rights)}")
+    if not rights.temporary:
+        advice = (
+            "may not make the temporary tables with which updated runs are loaded: "
+            f"GRANT TEMPORARY ON DATABASE {rights.database} TO {rights.user}"
+        )
+        return Finding("database", "fail", found, advice)
+    return _finding("database", found, warn="; ".join(_lacking(rights)) or False)
+
+
+def _to_load(rights: DatabaseRights) -> str:
+    if rights.schema_owner:
+        return f"connect as {rights.schema_owner}, who owns the schema nearfield"
+    return f"GRANT CREATE, TEMPORARY ON DATABASE {rights.database} TO {rights.user}"
+
+
+def _lacking(rights: DatabaseRights) -> Iterator[str]:
+    """What a load goes without, to the harm of readers."""
+    if not rights.read_role:
+        yield (
+            "nobody else can be let in to read: an administrator's CREATE ROLE nearfield_read, then"
+            " load again"
+        )
+    if not rights.sees_readers:
+        yield (
+            "a run that somebody reads may be dropped, since that isn't seen: "
+            f"GRANT pg_read_all_stats TO {rights.user}"
+        )
 
 
 def _kept_code(libraries: Sequence[Library]) -> Iterator[Finding]:

@@ -135,6 +135,18 @@ def create_run(path: Location, config: RunConfig) -> Run:
     vector set has been moved since, the run remembers the new place. Raises `UsageError` when the
     directory holds a run with another configuration, or other files.
     """
+    there = run_there(path, config)
+    _remove_partials(path)
+    if there is None or there.config != config:
+        _write_config(path, config)
+    return Run(path, config)
+
+
+def run_there(path: Location, config: RunConfig) -> Run | None:
+    """The run of that configuration which is there, None where one may be made; writes nothing.
+
+    Raises `UsageError` as `create_run` does.
+    """
     if (path / "run.json").exists():
         run = open_run(path)
         if run.config.fingerprint != config.fingerprint:
@@ -142,21 +154,11 @@ def create_run(path: Location, config: RunConfig) -> Run:
                 f"{path} holds another run ({_difference(run.config, config)})."
                 " Choose another directory, or remove this one"
             )
-        _remove_partials(path)
-        if run.config != config:
-            _write_config(path, config)
-        return Run(path, config)
-    check_free(path)
-    _remove_partials(path)
-    _write_config(path, config)
-    return Run(path, config)
-
-
-def check_free(path: Location) -> None:
-    """Raise `UsageError` where a new run would lie among files that aren't one's."""
+        return run
     others = [entry.name for entry in path.glob("[!.]*") if entry.name not in UPDATE_FILES]
     if others:
         raise UsageError(f"{path} isn't a run (it holds {others[0]}): choose another directory")
+    return None
 
 
 def open_run(path: Location) -> Run:

@@ -261,6 +261,7 @@ def check_ids(recordings: pa.Table, *, expected: int) -> None:
         raise InputRejected(f"expected {expected:,} ids, one per vector; got {len(ids):,}")
     if ids.null_count:
         raise InputRejected(f"{ids.null_count:,} recordings have no id")
+    ids = wide(ids)
     if pc.count_distinct(ids).as_py() != expected:
         counted = pc.value_counts(ids.combine_chunks())
         repeated = counted.filter(pc.greater(counted.field("counts"), 1))
@@ -268,6 +269,13 @@ def check_ids(recordings: pa.Table, *, expected: int) -> None:
             f"expected unique recording ids; {len(repeated):,} of them come more than once "
             f"(first: {repeated.field('values')[0].as_py()!r}). Remove the repeats"
         )
+
+
+def wide(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column, text with long offsets: Arrow tells apart, and picks from, more than 2 GiB of it
+    then. No text is copied.
+    """
+    return column.cast(pa.large_string()) if pa.types.is_string(column.type) else column
 
 
 def row_blocks(vectors: Float32s, block_bytes: int = 64 << 20) -> Iterable[Float32s]:

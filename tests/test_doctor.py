@@ -35,6 +35,10 @@ class Rights:
     user: str = "loader"
     database: str = "music"
     may_load: bool = True
+    schema_owner: str | None = None
+    temporary: bool = True
+    read_role: bool = True
+    sees_readers: bool = True
 
 
 def machine_finding(name, folder, **changes):
@@ -117,6 +121,21 @@ class TestDatabase:
         found = judged_database(lambda: Rights(may_load=False))
         assert found.level == "fail"
         assert "GRANT CREATE, TEMPORARY ON DATABASE music TO loader" in found.advice
+        found = judged_database(lambda: Rights(may_load=False, schema_owner="other"))
+        assert "connect as other" in found.advice
+
+    @pytest.mark.parametrize(
+        ("lacks", "level", "advice"),
+        [
+            ("temporary", "fail", "GRANT TEMPORARY ON DATABASE music TO loader"),
+            ("read_role", "warn", "CREATE ROLE nearfield_read"),
+            ("sees_readers", "warn", "GRANT pg_read_all_stats TO loader"),
+        ],
+    )
+    def test_what_a_load_goes_without_comes_with_advice(self, lacks, level, advice):
+        found = judged_database(lambda: replace(Rights(), **{lacks: False}))
+        assert found.level == level
+        assert advice in found.advice
 
     def test_no_answer_is_a_finding(self):
         def refuse():

@@ -27,11 +27,12 @@ from index_build.index.store import ShardStore
 from nearfield.distances import list_distances, sort_lists
 from nearfield.errors import InputRejected, UsageError
 from nearfield.exact import exact_search
+from nearfield.ingest.queries import vectors_of
 from nearfield.jit import compiled
 from nearfield.machine import available_cores
 from nearfield.neighbours import EMPTY
 from nearfield.space import Float32s, Int32s, prepared
-from nearfield.vectorset import ID_COLUMN, check_finite
+from nearfield.vectorset import ID_COLUMN, check_finite, read_geometry, wide
 
 MEMORY_BYTES = 4 << 30
 BATCH = 16_384
@@ -86,7 +87,8 @@ class ShardedIndex:
 
     @cached_property
     def _ids(self) -> pa.ChunkedArray:
-        return pq.read_table(self.path / "recordings.parquet", columns=[ID_COLUMN])[ID_COLUMN]
+        ids = pq.read_table(self.path / "recordings.parquet", columns=[ID_COLUMN])[ID_COLUMN]
+        return wide(ids)
 
     def ids(self, rows: Int32s) -> list[list[str | int | None]]:
         """Recording ids of rows [q, c]; None where there is no row. Keeps all ids from then on."""
@@ -95,16 +97,23 @@ class ShardedIndex:
         listed = self._ids.take(flat).to_pylist()
         return [listed[at : at + width] for at in range(0, len(listed), width or 1)]
 
+    def scaled(self, numbers: NDArray[Any]) -> Float32s:
+        """Vectors float32 [q, d] of raw rows [q, columns], as the set's sources have them; see
+        `vectors_of`.
+        """
+        return vectors_of(numbers, read_geometry(self.path))
+
     def search(
         self,
-        vectors: Float32s,
+        vectors: NDArray[Any],
         k: int,
         *,
         shards: int | None = None,
         recall: float | None = None,
         exact: bool = False,
     ) -> Found:
-        """The k nearest recordings of each of the vectors float32 [q, d], as they were ingested.
+        """The k nearest recordings of each of the vectors [q, d], in the scale of the set: those of
+        raw numbers are `scaled`.
 
         shards: how many to ask per query; recall: or as few as reach it, as measured when the
         index was built (default 0.95); exact: compare with everything. Raises `InputRejected` for
@@ -151,13 +160,14 @@ class ShardedIndex:
         return self._merged(queries, k, route(queries, self.centres, shards, self.config.space),
                             self._asked, own)  # fmt: skip
 
-    def _ready(self, vectors: Float32s) -> Float32s:
+    def _ready(self, vectors: NDArray[Any]) -> Float32s:
         if vectors.ndim != 2 or vectors.shape[1] != self.config.d:
             raise InputRejected(
                 f"expected vectors of {self.config.d} numbers, as the index {self.path} has; got"
                 f" an array of shape {vectors.shape}"
             )
-        narrowed = np.ascontiguousarray(vectors, np.float32)
+        with np.errstate(over="ignore"):
+            narrowed = np.ascontiguousarray(vectors, np.float32)
         check_finite(narrowed)
         return prepared(narrowed, self.config.space)
 

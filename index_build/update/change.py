@@ -14,13 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nearfield.errors import InputRejected, UsageError
-from nearfield.ingest.ids import ids_in_form
+from nearfield.errors import InputRejected
+from nearfield.ingest.ids import ROW_NUMBERS, ids_beside, rows_beside, rows_of
 from nearfield.space import Int32s
-from nearfield.vectorset import ID_COLUMN, VectorSet
-
-ROW_NUMBERS = "row numbers"
-"""What a set without ids says of them in its manifest."""
+from nearfield.vectorset import ID_COLUMN, VectorSet, wide
 
 
 @dataclass(frozen=True)
@@ -57,11 +54,6 @@ class Change:
         """How many recordings have other labels alone."""
         return len(self.relabelled_rows)
 
-    @property
-    def nothing(self) -> bool:
-        """Whether there is nothing to do."""
-        return not len(self.recorded) and not len(self.gone)
-
 
 def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Change:
     """The change that `add` and `remove` ask for.
@@ -80,15 +72,15 @@ def changes(base: VectorSet, add: VectorSet | None, remove: Sequence[str]) -> Ch
             base.ids.slice(0, 0),
         )  # fmt: skip
     check_comparable(base, add)
-    ids = _comparable_ids(base, add)
-    place = _rows_of(base.ids, ids)
+    numbered = add.manifest.facts.get("ids") == ROW_NUMBERS
+    ids = ids_beside(base, add.ids, numbered=numbered, where=str(add.path))
+    place = rows_beside(base.ids, ids)
     _refuse_both(base, gone, place)
-    known = np.flatnonzero(place >= 0)
+    known = np.flatnonzero(place < base.n)
     back = known[was_removed[place[known]]]
     there = known[~was_removed[place[known]]]
     differs = _differs(base, add, place, there)
-    fresh = np.flatnonzero(place < 0)
-    place[fresh] = base.n + np.arange(len(fresh))
+    fresh = np.flatnonzero(place >= base.n)
     source = np.concatenate([there[differs], back, fresh])
     source = source[np.argsort(place[source], kind="stable")]
     rows = place[source].astype(np.int32)
@@ -130,11 +122,6 @@ def check_comparable(base: VectorSet, add: VectorSet) -> None:
         )
 
 
-def _rows_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> NDArray[np.int64]:
-    found = pc.index_in(wanted, value_set=ids.combine_chunks())
-    return np.array(found.fill_null(-1).to_numpy(), dtype=np.int64)
-
-
 def _rows_to_remove(
     base: VectorSet, was_removed: NDArray[np.bool_], remove: Sequence[str]
 ) -> Int32s:
@@ -144,7 +131,7 @@ def _rows_to_remove(
     if not remove:
         return np.empty(0, np.int32)
     wanted = pa.chunked_array([pa.array(list(remove), pa.string())])
-    rows = _rows_of(base.ids.cast(pa.string()), wanted)
+    rows = rows_of(base.ids.cast(pa.string()), wanted)
     unknown = rows < 0
     unknown[~unknown] = was_removed[rows[~unknown]]
     if unknown.any():
@@ -167,19 +154,6 @@ def _refuse_both(base: VectorSet, gone: Int32s, place: NDArray[np.int64]) -> Non
 
 def _removed(base: VectorSet, gone: Int32s, rows: Int32s) -> Int32s:
     return np.setdiff1d(np.union1d(base.removed, gone), rows).astype(np.int32)
-
-
-def _comparable_ids(base: VectorSet, add: VectorSet) -> pa.ChunkedArray:
-    numbered = [it.manifest.facts.get("ids") == ROW_NUMBERS for it in (base, add)]
-    if numbered[0] != numbered[1]:
-        raise UsageError(
-            f"{'the set of the run' if numbered[0] else add.path} has row numbers in place of ids,"
-            " the other has ids: which recordings are the same can't be told. Give ids to both"
-        )
-    if numbered[1]:
-        # numbers of one source mean nothing in another: all are new
-        return pc.add(add.ids, pc.max(base.ids).as_py() + 1)
-    return ids_in_form(add.ids, base.ids)
 
 
 def _differs(
@@ -206,10 +180,10 @@ def _other_labels(
     for name in new.column_names:
         if name == ID_COLUMN:
             continue
-        after = new[name].take(pa.array(source)).cast(pa.string())
+        after = wide(new[name]).take(pa.array(source)).cast(pa.large_string())
         differs = pc.is_valid(after)
         if name in old.column_names:
-            before = old[name].take(pa.array(rows)).cast(pa.string())
+            before = wide(old[name]).take(pa.array(rows)).cast(pa.large_string())
             differs = pc.and_(differs, pc.fill_null(pc.not_equal(after, before), True))
         out |= np.asarray(differs.to_numpy(), bool)
     return out

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from dumps.changes import ChangeReport, Thresholds, compare_runs
 from index_build.update.cells import Drift, drift, read_cells
@@ -48,13 +49,14 @@ def compact(vectors: Path | str, out: Path | str) -> VectorSet:
     """
     old = open_vector_set(Path(vectors))
     check_out(Path(out), old.path)
-    keep = np.setdiff1d(np.arange(old.n), old.removed)
+    keep = np.ones(old.n, bool)
+    keep[old.removed] = False
     facts = {name: value for name, value in old.manifest.facts.items() if name not in ("n", "d")}
     with locked(Path(out)):
         return write_vector_set(
             Path(out),
             np.ascontiguousarray(old.vectors[keep]),
-            old.recordings.take(keep),
+            old.recordings.filter(pa.array(keep)),
             old.geometry,
             facts | {"removed": 0, "compacted": old.fingerprint},
         )

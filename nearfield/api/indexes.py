@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dumps.matrix import write_matrix
 from index_build.index import Found, IndexPlan, ShardedIndex
 from index_build.index import build_index as build_it
 from index_build.index import open_index as open_it
 from index_build.index import plan_index as plan_it
-from index_build.index.build import BuiltIndex, IndexOptions
+from index_build.index.build import BuiltIndex, IndexOptions, configured
+from index_build.index.layout import IndexConfig
 from index_build.index.matrix import index_blocks, index_parts
 from nearfield import ingest as reading
 from nearfield.cluster import ClusterOptions, connected
@@ -25,7 +27,7 @@ from nearfield.files import atomic_path
 from nearfield.ingest.options import IngestOptions
 from nearfield.lock import locked
 from nearfield.machine import available_cores
-from nearfield.run import Run, RunConfig, check_free, create_run
+from nearfield.run import Run, RunConfig, create_run, run_there
 from nearfield.space import Float32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, open_vector_set, read_geometry
 
@@ -37,7 +39,8 @@ FORMATS = ("npy", "parquet")
 @dataclass(frozen=True)
 class QueryOptions:
     """How to ask: k, one of `shards`, `recall` and `exact`, and the most bytes of libraries in
-    memory (None: 4 GiB, or the largest shard).
+    memory (None: 4 GiB, or the largest shard). scaled: numbers alone are vectors of the set
+    already.
     """
 
     k: int = 10
@@ -45,6 +48,7 @@ class QueryOptions:
     recall: float | None = None
     exact: bool = False
     memory_bytes: int | None = None
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,41 +90,45 @@ def open_index(path: Path | str, *, memory_bytes: int | None = None) -> ShardedI
 def query_vectors(
     source: Path | str, index_path: Path | str, options: QueryOptions | None = None
 ) -> Answers:
-    """Ask an index for the neighbours of each vector in a file.
+    """Ask an index for the neighbours of each recording in a file.
 
-    source: .npy float [q, d] or [d], .json or .jsonl (one list of numbers a line), .csv or .txt of
-    numbers alone, as they are in the vector set. Anything else (tables, documents) is ingested with
-    the statistics of the index' own set; a vector set must have the same. Raises `InputRejected`,
-    `UsageError`, `MissingFile`, `DamagedArtefact`.
+    source: numbers alone, a row each, as the sources of the index' set have them (.npy [q, columns]
+    or [columns], .json or .jsonl with a list a line, .csv, .txt), or tables and documents as they
+    are ingested: all are brought to the scale of that set, unless the options say that numbers are.
+    A vector set must have the same statistics. Raises `InputRejected`, `UsageError`, `MissingFile`,
+    `DamagedArtefact`.
     """
     asked = options or QueryOptions()
     opened = open_index(index_path, memory_bytes=asked.memory_bytes)
-    names, vectors = read_queries(Path(source), opened)
+    names, vectors = read_queries(Path(source), opened, scaled=asked.scaled)
     found = opened.search(
         vectors, asked.k, shards=asked.shards, recall=asked.recall, exact=asked.exact
     )
     return Answers(names, opened.ids(found.rows), found)
 
 
-def read_queries(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]:
-    """Names and vectors float32 [q, d] of the queries in a file; see `query_vectors`."""
+def read_queries(
+    path: Path, opened: ShardedIndex, *, scaled: bool
+) -> tuple[list[str], NDArray[Any]]:
+    """Names and vectors [q, d] of the queries in a file; see `query_vectors`."""
     if not path.exists():
         raise MissingFile(f"expected vectors at {path}, found nothing")
     if path.suffix not in PLAIN or path.is_dir():
-        return _transformed(path, opened)
+        return _ingested(path, opened, scaled=scaled)
     try:
-        vectors = _plain(path)
+        numbers = _plain(path)
     except (ValueError, TypeError, OverflowError, EOFError, RecursionError) as error:
         # a table with ids or a header, a document of a recording
         if path.suffix == ".csv" or isinstance(error, _DocumentError):
-            return _transformed(path, opened)
+            return _ingested(path, opened, scaled=scaled)
         raise InputRejected(
             f"{path} can't be read as vectors ({error}): expected .npy, a list of numbers a line,"
             " or numbers with commas"
         ) from error
-    if vectors.ndim == 1:
-        vectors = vectors[None, :]
-    return [str(place) for place in range(len(vectors))], vectors
+    if numbers.ndim == 1:
+        numbers = numbers[None, :]
+    names = [str(place) for place in range(len(numbers))]
+    return names, numbers if scaled else opened.scaled(numbers)
 
 
 def check_answers_file(out: Path) -> None:
@@ -158,14 +166,21 @@ def write_answers(answers: Answers, out: Path) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def check_matrix_place(out: Path, index_path: Path, recall: float) -> None:
-    """Raise `UsageError` for what `matrix_from_index` would refuse once the index is built."""
+def check_matrix_place(
+    vectors: Path | str, index_path: Path, out: Path, options: IndexOptions, *, recall: float
+) -> None:
+    """Raise `UsageError` for what `matrix_from_index`, with the k of the index, would refuse once
+    the index is built.
+    """
     if not 0 < recall <= 1:
         raise UsageError(f"expected a recall above 0 and at most 1, got {recall}")
     if out.resolve() == index_path.resolve():
         raise UsageError(f"expected a directory of its own for the matrix, got {out} for both")
-    if not (out / "run.json").exists():
-        check_free(out)
+    vector_set = _whole(vectors)
+    index, _ = configured(vector_set, options)
+    there = run_there(out, _run_config(vector_set, index.method, k=options.k, recall=recall))
+    if there is not None:
+        _has_matrix(there, index)
 
 
 def matrix_from_index(
@@ -185,7 +200,17 @@ def matrix_from_index(
     if opened.config.vectors_fingerprint != vector_set.fingerprint:
         raise UsageError(f"{index_path} is the index of another vector set than {vectors}")
     shards = opened.shards_for(recall, min(k, vector_set.n - 1))
-    config = RunConfig(
+    config = _run_config(vector_set, opened.config.method, k=k, recall=recall)
+    with locked(Path(out)):
+        run = create_run(Path(out), config)
+        if not _has_matrix(run, opened.config):
+            _write_matrix(run, vector_set, opened, shards, cluster or ClusterOptions())
+        shutil.rmtree(run.folder / "parts", ignore_errors=True)
+    return run
+
+
+def _run_config(vector_set: VectorSet, method: str, *, k: int, recall: float) -> RunConfig:
+    return RunConfig(
         vectors=str(vector_set.path.resolve()),
         vectors_fingerprint=vector_set.fingerprint,
         n=vector_set.n,
@@ -193,22 +218,20 @@ def matrix_from_index(
         space=vector_set.geometry.space,
         k=k,
         recall=recall,
-        method=f"index {opened.config.method}",
+        method=f"index {method}",
         seed=SEED,
     )
-    with locked(Path(out)):
-        run = create_run(Path(out), config)
-        try:
-            made_of = run.finished_matrix().facts.get("index")
-        except (MissingFile, DamagedArtefact):
-            _write_matrix(run, vector_set, opened, shards, cluster or ClusterOptions())
-        else:
-            if made_of != opened.config.fingerprint:
-                raise UsageError(
-                    f"{out} holds the matrix of another index: choose another directory"
-                )
-        shutil.rmtree(run.folder / "parts", ignore_errors=True)
-    return run
+
+
+def _has_matrix(run: Run, index: IndexConfig) -> bool:
+    """Whether the run has the matrix of the index; raises `UsageError` for that of another."""
+    try:
+        made_of = run.finished_matrix().facts.get("index")
+    except (MissingFile, DamagedArtefact):
+        return False
+    if made_of != index.fingerprint:
+        raise UsageError(f"{run.path} holds the matrix of another index: choose another directory")
+    return True
 
 
 def _write_matrix(
@@ -244,7 +267,7 @@ def _whole(vectors: Path | str) -> VectorSet:
     return vector_set
 
 
-def _transformed(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]:
+def _ingested(path: Path, opened: ShardedIndex, *, scaled: bool) -> tuple[list[str], Float32s]:
     """Raw recordings, by the statistics of the index' own set; a vector set must have the same."""
     geometry = read_geometry(opened.path)
     if (path / "space.json").is_file():
@@ -255,6 +278,11 @@ def _transformed(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]
                 " distances would mean nothing. Name the sources in its place"
             )
         return [str(name) for name in there.ids.to_pylist()], np.asarray(there.vectors)
+    if scaled:
+        raise UsageError(
+            f"expected numbers alone with --scaled, got {path}: recordings are scaled as they are"
+            " ingested. Leave it out"
+        )
     with TemporaryDirectory(prefix="nearfield-query-") as folder:
         options = replace(IngestOptions(workers=available_cores()), base=geometry)
         reading.ingest([path], Path(folder) / "queries", options)
@@ -262,7 +290,7 @@ def _transformed(path: Path, opened: ShardedIndex) -> tuple[list[str], Float32s]
         return [str(name) for name in made.ids.to_pylist()], np.array(made.vectors)
 
 
-def _plain(path: Path) -> Float32s:
+def _plain(path: Path) -> NDArray[Any]:
     if path.suffix == ".npy":
         read = np.load(path, allow_pickle=False)
     elif path.suffix in (".json", ".jsonl"):
@@ -272,7 +300,7 @@ def _plain(path: Path) -> Float32s:
         read = np.loadtxt(path, delimiter="," if "," in path.read_text() else None, ndmin=2)
     if not np.issubdtype(read.dtype, np.number) or np.iscomplexobj(read):
         raise ValueError(f"it holds {read.dtype}")
-    return np.ascontiguousarray(read, np.float32)
+    return read
 
 
 class _DocumentError(ValueError):

@@ -30,7 +30,7 @@ from index_build.update.update import (
 )
 from index_build.update.vectors import Patch, patch_in, patch_of, write_updated_set
 from nearfield.api.old_run import OldRun
-from nearfield.errors import DamagedArtefact, InputRejected, MissingFile
+from nearfield.errors import DamagedArtefact, MissingFile
 from nearfield.lock import locked
 from nearfield.run import Run, RunConfig, create_run
 from nearfield.vectorset import VectorSet, open_vector_set
@@ -92,20 +92,9 @@ def keep_cells(run: Run, cells: UpdateCells | None, mark: str) -> None:
 def _changes(steps: Run, old: OldRun, asked: Asked) -> Change:
     with steps.step("changes") as facts:
         change = changes(old.vectors, asked.add, asked.remove)
-        if change.nothing:
-            raise InputRejected(_nothing_to_do(change))
         check_size(old.run.config, change)
         facts |= {"added": change.added, "changed": change.changed, "removed": len(change.gone)}
     return change
-
-
-def _nothing_to_do(change: Change) -> str:
-    if not change.unchanged:
-        return "nothing to do: name recordings with --add or --remove"
-    return (
-        f"nothing to do: all {change.unchanged:,} recordings to add are in the run already, with"
-        " the same vectors and labels"
-    )
 
 
 def _make_delta(steps: Run, old: OldRun, change: Change, patch: Patch, mark: str) -> None:

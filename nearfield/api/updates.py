@@ -84,8 +84,9 @@ def update(
 
     add: one vector set of the same geometry, or sources that are ingested with the set's own
     statistics (`options`: as they were ingested before). remove: recording ids. A recording of
-    `add` that the run has already counts as changed where its vector differs. Without `matrix` only
-    the delta is written, whose cost grows with what changed; the same call with it goes on from
+    `add` that the run has already counts as changed where its vector differs. Where nothing changed
+    `out` has the lists of the run: who goes on with it needn't ask. Without `matrix` only the delta
+    is written, whose cost grows with what changed; the same call with it goes on from
     there. Raises `UsageError`, `MissingFile` for a run that isn't finished, `InputRejected`,
     `QualityGate` when the lists got worse, `RunLocked`, `DiskFull`.
     """

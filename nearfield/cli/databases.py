@@ -20,6 +20,7 @@ from nearfield.cli.indexing import (
     AskedRecall,
     Exact,
     MemoryMib,
+    Scaled,
     Shards,
     Vector,
     VectorQuery,
@@ -190,6 +191,7 @@ def query(  # noqa: PLR0913  (as above)
     shards: Shards = None,
     recall: AskedRecall = None,
     exact: Exact = False,
+    scaled: Scaled = False,
     memory_mib: MemoryMib = None,
     out: AnswersFile = None,
     as_json: AsJson = False,
@@ -197,7 +199,7 @@ def query(  # noqa: PLR0913  (as above)
     """Print the nearest recordings of one, through SQL, or of vectors in a file, by an index."""
     from nearfield import api
 
-    asked = VectorQuery(index, shards, recall, exact, memory_mib, out)
+    asked = VectorQuery(index, shards, recall, exact, scaled, memory_mib, out)
     if (recording_id is None) == (vector is None):
         raise UsageError("expected either a RECORDING_ID or --vector FILE with --index INDEX")
     if vector is not None and (run or dsn or database):

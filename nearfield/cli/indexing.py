@@ -28,8 +28,8 @@ Vector = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Numbers as the vector set has them, scaled as its own are (.npy, .json, .csv); or "
-        "recordings as they are ingested, which are scaled here (documents, tables with ids).",
+        help="Recordings as they are ingested (documents, tables with ids), or numbers alone as "
+        "their sources have them (.npy, .json, .csv): brought to the scale of the index' set.",
     ),
 ]
 AskedIndex = Annotated[Path | None, typer.Option(metavar="INDEX", help="The index to ask.")]
@@ -39,6 +39,9 @@ AskedRecall = Annotated[
     typer.Option(help="Or: as few shards as reach this measured recall (default 0.95)."),
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="Compare with every vector of the index.")]
+Scaled = Annotated[
+    bool, typer.Option("--scaled", help="The numbers are vectors of the set already.")
+]
 MemoryMib = Annotated[
     int | None,
     typer.Option(help="MiB of libraries' files open at once (default: 4096, or one shard)."),
@@ -56,6 +59,7 @@ class VectorQuery:
     shards: int | None = None
     recall: float | None = None
     exact: bool = False
+    scaled: bool = False
     memory_mib: int | None = None
     out: Path | None = None
 
@@ -104,7 +108,7 @@ def index(  # noqa: PLR0913  (a command has as many parameters as it has options
 
     options = IndexOptions(method=method, shard_rows=shard_rows, k=k)
     if matrix is not None:
-        check_matrix_place(matrix, out, recall)
+        check_matrix_place(vectors, out, matrix, options, recall=recall)
     if dry_run:
         _print_plan(api.plan_index(vectors, options), k, matrix, as_json=as_json)
         return
@@ -135,6 +139,7 @@ def query_by_vector(vector: Path, asked: VectorQuery, k: int, *, as_json: bool) 
         recall=asked.recall,
         exact=asked.exact,
         memory_bytes=None if asked.memory_mib is None else asked.memory_mib << 20,
+        scaled=asked.scaled,
     )
     answers = api.query_vectors(vector, asked.index, options)
     if asked.out is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nearfield.cli.output import AsJson, DryRun, examples, print_json, print_pairs, size
-from nearfield.errors import InputRejected, MissingFile, QualityGate
+from nearfield.errors import InputRejected, MissingFile, QualityGate, UsageError
 
 if TYPE_CHECKING:
     from dumps.changes import ChangeReport
@@ -58,6 +58,8 @@ def update(  # noqa: PLR0913  (a command has as many parameters as it has option
     from nearfield.ingest.options import IngestOptions, TableOptions
     from nearfield.machine import available_cores
 
+    if not add and remove is None:
+        raise UsageError("expected recordings to --add, or ids to --remove; got neither")
     gone = _ids(remove)
     if dry_run:
         _print_plan(api.plan_update(run, add=add or [], remove=gone), as_json=as_json)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected, UsageError
 from nearfield.ingest.compressed import COPY_BYTES, unpacked
-from nearfield.ingest.ids import ID_NAMES, array_ids, row_numbers
+from nearfield.ingest.ids import ID_NAMES, ROW_NUMBERS, array_ids, row_numbers
 from nearfield.ingest.ids_file import read_ids, refuse_other_count
 from nearfield.ingest.labels import as_label, stacked
 from nearfield.ingest.options import Gathered, IngestOptions
@@ -200,7 +200,7 @@ def _recordings(loaded: Sequence[LoadedArray], options: IngestOptions) -> tuple[
         ids = [array.ids for array in loaded if array.ids is not None]
         table, given = pa.table({ID_COLUMN: stacked(ids)}), "given"
     else:
-        table, given = pa.table({ID_COLUMN: row_numbers(n)}), "row numbers"
+        table, given = pa.table({ID_COLUMN: row_numbers(n)}), ROW_NUMBERS
     for name, column in labels.items():
         if name not in table.column_names:
             table = table.append_column(name, column)

@@ -1,6 +1,6 @@
 """A vector set plus new recordings: old rows keep their numbers, new ones come after them.
 
-Owns which recording is which (by id), what happens to one that is in both, and how labels merge.
+Owns what happens to a recording that is in both, and how labels merge.
 The new vectors come from a reader that used the old set's statistics.
 """
 
@@ -9,18 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nearfield.errors import InputRejected, UsageError
-from nearfield.ingest.ids import ids_in_form
+from nearfield.errors import InputRejected
+from nearfield.ingest.ids import ROW_NUMBERS, ids_beside, rows_beside
 from nearfield.ingest.labels import placed
 from nearfield.ingest.options import Gathered
 from nearfield.space import Float32s
 from nearfield.vectorset import ID_COLUMN, VectorSet, row_blocks
-
-ROW_NUMBERS = "row numbers"
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def merged(old: VectorSet, new: Gathered, work: Path) -> Gathered:
     """
     _check_comparable(old, new)
     new = _identified(old, new)
-    match = _matched(old.ids, new.recordings[ID_COLUMN])
+    match = Match(rows_beside(old.ids, new.recordings[ID_COLUMN]), old.n)
     path = work / "extended.f32"
     with path.open("wb") as stream:
         changed = 0
@@ -83,27 +79,10 @@ def _check_comparable(old: VectorSet, new: Gathered) -> None:
 
 
 def _identified(old: VectorSet, new: Gathered) -> Gathered:
-    """New recordings with ids of the old ones' form; without ids they are numbered on."""
-    without = new.facts.get("ids") == ROW_NUMBERS
-    if without != (old.manifest.facts.get("ids") == ROW_NUMBERS):
-        raise UsageError(
-            f"the recordings of {'the new sources' if without else old.path} have row numbers in"
-            " place of ids, the others have ids: which are the same can't be told. Give ids to both"
-        )
-    ids = new.recordings[ID_COLUMN]
-    if without:
-        ids = pc.add(ids, pc.max(old.ids).as_py() + 1)
-    ids = ids_in_form(ids, old.ids)
+    numbered = new.facts.get("ids") == ROW_NUMBERS
+    ids = ids_beside(old, new.recordings[ID_COLUMN], numbered=numbered, where="the new sources")
     place = new.recordings.column_names.index(ID_COLUMN)
     return replace(new, recordings=new.recordings.set_column(place, ID_COLUMN, ids))
-
-
-def _matched(old_ids: pa.ChunkedArray, new_ids: pa.ChunkedArray) -> Match:
-    found = pc.index_in(new_ids, value_set=old_ids.combine_chunks())
-    place = np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int64)
-    fresh = place < 0
-    place[fresh] = len(old_ids) + np.arange(int(fresh.sum()))
-    return Match(place, len(old_ids))
 
 
 def _updated(old: Float32s, new: Float32s, match: Match) -> Iterator[tuple[Float32s, int]]:

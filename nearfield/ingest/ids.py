@@ -1,7 +1,8 @@
 """Recording ids: from a column, from a file, or row numbers.
 
-Owns what an id may be (text, or int64 written canonically) and which of several equal ids counts
-(the first). Refuses to read tables: `nearfield.ingest.tables` does.
+Owns what an id may be (text, or int64 written canonically), which of several equal ids counts (the
+first), and which recordings of a set new ones are. Refuses to read tables:
+`nearfield.ingest.tables` does.
 """
 
 from pathlib import Path
@@ -14,7 +15,10 @@ from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected, UsageError
 from nearfield.ingest.compressed import opened
+from nearfield.vectorset import VectorSet, wide
 
+ROW_NUMBERS = "row numbers"
+"""What a set without ids says of them in its manifest."""
 ID_NAMES = (
     "recording_id",
     "id",
@@ -54,6 +58,39 @@ def canonical_text_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     return numbers if same else texts
 
 
+def ids_beside(
+    known: VectorSet, ids: pa.ChunkedArray, *, numbered: bool, where: str
+) -> pa.ChunkedArray:
+    """Ids of new recordings as the set has its own: equal ones are the same recording.
+
+    numbered: they are row numbers, and run on from the set's; where: what has them. Raises
+    `UsageError` where only one of both has ids, and as `ids_in_form` does.
+    """
+    if numbered != (known.manifest.facts.get("ids") == ROW_NUMBERS):
+        raise UsageError(
+            f"the recordings of {where if numbered else known.path} have row numbers in place of"
+            " ids, the others have ids: which are the same can't be told. Give ids to both"
+        )
+    if numbered:
+        # numbers of one source mean nothing in another: all are new
+        return pc.add(ids, pc.max(known.ids).as_py() + 1)
+    return ids_in_form(ids, known.ids)
+
+
+def rows_of(known: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Where each of the ids is among the known ones, int64 [m]; -1 where it isn't."""
+    found = pc.index_in(wide(ids), value_set=wide(known))
+    return np.array(found.fill_null(-1).to_numpy(), dtype=np.int64)
+
+
+def rows_beside(known: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The row of each recording in a set that is extended, int64 [m]: its own, or after all."""
+    rows = rows_of(known, ids)
+    fresh = np.flatnonzero(rows < 0)
+    rows[fresh] = len(known) + np.arange(len(fresh))
+    return rows
+
+
 def ids_in_form(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray:
     """`ids` as the type that the `known` ids have, so that both can be compared and kept in a set.
 
@@ -80,7 +117,7 @@ def ids_in_form(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.ChunkedArray
 def _refuse_lost_zeros(texts: pa.ChunkedArray, known: pa.ChunkedArray) -> None:
     padded = known.filter(pc.match_substring_regex(known, "^0[0-9]+$"))
     found = pc.index_in(texts, value_set=pc.utf8_ltrim(padded, "0").combine_chunks())
-    found = found.filter(pc.invert(pc.is_in(texts, value_set=known.combine_chunks())))
+    found = found.filter(pa.array(rows_of(known, texts) < 0))
     found = found.drop_null()
     if len(found):
         text = padded[found[0].as_py()].as_py()
@@ -149,7 +186,7 @@ def line_ids(path: Path) -> pa.ChunkedArray:
 def first_occurrences(ids: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Mask [n]: True where an id comes for the first time. Cost O(n)."""
     # codes count up in order of appearance: an id is new where its code tops all before it
-    encoded = ids.dictionary_encode()
+    encoded = wide(ids).dictionary_encode()
     codes = np.concatenate([np.empty(0, np.int64), *(_codes(chunk) for chunk in encoded.chunks)])
     highest_before = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]])[: len(codes)]
     return codes > highest_before

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nearfield.errors import InputRejected
 from nearfield.ingest.csv_text import MALFORMED, TextTable
-from nearfield.ingest.ids import canonical_text_ids, typed_ids
+from nearfield.ingest.ids import ROW_NUMBERS, canonical_text_ids, typed_ids
 from nearfield.ingest.ids_file import read_ids, refuse_other_count
 from nearfield.ingest.labels import as_label, stacked
 from nearfield.ingest.layout import Layout
@@ -118,7 +118,7 @@ class RowReader:
         id_column = None if self.options.ids else self.layout.id_column
         return {
             "rows_read": self.starts[-1],
-            "ids": "given" if self.options.ids or id_column else "row numbers",
+            "ids": "given" if self.options.ids or id_column else ROW_NUMBERS,
             "id_column": id_column,
             "columns": [name for name, _ in self.layout.numbers],
             "categorical": {codes.name: len(codes.known) for codes in self.codes},

@@ -64,6 +64,9 @@ def clustered(n, d=16, seed=0):
     return np.tanh(rng.standard_normal((n, 4)) @ rng.standard_normal((4, d))).astype(np.float32)
 
 
+EVERYTHING = np.concatenate([clustered(400), clustered(60, seed=1)])
+
+
 def copy(source, target):
     """A copy with owners: the embedded database belongs to another user when root runs it."""
     subprocess.run(["cp", "-a", source, target], check=True)
@@ -113,3 +116,15 @@ def at(stages, nearfield):
         return nearfield
 
     return put
+
+
+@pytest.fixture
+def job(at):
+    """A verified run of 400 recordings, and 60 more of which 10 are there already, 5 changed."""
+    program = at("verified")
+    add = EVERYTHING[390:].copy()
+    add[:5] += 0.01
+    np.save(program.folder / "new.npy", add)
+    (program.folder / "new.txt").write_text("".join(f"song-{i}\n" for i in range(390, 460)))
+    (program.folder / "gone.txt").write_text("song-7\nsong-8\n")
+    return program

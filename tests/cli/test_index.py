@@ -11,7 +11,7 @@ from nearfield import api
 from nearfield.api.indexes import QueryOptions
 from nearfield.cluster import ClusterOptions
 from nearfield.errors import InputRejected, MissingFile, NearfieldError, UsageError
-from tests.cli.conftest import clustered
+from tests.cli.conftest import Program, clustered
 from tests.index_build.brute import nearest
 
 pytestmark = pytest.mark.long
@@ -20,8 +20,6 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="session")
 def indexed(stages):
     """The folder of a run with an index of its vectors, made once."""
-    from tests.cli.conftest import Program
-
     program = Program(stages / "built")
     done = program(
         "index", "vectors", "--out", "index", "-k", 10, "--method", "faiss-ivf",
@@ -81,6 +79,19 @@ class TestQueries:
         assert answers.names == ["t3", "t8"]
         assert answers.ids == [["t3"], ["t8"]]
         assert (answers.found.distances < 1e-4).all()
+        np.save(tmp_path / "asked.npy", raw[[3, 8]])
+        answers = api.query_vectors(tmp_path / "asked.npy", tmp_path / "index", options)
+        assert answers.ids == [["t3"], ["t8"]]
+        assert (answers.found.distances < 1e-4).all()
+
+        np.save(tmp_path / "there.npy", np.load(tmp_path / "vectors" / "vectors.npy")[[3, 8]])
+        nearfield = Program(tmp_path)
+        asked = ("query", "--vector", "there.npy", "--index", "index", "-k", 1, "--exact", "--json")
+        found = nearfield(*asked, "--scaled").json
+        assert [(hit["recording_id"], hit["distance"]) for hit in found] == [("t3", 0), ("t8", 0)]
+        assert {hit["distance"] for hit in nearfield(*asked).json} != {0}
+        with pytest.raises(UsageError, match="numbers alone with --scaled"):
+            api.query_vectors(tmp_path / "asked.csv", tmp_path / "index", QueryOptions(scaled=True))
 
     def test_answers_as_files(self, indexed, tmp_path):
         np.save(tmp_path / "q.npy", clustered(3, seed=4))
@@ -137,7 +148,7 @@ class TestMistakes:
         with pytest.raises(MissingFile, match="expected vectors at"):
             api.query_vectors(tmp_path / "none.npy", indexed.folder / "index")
         np.save(tmp_path / "q.npy", np.ones((2, 3), np.float32))
-        with pytest.raises(InputRejected, match="vectors of 16 numbers"):
+        with pytest.raises(InputRejected, match="rows of 16 numbers"):
             api.query_vectors(tmp_path / "q.npy", indexed.folder / "index")
 
     def test_an_unknown_method_or_format(self, indexed, tmp_path):
@@ -162,11 +173,17 @@ class TestMistakes:
         assert said in done.err
         assert not (tmp_path / "i").exists()
 
-    def test_a_matrix_of_another_index_is_not_taken_for_its_own(self, indexed, tmp_path):
+    @pytest.mark.parametrize(
+        ("matrix", "said"), [("run", "another run ("), ("asked", "another index")]
+    )
+    def test_what_another_matrix_lies_in_is_refused_before_the_index_is_built(
+        self, indexed, tmp_path, matrix, said
+    ):
         done = indexed("index", "vectors", "--out", tmp_path / "i", "-k", 10, "--shard-rows", 150,
-                       "--method", "faiss-ivf", "--matrix", "asked", "--recall", 0.9)  # fmt: skip
+                       "--method", "faiss-ivf", "--matrix", matrix, "--recall", 0.9)  # fmt: skip
         assert done.code == 2
-        assert "another index" in done.err
+        assert said in done.err
+        assert not (tmp_path / "i").exists()
 
     def test_a_plan_writes_nothing(self, indexed, tmp_path):
         plan = indexed("index", "vectors", "--out", tmp_path / "i", "--dry-run", "--json")

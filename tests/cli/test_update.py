@@ -1,10 +1,7 @@
-"""`nearfield update`, `compare` and `compact` as a user runs them, and their mistakes."""
+"""`nearfield update`, `compare` and `compact` as a user runs them."""
 
 import json
-import os
 import shutil
-import signal
-import time
 
 import h5py
 import numpy as np
@@ -15,29 +12,10 @@ import pytest
 from benchmark.datasets.manifold import manifold
 from index_build.update.update import prepared_cells
 from nearfield import api
-from nearfield.errors import DiskFull, InputRejected, MissingFile, UsageError
-from nearfield.vectorset import Geometry, row_blocks, write_vector_set
-from tests.cli.conftest import clustered
+from nearfield.vectorset import Geometry, write_vector_set
+from tests.cli.conftest import EVERYTHING
+from tests.cli.update_case import lists_of, options
 from tests.index_build.brute import all_distances
-
-EVERYTHING = np.concatenate([clustered(400), clustered(60, seed=1)])
-
-
-@pytest.fixture
-def job(at):
-    """A verified run of 400 recordings, and 60 more of which 10 are there already, 5 changed."""
-    program = at("verified")
-    add = EVERYTHING[390:].copy()
-    add[:5] += 0.01
-    np.save(program.folder / "new.npy", add)
-    (program.folder / "new.txt").write_text("".join(f"song-{i}\n" for i in range(390, 460)))
-    (program.folder / "gone.txt").write_text("song-7\nsong-8\n")
-    return program
-
-
-def lists_of(folder):
-    with h5py.File(folder / "matrix.h5") as file:
-        return file["neighbours"][:], file["distances"][:], file["removed"][:]
 
 
 class TestUpdate:
@@ -110,9 +88,18 @@ class TestUpdate:
             for name in ("neighbours", "distances"):
                 np.testing.assert_array_equal(new[name][:], old[name][:])
         assert api.verify(job.folder / "run3").passed
-        again = relabelled("run3", "run4", ["song-0,A\n", "song-1,\n", "song-2,C\n"])
-        assert again.code == 3
-        assert "same vectors and labels" in again.err
+
+    def test_where_nothing_changed_the_new_run_has_the_lists_of_the_old(self, job):
+        done = job("update", "run", "--add", "vectors", "--out", "run2", "--json")
+        assert done.code == 0, done.err
+        assert (done.json["unchanged"], done.json["lists"], done.json["n"]) == (400, 0, 400)
+        assert api.verify(job.folder / "run2").passed
+        for found, expected in zip(
+            lists_of(job.folder / "run2"), lists_of(job.folder / "run"), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+        (job.folder / "gone.txt").write_text("")
+        assert job("update", "run2", "--remove", "gone.txt", "--out", "run3").code == 0
 
     def test_ids_of_a_vector_set_are_its_own(self, job):
         command = ("update", "run", "--add", "vectors", "--ids", "gone.txt", "--out", "run2")
@@ -132,14 +119,6 @@ class TestUpdate:
         assert job("update", "elsewhere", "--remove", "more.txt", "--out", "run3").code == 0
         assert lists_of(job.folder / "run3")[2].tolist() == [7, 8, 9]
 
-    @pytest.mark.slow
-    def test_status_says_how_an_unfinished_update_goes_on(self, job):
-        job("update", "run", "--remove", "gone.txt", "--out", "run2", "--no-matrix")
-        assert "without --no-matrix" in job("status", "run2").err
-        assert job("update", "run", "--remove", "gone.txt", "--out", "run2").code == 0
-        (job.folder / "run2" / "matrix.json").unlink()
-        assert "nearfield update" in api.status(job.folder / "run2").advice
-
     def check_lists(self, folder):
         vectors = np.load(folder / "run2/vectors/vectors.npy")
         expected = EVERYTHING.copy()
@@ -155,96 +134,10 @@ class TestUpdate:
         ids = pq.read_table(folder / "run2/vectors/recordings.parquet")["recording_id"].to_pylist()
         assert ids == [f"song-{i}" for i in range(460)]
 
-    def test_a_delta_alone_is_finished_by_the_next_update(self, job):
-        first = api.update(job.folder / "run", job.folder / "run2", remove=["song-1"], matrix=False)
-        assert first.recall is None
-        assert not (job.folder / "run2" / "matrix.h5").exists()
-        second = api.update(job.folder / "run2", job.folder / "run3", remove=["song-2"])
-        assert second.recall == 1.0
-        assert (job.folder / "run2" / "matrix.json").exists()
-        assert lists_of(job.folder / "run3")[2].tolist() == [1, 2]
-        assert api.run_drift(job.folder / "run3").removed == 2
-
-    def test_a_base_whose_finishing_broke_off_is_finished_by_the_same_call(self, job, monkeypatch):
-        folder = job.folder
-        api.update(folder / "run", folder / "run2", remove=["song-1"], matrix=False)
-
-        def full(*_words, **_options):
-            raise DiskFull("no room left")
-
-        with monkeypatch.context() as patched, pytest.raises(DiskFull):
-            patched.setattr("nearfield.api.update_steps.write_matrix", full)
-            api.update(folder / "run2", folder / "run3", remove=["song-2"])
-        api.update(folder / "run2", folder / "run3", remove=["song-2"])
-        assert lists_of(folder / "run3")[2].tolist() == [1, 2]
-
-    @pytest.mark.slow
-    def test_a_delta_is_not_applied_to_what_took_the_place_of_its_run(self, job):
-        folder = job.folder
-        api.update(folder / "run", folder / "run2", remove=["song-1"], matrix=False)
-        shutil.rmtree(folder / "run")
-        assert job("build", "vectors", "--out", "run", "-k", 10).code == 0
-        with pytest.raises(MissingFile, match="has been replaced"):
-            api.update(folder / "run2", folder / "run3", remove=["song-2"])
-
-    def test_ctrl_c_waits_for_no_vectors(self, job, monkeypatch):
-        blocks, slow = [], row_blocks
-
-        def slowly(vectors, size):
-            for block in slow(vectors, 64 * vectors.itemsize * vectors.shape[1]):
-                blocks.append(len(block))
-                time.sleep(0.2)
-                yield block
-
-        def interrupted(*_words):
-            while not blocks:
-                time.sleep(0.01)
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr("nearfield.vectorset.row_blocks", slowly)
-        monkeypatch.setattr("nearfield.api.update_steps.computed_delta", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            api.update(job.folder / "run", job.folder / "run2", remove=["song-1"])
-        assert len(blocks) <= 2
-        assert not list((job.folder / "run2" / "vectors").iterdir())
-
     def test_a_plan_counts_and_writes_nothing(self, job):
         plan = job("update", "run", "--remove", "gone.txt", "--out", "run2", "--dry-run", "--json")
         assert plan.json["removed"] == 2
         assert not (job.folder / "run2").exists()
-
-    @pytest.mark.slow
-    def test_killed_at_any_point_the_same_command_converges(self, job):
-        command = ("update", "run", "--remove", "gone.txt", "--out", "run2")
-        process = job.start(*command)
-        for _ in range(6_000):
-            if (job.folder / "run2" / "delta").exists() or process.poll() is not None:
-                break
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        done = job(*command)
-        assert done.code == 0, done.err
-        assert api.verify(job.folder / "run2").passed
-
-    @pytest.mark.parametrize(
-        "step",
-        ["write_delta", "write_updated_set", "sampled_recall", "write_matrix", "write_cells"],
-    )
-    def test_stopped_at_any_step_the_same_update_converges(self, job, monkeypatch, step):
-        gone = ["song-7", "song-8"]
-        api.update(job.folder / "run", job.folder / "whole", remove=gone)
-        with monkeypatch.context() as patched:
-            patched.setattr(f"nearfield.api.update_steps.{step}", _stop)
-            with pytest.raises(KeyboardInterrupt):
-                api.update(job.folder / "run", job.folder / "run2", remove=gone)
-        again = api.update(job.folder / "run", job.folder / "run2", remove=gone)
-        assert again.recall == 1.0
-        assert api.run_drift(job.folder / "run2") == api.run_drift(job.folder / "whole")
-        for found, expected in zip(
-            lists_of(job.folder / "run2"), lists_of(job.folder / "whole"), strict=True
-        ):
-            np.testing.assert_array_equal(found, expected)
 
     @pytest.mark.slow
     def test_status_says_that_and_why_a_rebuild_is_due(self, job):
@@ -341,120 +234,3 @@ def islands():
     vectors += rng.normal(scale=1e-2, size=vectors.shape)
     vectors[rng.choice(6_000, 600, replace=False)] = vectors[rng.choice(6_000, 600, replace=False)]
     return vectors.astype(np.float32)
-
-
-def _stop(*_given, **_named):
-    raise KeyboardInterrupt
-
-
-def options(folder, ids="new.txt"):
-    from nearfield.ingest.options import IngestOptions
-
-    return IngestOptions(ids=folder / ids)
-
-
-def damage(path):
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:])
-
-
-class TestMistakes:
-    def test_unknown_ids(self, job):
-        (job.folder / "gone.txt").write_text("song-7\nnobody\n")
-        done = job("update", "run", "--remove", "gone.txt", "--out", "run2")
-        assert done.code == 3
-        assert "first: 'nobody'" in done.err
-
-    def test_ids_that_come_twice(self, job):
-        (job.folder / "new.txt").write_text(
-            "song-500\n" * 2 + "".join(f"song-{i}\n" for i in range(501, 569))
-        )
-        with pytest.raises(InputRejected, match="come more than once"):
-            api.update(
-                job.folder / "run", job.folder / "run2", add=job.folder / "new.npy",
-                options=options(job.folder),
-            )  # fmt: skip
-
-    def test_vectors_of_another_width(self, job):
-        np.save(job.folder / "new.npy", np.ones((70, 5), np.float32))
-        with pytest.raises((InputRejected, UsageError)):
-            api.update(
-                job.folder / "run", job.folder / "run2", add=job.folder / "new.npy",
-                options=options(job.folder),
-            )  # fmt: skip
-
-    def test_a_run_that_is_not_finished(self, job):
-        (job.folder / "run" / "matrix.json").unlink()
-        with pytest.raises(MissingFile):
-            api.update(job.folder / "run", job.folder / "run2", remove=["song-1"])
-
-    def test_its_own_place_and_the_place_of_another_update(self, job):
-        with pytest.raises(UsageError, match="the run stays as it is"):
-            api.update(job.folder / "run", job.folder / "run", remove=["song-1"])
-        api.update(job.folder / "run", job.folder / "run2", remove=["song-1"], matrix=False)
-        with pytest.raises(UsageError, match="holds another update"):
-            api.update(job.folder / "run", job.folder / "run2", remove=["song-2"], matrix=False)
-
-    def test_what_is_refused_leaves_nothing_behind(self, job):
-        run, out = job.folder / "run", job.folder / "run2"
-        wide = write_vector_set(
-            job.folder / "wide", clustered(3, d=5), pa.table({"recording_id": ["a", "b", "c"]}),
-            Geometry(),
-        )  # fmt: skip
-        same = {"add": job.folder / "vectors"}
-        sources = {"add": job.folder / "embeddings.npy", "options": options(job.folder, "ids.txt")}
-        for message, asked in (
-            ("nothing to do: all 400", same),
-            ("nothing to do: all 400", sources),
-            ("nothing to do: name recordings", {}),
-            ("aren't in the run", {"remove": ["nobody"]}),
-            ("too few for lists of 10", {"remove": [f"song-{i}" for i in range(395)]}),
-            ("added and removed at once", same | {"remove": ["song-7"]}),
-            ("has 5 under l2", {"add": wide.path}),
-        ):
-            with pytest.raises(InputRejected, match=message):
-                api.update(run, out, **asked)
-            assert not out.exists(), message
-        assert api.update(run, out, remove=["song-7"]).made
-
-    def test_what_is_refused_takes_nothing_away(self, job):
-        run, out = job.folder / "run", job.folder / "run2"
-        out.mkdir()
-        with pytest.raises(InputRejected, match="nothing to do"):
-            api.update(run, out, add=job.folder / "vectors")
-        assert [it.name for it in out.iterdir()] == [".lock"]
-        api.update(run, out, remove=["song-7"], matrix=False)
-        before = sorted(out.rglob("*"))
-        damage(run / "matrix.h5")
-        with pytest.raises(InputRejected, match="checksum"):
-            api.update(run, out, remove=["song-7"])
-        assert sorted(out.rglob("*")) == before
-
-    def test_what_was_to_be_added_to_another_update_does_not_stay(self, job):
-        run, out = job.folder / "run", job.folder / "run2"
-        api.update(run, out, remove=["song-7"])
-        with pytest.raises(UsageError, match="holds another update"):
-            api.update(run, out, add=job.folder / "new.npy", options=options(job.folder))
-        assert not (out / "incoming").exists()
-
-    def test_a_base_that_was_changed_is_found_before_anything_is_written(self, job):
-        damage(job.folder / "run" / "matrix.h5")
-        done = job("update", "run", "--remove", "gone.txt", "--out", "run2")
-        assert done.code == 3
-        assert not (job.folder / "run2").exists()
-
-    def test_a_verifier_that_is_told_lies_about_removed_rows_finds_them(self, job):
-        api.update(job.folder / "run", job.folder / "run2", remove=["song-7"])
-        path = job.folder / "run2" / "matrix.h5"
-        with h5py.File(path, "r+") as file:
-            file["removed"][0] = 9
-        manifest = json.loads((job.folder / "run2" / "matrix.json").read_text())
-        from nearfield.files import sha256_of
-
-        manifest["files"]["matrix.h5"] = {
-            "bytes": path.stat().st_size, "sha256": sha256_of(path),
-        }  # fmt: skip
-        (job.folder / "run2" / "matrix.json").write_text(json.dumps(manifest))
-        report = api.verify(job.folder / "run2")
-        assert not report.passed
-        assert "removed" in report.problems[0]

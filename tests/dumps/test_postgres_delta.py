@@ -98,6 +98,18 @@ def test_lists_that_their_reserve_makes_up_are_sent_too(runs, tmp_path):
         assert not set(gone) & set(neighbours)
 
 
+def test_a_run_in_which_nothing_changed_is_published_without_sending_a_list(runs, tmp_path):
+    report = api.update(runs[0].path, tmp_path / "same", remove=[])
+    assert api.verify(report.run).passed
+    with embedded(tmp_path / "data") as dsn:
+        first = load_run(runs[0], dsn)
+        same = load_run(open_run(report.run), dsn)
+        assert any("copied from run" in note for note in same.notes)
+        assert [row[2:] for row in content(dsn, same.run_id)] == [
+            row[2:] for row in content(dsn, first.run_id)
+        ]
+
+
 def test_readers_see_no_removed_recording_and_rollback_brings_it_back(runs, dsn):
     load_run(runs[0], dsn)
     load_run(runs[1], dsn)

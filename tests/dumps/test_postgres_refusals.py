@@ -24,7 +24,23 @@ def test_a_role_without_rights_is_told_which_grant_it_needs(tmp_path, dsn):
         load_run(loadable_run(tmp_path), poor)
     found = rights(poor)
     assert (found.user, found.superuser, found.may_load) == ("poor", False, False)
-    assert rights(dsn).may_load
+    assert found.temporary
+    assert not found.sees_readers
+    whole = rights(dsn)
+    assert whole.may_load
+    assert whole.temporary
+    assert whole.read_role
+    assert whole.sees_readers
+
+
+def test_rights_that_an_administrator_took_away_are_missed(dsn, monkeypatch):
+    monkeypatch.setattr("dumps.postgres.rights.READ_ROLE", "nearfield_read_elsewhere")
+    ask(dsn, "DROP ROLE IF EXISTS bare; CREATE ROLE bare LOGIN")
+    ask(dsn, "DO $$ BEGIN EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC',"
+        " current_database()); END $$")  # fmt: skip
+    found = rights(dsn.replace("user=nearfield", "user=bare"))
+    assert not found.temporary
+    assert not found.read_role
 
 
 def test_a_loader_set_up_by_roles_sql_needs_no_more(tmp_path, dsn):
@@ -37,11 +53,17 @@ def test_a_loader_set_up_by_roles_sql_needs_no_more(tmp_path, dsn):
     assert load_run(loadable_run(tmp_path), loader).notes == ()
     assert ask(loader, "SET ROLE NONE; SELECT count(*) FROM nearfield.neighbours") == [(300,)]
     assert (rights(loader).may_load, rights(loader).schema_version) == (True, SCHEMA_VERSION)
+    assert rights(loader).temporary
+    assert rights(loader).sees_readers
     # a foreigner who may create schemas still isn't the owner of this one
     ask(dsn, "DROP ROLE IF EXISTS other; CREATE ROLE other LOGIN")
+    ask(dsn, "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO other',"
+        " current_database()); END $$")  # fmt: skip
+    foreigner = rights(dsn.replace("user=nearfield", "user=other"))
+    assert (foreigner.may_load, foreigner.schema_owner) == (False, "nearfield_load")
     with pytest.raises(DatabaseError, match="owns the schema nearfield"):
         load_run(loadable_run(tmp_path / "2", seed=2), dsn.replace("user=nearfield", "user=other"))
-    ask(dsn, "DROP OWNED BY nearfield_load CASCADE; DROP ROLE nearfield_load")
+    ask(dsn, "DROP OWNED BY nearfield_load, other CASCADE; DROP ROLE nearfield_load, other")
 
 
 def test_a_reader_may_neither_publish_nor_go_back_nor_prune(tmp_path, dsn):
