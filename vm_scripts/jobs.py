@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ import tomli_w
 
 from nearfield.clusters.ssh import Shell
 from nearfield.errors import (
+    DiskFull,
     Infrastructure,
     InputRejected,
     NearfieldError,
@@ -25,6 +27,7 @@ from nearfield.errors import (
     UsageError,
 )
 from nearfield.files import files_of, write_bytes
+from nearfield.machine import existing_folder
 from nearfield.run import Run, create_run, open_run
 from nearfield.settings import BuildSettings, Settings, matching, read_settings
 from nearfield.vectorset import open_vector_set
@@ -116,7 +119,8 @@ def follow(machines: MachineSettings, shell: Shell, *, poll_s: float = POLL_S) -
         return remote.job_state(shell, folder, offset)
 
     while True:
-        found = over_outages(state, patience_s, poll_s=poll_s)
+        left_s = max(0.0, deadline - time.monotonic())
+        found = over_outages(state, min(patience_s, left_s), poll_s=poll_s)
         offset = found.offset
         sys.stderr.write(found.log)
         if not found.running:
@@ -138,14 +142,30 @@ def fetch(
     """Bring vectors and runs here, finished or not; what is here already isn't sent again.
 
     The files that came, with their bytes; with `dry_run` those that would. What has come when
-    `timeout_s` is over stays here, and `Infrastructure` is raised, as for any copy that fails.
+    `timeout_s` is over stays here, and `Infrastructure` is raised, as for any copy that fails;
+    `DiskFull` before anything comes that has no room.
     """
-    source = f"{machines.folder}/job/{WORK}/"
-    words = ["--exclude=/postgres", "--exclude=.lock", "--exclude=.*.partial-*"]
-    words += ["--out-format=%l %n", *(["--dry-run"] if dry_run else [])]
+    coming = _copied(job, machines, shell, "--dry-run", timeout_s=timeout_s)
+    if dry_run:
+        return coming
+    # a file that came in part is made anew beside that part
+    needed, free = sum(size for _, size in coming), disk_usage(existing_folder(job.folder)).free
+    if needed > free:
+        raise DiskFull(
+            f"{job.folder} has room for {free:,} bytes, what the machines have made takes "
+            f"{needed:,}: free space there"
+        )
+    return _copied(job, machines, shell, timeout_s=timeout_s)
+
+
+def _copied(
+    job: Job, machines: MachineSettings, shell: Shell, *words: str, timeout_s: float | None
+) -> list[tuple[str, int]]:
+    chosen = ["--exclude=/postgres", "--exclude=.lock", "--exclude=.*.partial-*"]
     said = remote.copy_from(
-        shell, shell.inventory.scheduler, source, job.folder, *words, timeout_s=timeout_s
-    )
+        shell, shell.inventory.scheduler, f"{machines.folder}/job/{WORK}/", job.folder,
+        *chosen, "--out-format=%l %n", *words, timeout_s=timeout_s,
+    )  # fmt: skip
     pairs = [line.split(" ", 1) for line in said.splitlines()]
     return [(name, int(size)) for size, name in pairs if not name.endswith("/")]
 
@@ -154,7 +174,7 @@ def over_outages(
     action: Callable[[], Result],
     patience_s: float,
     *,
-    outage: type[Infrastructure] = Infrastructure,
+    outage: type[Infrastructure] | tuple[type[Infrastructure], ...] = Infrastructure,
     poll_s: float = POLL_S,
 ) -> Result:
     """What `action` gives, tried again and again while it raises `outage`, until that has lasted

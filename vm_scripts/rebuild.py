@@ -18,7 +18,7 @@ from typing import Any
 
 from nearfield.clusters.hosts import start_cluster, stop_cluster
 from nearfield.clusters.ssh import Shell, Unreachable
-from nearfield.errors import Infrastructure, NearfieldError, RunLocked
+from nearfield.errors import DiskFull, Infrastructure, NearfieldError, RunLocked
 from nearfield.files import stamps_of, write_bytes
 from nearfield.interrupts import finished_first
 from nearfield.lock import locked
@@ -131,7 +131,8 @@ def _compute(machines: MachineSettings, job: Job) -> None:
                 over_outages(
                     lambda: fetch(job, machines, shell),
                     machines.idle_minutes * 60,
-                    outage=Unreachable,
+                    # what is finished there is worth waiting for room here, too
+                    outage=(Unreachable, DiskFull),
                 )
         except BaseException:
             _salvage(machines, job)

@@ -34,8 +34,8 @@ from nearfield.cli.output import (
     print_pairs,
     print_table,
     size,
+    warn_of_password,
 )
-from nearfield.dsn import has_password
 from nearfield.errors import UsageError
 from nearfield.interrupts import Interrupted
 
@@ -390,13 +390,3 @@ def _place(run: Path, dsn: str | None, database: Path | None) -> str:
         return " --dsn DSN" if dsn else ""
     name, path = ("--database", directory) if directory else ("--run", run)
     return f" {name} {shlex.quote(str(path))}"
-
-
-def warn_of_password(dsn: str | None) -> None:
-    """For a command whose option may hold a secret."""
-    if dsn and has_password(dsn):
-        print(
-            "warning: others on this machine can read a password on the command line; "
-            "put the address into NEARFIELD_DSN",
-            file=sys.stderr,
-        )

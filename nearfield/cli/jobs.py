@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nearfield.cli.databases import Database, Dsn, warn_of_password
+from nearfield.cli.databases import Database, Dsn
 from nearfield.cli.output import (
     AsJson,
     DryRun,
@@ -14,6 +14,7 @@ from nearfield.cli.output import (
     print_pairs,
     print_steps,
     print_table,
+    warn_of_password,
 )
 from nearfield.errors import Infrastructure
 

@@ -1,6 +1,7 @@
-"""How results are printed: text for people or JSON for machines, always on stdout."""
+"""How results are printed: text for people or JSON for machines, on stdout; and warnings."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nearfield.dsn import has_password
 from nearfield.objects import ObjectPath
 
 WIDE = 1 << 16
@@ -60,6 +62,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 def print_steps(steps: Iterable[Mapping[str, Any]]) -> None:
     """Print what each step took and reported, one a line."""
     print_table(("step", "seconds", "what"), (_step_cells(step) for step in steps))
+
+
+def warn_of_password(dsn: str | None) -> None:
+    """For a command whose option may hold a secret."""
+    if dsn and has_password(dsn):
+        print(
+            "warning: others on this machine can read a password on the command line; "
+            "put the address into NEARFIELD_DSN",
+            file=sys.stderr,
+        )
 
 
 def size(amount: float) -> str:

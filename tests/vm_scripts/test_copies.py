@@ -1,5 +1,6 @@
 """What keeps machines alive and brings results home, without a machine."""
 
+import shutil
 import subprocess
 import time
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from nearfield.clusters.ssh import Unreachable
-from nearfield.errors import Infrastructure
+from nearfield.errors import DiskFull, Infrastructure
 from vm_scripts import jobs, remote
 
 HEAD = SimpleNamespace(name="head", ssh_address="10.0.0.1")
@@ -90,6 +91,7 @@ def test_a_host_that_never_answers_ends_the_waiting_and_a_copy_that_gets_on_does
     assert abs(len(begun) - tries) <= 2
 
 
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
 def test_what_left_a_source_folder_leaves_the_head_too(tmp_path, monkeypatch):
     source, there = tmp_path / "here" / "parts", tmp_path / "there"
     source.mkdir(parents=True)
@@ -153,8 +155,9 @@ def home(tmp_path, monkeypatch):
 
     def fetch(patience_s):
         jobs.over_outages(
-            lambda: jobs.fetch(job, MACHINES, SHELL), patience_s, outage=Unreachable, poll_s=0.01
-        )
+            lambda: jobs.fetch(job, MACHINES, SHELL), patience_s,
+            outage=(Unreachable, DiskFull), poll_s=0.01,
+        )  # fmt: skip
 
     return fetch, lambda: len((tmp_path / "tries").read_text().split())
 
@@ -163,7 +166,7 @@ def test_a_fetch_goes_on_after_an_outage(rsync, home):
     fetch, tries = home
     rsync('echo x >>"$TRIES"; [ "$(wc -l <"$TRIES")" -ge 3 ] || exit 255')
     fetch(1800)
-    assert tries() == 3
+    assert tries() == 4  # what comes is asked first
 
 
 def test_an_outage_that_lasts_ends_a_fetch(rsync, home):
@@ -180,3 +183,23 @@ def test_a_full_disk_here_ends_a_fetch_at_once(rsync, home):
     with pytest.raises(Infrastructure):
         fetch(1800)
     assert tries() == 1
+
+
+def test_what_has_no_room_here_is_waited_for_and_said_with_both_figures(rsync, home, capsys):
+    fetch, tries = home
+    rsync('echo x >>"$TRIES"; echo "$((1 << 60)) runs/one/matrix.h5"')
+    with pytest.raises(DiskFull, match="1,152,921,504,606,846,976"):
+        fetch(0.1)
+    assert tries() > 1
+    assert "room for" in capsys.readouterr().err
+
+
+def test_the_longest_that_a_job_may_take_holds_while_the_head_is_silent(monkeypatch):
+    def silent(*_):
+        raise Unreachable("head can't be reached")
+
+    monkeypatch.setattr(remote, "job_state", silent)
+    machines, began = SimpleNamespace(folder="/f", idle_minutes=30, max_hours=0.0), time.monotonic()
+    with pytest.raises(Unreachable):
+        jobs.follow(machines, SHELL, poll_s=0.01)
+    assert time.monotonic() - began < 30
