@@ -24,7 +24,7 @@ from benchmark.results.outcome import UNTRIED, Outcome, Workload
 from benchmark.results.table import write_table
 from benchmark.runner.about import About, earlier_results, libraries_of, offered, write_about
 from benchmark.runner.container import Image, asked_image
-from benchmark.runner.data import Data, prepare_data
+from benchmark.runner.data import Data, is_prepared, prepare_data
 from benchmark.runner.group import GroupReport
 from benchmark.runner.plan import (
     KS,
@@ -336,12 +336,14 @@ def _counted(outcomes: Sequence[Outcome]) -> dict[str, int]:
 def plan_bench(source: Path, out: Path, options: BenchOptions) -> BenchPlan:
     """What `run_bench` would measure; reads the source, writes nothing below `out`.
 
-    For files the vectors are read into a temporary directory. Raises as `run_bench` does.
+    What is prepared there is read; else the vectors are copied into a temporary directory. Raises
+    as `run_bench` does.
     """
     configurations = chosen_configurations(options)
     check_options(options, configurations)
     with TemporaryDirectory(prefix="nearfield-bench-") as work:
-        data = prepare_data(source, Path(work) / "data", space=options.space, seed=options.seed)
+        place = (out if is_prepared(out / "data") else Path(work)) / "data"
+        data = prepare_data(source, place, space=options.space, seed=options.seed)
         sizes = sizes_for(data.base, options.rows, quick=options.quick)
         groups = [Group(n, configuration) for n in sizes for configuration in configurations]
         return BenchPlan(

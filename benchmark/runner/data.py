@@ -82,12 +82,12 @@ def prepare_data(source: Path, directory: Path, *, space: str | None, seed: int)
         raise MissingFile(
             f"expected a vector set, .npy or ann-benchmarks HDF5 file at {source}; there is nothing"
         )
-    content = open_vector_set(source).fingerprint if source.is_dir() else sha256_of(source)
+    if source.is_dir():
+        content, space = _named(source, space).fingerprint, None
+    else:
+        content = sha256_of(source)
     mark = fingerprint(content=content, space=space, seed=seed, queries=QUERIES, format=1)
-    try:
-        manifest = read_manifest(directory / "manifest.json", kind=KIND)
-    except NearfieldError:
-        manifest = None
+    manifest = _manifest(directory)
     if manifest is not None and manifest.fingerprint != mark:
         raise UsageError(
             f"{directory.parent} holds the benchmark of other vectors ({manifest.facts['name']}, "
@@ -122,6 +122,29 @@ def mapped(path: Path) -> NDArray[Any]:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
+def is_prepared(directory: Path) -> bool:
+    """Whether `prepare_data` finds data of some source there, and so writes nothing."""
+    return _manifest(directory) is not None
+
+
+def _manifest(directory: Path) -> Manifest | None:
+    try:
+        return read_manifest(directory / "manifest.json", kind=KIND)
+    except NearfieldError:
+        return None
+
+
+def _named(source: Path, space: str | None) -> VectorSet:
+    """A vector set, in whose own space alone it is measured."""
+    opened = open_vector_set(source)
+    if space is not None and space_named(space) != opened.geometry.space:
+        raise InputRejected(
+            f"expected the space of {source}, which is {opened.geometry.space}; got {space}. "
+            "A vector set's space is decided when it is made"
+        )
+    return opened
+
+
 def _opened(directory: Path, manifest: Manifest) -> Data:
     return Data(directory, manifest.fingerprint, **manifest.facts)
 
@@ -130,13 +153,7 @@ def _vector_set(source: Path, work: Path, space: str | None) -> VectorSet:
     if not source.is_dir():
         ingest([source], work, IngestOptions(space=space))
         return open_vector_set(work, verify=False)
-    opened = open_vector_set(source, verify=False)
-    if space is not None and space_named(space) != opened.geometry.space:
-        raise InputRejected(
-            f"expected the space of {source}, which is {opened.geometry.space}; got {space}. "
-            "A vector set's space is decided when it is made"
-        )
-    return opened
+    return open_vector_set(source, verify=False)
 
 
 def _write_split(opened: VectorSet, source: Path, directory: Path, seed: int) -> dict[str, Any]:

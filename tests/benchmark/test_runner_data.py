@@ -163,6 +163,11 @@ def test_a_missing_source_and_a_wrong_space_are_named(tmp_path):
         split(tmp_path, as_vector_set(tmp_path, surface(30)), "cosine")
 
 
+def test_naming_the_space_that_a_vector_set_has_changes_nothing(tmp_path):
+    source = as_vector_set(tmp_path, surface(30))
+    assert split(tmp_path, source, "l2") == split(tmp_path, source)
+
+
 def test_a_file_with_a_nan_loses_that_row_and_its_stated_neighbours(tmp_path):
     train, test = surface(300), surface(20, seed=5)
     stated = brute(test, train, 8)

@@ -146,6 +146,15 @@ def test_a_dry_run_measures_nothing(program):
     assert not (program.folder / "other").exists()
 
 
+def test_a_dry_run_in_a_directory_with_another_benchmark_is_refused_and_takes_nothing(program):
+    assert program("bench", "vectors", "--out", "bench", "--dry-run", *QUICK).code == 0
+    np.save(program.folder / "wide.npy", clustered(50, d=20))
+    before = sorted((program.folder / "bench").rglob("*"))
+    ended = program("bench", "wide.npy", "--out", "bench", "--dry-run", *QUICK)
+    assert (ended.code, "benchmark of other vectors" in ended.err) == (2, True)
+    assert sorted((program.folder / "bench").rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
