@@ -4,7 +4,6 @@ Owns the order, that nothing is made twice, and that what fails midway is delete
 in `RUN.machines/`: the run's SSH key, the inventory, credentials, history of costs.
 """
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -290,20 +289,9 @@ def _key(state: Path) -> str:
     """The run's own SSH key, made when it isn't there; its public half."""
     path = state / "id_ed25519"
     if not path.exists():
-        state.mkdir(parents=True, exist_ok=True)
-        command = [
-            "ssh-keygen",
-            "-q",
-            "-t",
-            "ed25519",
-            "-N",
-            "",
-            "-C",
-            "nearfield",
-            "-f",
-            str(path),
-        ]
-        subprocess.run(command, check=True)
+        from nearfield.clusters.certificates import write_ssh_key
+
+        write_ssh_key(path)
     return path.with_suffix(".pub").read_text().strip()
 
 

@@ -56,7 +56,7 @@ def status(run: Path | str) -> RunStatus:
         f"--recall than {config.recall}, or --method exact",
         "verified": f"nearfield load {run_path}",
     }[stage]
-    if stage == "verified" and steps[-1]["step"] == "load":
+    if stage == "verified" and steps and steps[-1]["step"] == "load":
         advice = f"nearfield query RECORDING_ID --run {run_path}  (loaded already)"
     facts = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
     far = None if stage == "unfinished" else run_drift(run)

@@ -1,4 +1,4 @@
-"""Certificates of one cluster: an authority of its own, and a key per host.
+"""Certificates of one cluster: an authority of its own, and a key per host; and keys for ssh.
 
 Owns how they are made and kept. Dask asks both ends of a connection for a certificate of the
 cluster's authority and doesn't compare names: whoever holds one may talk to the whole cluster.
@@ -22,7 +22,7 @@ CLOCK_SKEW = datetime.timedelta(hours=1)
 try:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
     from cryptography.x509.oid import NameOID
 except ModuleNotFoundError as missing:
     raise UsageError(
@@ -92,6 +92,18 @@ def write_secret(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
     temporary.replace(path)
+
+
+def write_ssh_key(path: Path) -> None:
+    """A new key pair (Ed25519) in the files `path` and `path`.pub, as ssh-keygen makes them."""
+    key, ssh = ed25519.Ed25519PrivateKey.generate(), serialization.PrivateFormat.OpenSSH
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    private = key.private_bytes(serialization.Encoding.PEM, ssh, serialization.NoEncryption())
+    # the private half last: where it is, the pair is whole
+    write_secret(path.with_suffix(".pub"), f"{public.decode()} nearfield\n")
+    write_secret(path, private.decode())
 
 
 def _new_authority(folder: Path, name: str) -> Authority:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nearfield.clusters.certificates import write_ssh_key
 from nearfield.clusters.inventory import Host, Inventory
 from nearfield.clusters.ssh import forget_host_key, shell_for
 from nearfield.errors import Infrastructure
@@ -61,6 +62,17 @@ def test_an_address_may_come_back_with_another_key(tmp_path, kept):
         if shutil.which("rsync"):
             copy_to(shell, host, [f"{user}.pub"], str(tmp_path / "copied"))
             assert (tmp_path / "copied").read_text() == Path(f"{user}.pub").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs ssh-keygen")
+def test_a_key_that_we_make_is_one_that_ssh_reads(tmp_path):
+    path = tmp_path / "new" / "id_ed25519"
+    write_ssh_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    read = subprocess.run(["ssh-keygen", "-y", "-f", path], check=True, capture_output=True)
+    public = path.with_suffix(".pub").read_text().split()
+    assert read.stdout.decode().split()[:2] == public[:2]
+    assert public[0] == "ssh-ed25519"
 
 
 @pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs ssh-keygen")
