@@ -139,4 +139,5 @@ def test_a_library_that_is_missing_is_named_with_what_to_install():
     assert sorted(said) == sorted(others)
     for name, message in said.items():
         module = method_class(name).library
-        assert f"{name} needs the module {module}, which isn't installed: pip install" in message
+        assert f"{name} needs the module {module}, which isn't installed: " in message
+        assert "pip install" in message
